@@ -1,0 +1,74 @@
+"""Leave-one-out group advantage.
+
+For the K rollouts of one prompt with rewards r_1 .. r_K,
+
+    A_i = (r_i - b_i) / s_i,   b_i = mean of the other K - 1 rewards,   s_i = their standard deviation,
+
+with no division where s_i is 0, or where ``norm_adv_by_std_in_grpo`` is false. s_i is the sample standard
+deviation (denominator K - 2). On a cliff all r_i are equal, so every A_i is 0: the policy gradient vanishes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+
+def leave_one_out_advantage(rewards_K: torch.Tensor, *, normalize: bool = True) -> torch.Tensor:
+    """Advantages of one group.
+
+    Args:
+        rewards_K: one reward per rollout, shape (K,), floating point.
+        normalize: divide by the leave-one-out standard deviation where it is above 0.
+
+    Returns:
+        advantages, shape (K,). A group of one has no baseline: its advantage is 0.
+    """
+    num_rollouts = rewards_K.numel()
+    if num_rollouts < 2:
+        return torch.zeros_like(rewards_K)
+    # (K, K - 1): row i holds the other rewards. Explicit, so that equal rewards give exactly equal means.
+    others = rewards_K.expand(num_rollouts, num_rollouts)[~torch.eye(num_rollouts, dtype=torch.bool)]
+    others = others.view(num_rollouts, num_rollouts - 1)
+    advantage_K = rewards_K - others.mean(dim=1)
+    if not normalize or num_rollouts < 3:
+        return advantage_K
+    std_K = others.std(dim=1, correction=1)
+    constant = others.amax(dim=1) == others.amin(dim=1)
+    return torch.where(constant, advantage_K, advantage_K / torch.where(constant, 1.0, std_K))
+
+
+@torch.no_grad()
+def compute_hdpo_advantage(
+    token_level_rewards: torch.Tensor,
+    response_mask: torch.Tensor,
+    index: Sequence[Any],
+    config: Any = None,
+    **_: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The advantage estimator ``hdpo`` for verl's registry.
+
+    Args:
+        token_level_rewards: rewards by token, shape (B, T); a rollout's reward is their sum.
+        response_mask: 1 on response tokens, shape (B, T). A row without any (padding) belongs to no group.
+        index: the prompt's uid of every row, length B.
+        config: verl's ``algorithm`` config; ``norm_adv_by_std_in_grpo`` is read.
+
+    Returns:
+        advantages and returns (the same tensor), shape (B, T), 0 outside the response mask.
+    """
+    normalize = True if config is None else config.get("norm_adv_by_std_in_grpo", True)
+    rewards_B = token_level_rewards.sum(dim=-1)
+    is_rollout_B = response_mask.sum(dim=-1) > 0
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for row, uid in enumerate(index):
+        if is_rollout_B[row]:
+            groups[uid].append(row)
+    advantages_B = torch.zeros_like(rewards_B)
+    for rows in groups.values():
+        advantages_B[rows] = leave_one_out_advantage(rewards_B[rows], normalize=normalize)
+    advantages_BT = advantages_B.unsqueeze(-1) * response_mask
+    return advantages_BT, advantages_BT

@@ -1,0 +1,121 @@
+"""Compare evaluated arms problem by problem and write one self-contained HTML report.
+
+    python -m recipe.hdpo.compare grpo=results/grpo-1,results/grpo-2 hdpo=results/hdpo-1,results/hdpo-2 \\
+        --out report.html --train-metrics grpo=logs/grpo.jsonl hdpo=logs/hdpo.jsonl
+
+The first arm is the baseline. Several folders of an arm are runs of one method with other training seeds.
+Next to report.html come report_*.png (the figures) and report.json (the numbers).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from recipe.hdpo.evaluation.comparison import Comparison, compare, load_arms
+from recipe.hdpo.evaluation.tables import number, text_table
+from recipe.hdpo.evaluation.training_log import read_training_log
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status (2 after an error that the user can mend)."""
+    args = parser().parse_args(argv)
+    try:
+        run(args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser(
+        prog="python -m recipe.hdpo.compare", description="Compare evaluated arms on the same problems."
+    )
+    p.add_argument("arms", nargs="+", metavar="ARM=DIR[,DIR...]", help="result folders; the first arm is the baseline")
+    p.add_argument("--out", required=True, type=Path, help="the HTML report; figures and numbers go next to it")
+    p.add_argument("--k", type=int, nargs="+", help="sizes k of pass@k and maj@k (default 1, 2, 4, ... <= n)")
+    p.add_argument("--train-metrics", nargs="+", default=[], metavar="ARM=FILE[,FILE...]", help="verl file logger")
+    p.add_argument("--title", default="HDPO evaluation", help="heading of the report")
+    p.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
+    p.add_argument("--force", action="store_true", help="replace an existing report")
+    return p
+
+
+def run(args: argparse.Namespace) -> Comparison:
+    """Everything that the command does; returns the comparison."""
+    from recipe.hdpo.evaluation.plots import difficulty_png, passk_png, training_png
+    from recipe.hdpo.evaluation.report import check_writable, html_report, write_report
+
+    if args.out.suffix != ".html":
+        raise ValueError(f"--out {args.out}: must end in .html; figures and numbers are put next to it.")
+    names = {part: args.out.with_name(f"{args.out.stem}_{part}.png") for part in ("passk", "difficulty", "training")}
+    check_writable([args.out, args.out.with_suffix(".json"), *names.values()], args.force)
+    metrics_files = dict(_named_paths(args.train_metrics, "--train-metrics"))
+    training = {arm: [read_training_log(file) for file in files] for arm, files in metrics_files.items()}
+    comparison = compare(load_arms(_named_paths(args.arms, "ARM=DIR"), args.k), args.seed)
+
+    figures = {
+        "pass@k": (names["passk"], passk_png(comparison)),
+        "Accuracy by difficulty": (names["difficulty"], difficulty_png(comparison)),
+    }
+    curves = training_png(training) if training else None
+    if curves:
+        figures["Training"] = (names["training"], curves)
+    elif training:
+        print("The training logs hold none of the metrics that are plotted; the report has no training curves.")
+    html = html_report(
+        args.title,
+        comparison,
+        {caption: png for caption, (_, png) in figures.items()},
+        {arm: [str(file) for file in files] for arm, files in metrics_files.items()},
+    )
+    files = dict(figures.values())
+    files[args.out.with_suffix(".json")] = (json.dumps(comparison.as_dict(), indent=2) + "\n").encode()
+    files[args.out] = html.encode()
+    write_report(files, args.force)
+    print(main_table(comparison))
+    print("\nReport: " + "\n        ".join(str(path) for path in reversed(files)))
+    print(f"Next: open {args.out} in a browser; it needs no other file.")
+    return comparison
+
+
+def main_table(comparison: Comparison) -> str:
+    """Means of all arms, then the paired differences, as plain text."""
+    names = [arm.name for arm in comparison.arms]
+    means = [[m, *(number(comparison.means[name][m], m) for name in names)] for m in comparison.metrics]
+    text = [text_table(["mean", *(f"{arm.name} ({len(arm.runs)} run(s))" for arm in comparison.arms)], means)]
+    if comparison.differences:
+        rows = [
+            [
+                f"{d['arm']} - {d['baseline']}",
+                d["metric"],
+                number(d, d["metric"], signed=True),
+                f"{d['p']:.4f}",
+                *(str(d[key]) for key in ("won", "lost", "tied")),
+            ]
+            for d in comparison.differences
+        ]
+        text.append(text_table(["paired difference", "metric", "95 % interval", "p", "won", "lost", "tied"], rows))
+    return "\n\n".join([*text, "\n".join(comparison.notes)])
+
+
+def _named_paths(texts: Sequence[str], what: str) -> list[tuple[str, list[Path]]]:
+    """``NAME=PATH,PATH`` each -> [(name, paths)]."""
+    named: list[tuple[str, list[Path]]] = []
+    for text in texts:
+        name, _, paths = text.partition("=")
+        if not name or not paths or not all(paths.split(",")):
+            raise ValueError(f"{text!r} is not of the form {what if '=' in what else 'ARM=FILE[,FILE...]'}.")
+        if name in dict(named):
+            raise ValueError(f"{name} is given twice in {what}. Join its paths with commas: {name}=PATH,PATH.")
+        named.append((name, [Path(path) for path in paths.split(",")]))
+    return named
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The recipe's knobs as typed records. Defaults stand in ``hdpo/default.yaml`` and nowhere else."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+TEACHERS = ("drifting", "frozen")
+SOURCES = ("solution", "answer")
+PLACEMENTS = ("user", "system")
+SCHEDULES = ("same_step",)
+DIVERGENCES = ("jsd", "forward_kl", "reverse_kl")
+
+
+@dataclass(frozen=True)
+class DivergenceConfig:
+    """``hdpo.divergence``."""
+
+    kind: str
+    beta: float
+    chunk_size: int | None
+
+    def __post_init__(self) -> None:
+        _one_of("hdpo.divergence.kind", self.kind, DIVERGENCES)
+        _require(
+            self.kind != "jsd" or 0.0 < self.beta < 1.0,
+            f"hdpo.divergence.beta={self.beta} must lie strictly between 0 and 1; "
+            "at the ends use hdpo.divergence.kind=forward_kl or reverse_kl",
+        )
+        _require(
+            self.chunk_size is None or self.chunk_size > 0,
+            f"hdpo.divergence.chunk_size={self.chunk_size} must be null or at least 1",
+        )
+
+
+@dataclass(frozen=True)
+class PrivilegedConfig:
+    """``hdpo.privileged``."""
+
+    n: int
+    source: str
+    solution_key: str
+    answer_key: str
+    placement: str
+    template: str | None
+    max_prompt_length: int | None
+    schedule: str
+
+    def __post_init__(self) -> None:
+        _require(self.n >= 0, f"hdpo.privileged.n={self.n} must be 0 (no privileged rollouts) or more")
+        _one_of("hdpo.privileged.source", self.source, SOURCES)
+        _one_of("hdpo.privileged.placement", self.placement, PLACEMENTS)
+        _one_of("hdpo.privileged.schedule", self.schedule, SCHEDULES)
+
+
+@dataclass(frozen=True)
+class HDPOConfig:
+    """``hdpo``: every knob of the recipe. See ``hdpo/default.yaml`` for meanings and defaults."""
+
+    distillation_loss_coef: float
+    teacher: str
+    topk: int | None
+    success_reward: float
+    gradient_ratio_interval: int
+    poll_interval: float
+    divergence: DivergenceConfig
+    privileged: PrivilegedConfig
+
+    def __post_init__(self) -> None:
+        _require(
+            self.distillation_loss_coef >= 0.0,
+            f"hdpo.distillation_loss_coef={self.distillation_loss_coef} (lambda) must be 0 or more: a negative weight "
+            "would push the student away from correct solutions",
+        )
+        _one_of("hdpo.teacher", self.teacher, TEACHERS)
+        _require(self.topk is None or self.topk >= 1, f"hdpo.topk={self.topk} must be null or at least 1")
+        _require(
+            self.gradient_ratio_interval >= 0,
+            f"hdpo.gradient_ratio_interval={self.gradient_ratio_interval} must be 0 (never) or a number of steps",
+        )
+        _require(self.poll_interval > 0, f"hdpo.poll_interval={self.poll_interval} must be above 0 seconds")
+
+    @property
+    def distills(self) -> bool:
+        """Whether the distillation term can ever be part of the loss."""
+        return self.distillation_loss_coef > 0.0 and self.privileged.n > 0
+
+    @classmethod
+    def from_mapping(cls, node: Mapping[str, Any] | None) -> HDPOConfig:
+        """Read the ``hdpo`` node of a composed config.
+
+        Raises:
+            ValueError: the node or a key is missing, a key is unknown, or a value is out of range or of a wrong type.
+        """
+        if node is None:
+            raise ValueError(
+                "the config has no `hdpo` node: use --config-path pkg://recipe.hdpo.config --config-name hdpo_trainer, "
+                "or add hydra.searchpath=[pkg://recipe.hdpo.config] +hdpo=default"
+            )
+        return _read(cls, node, "hdpo")
+
+
+def _read(cls: Any, node: Mapping[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    known = {field.name for field in fields(cls)}
+    unknown, missing = sorted(set(node) - known), sorted(known - set(node))
+    _require(not unknown, f"{where} has unknown keys {unknown}; known are {sorted(known)}")
+    _require(not missing, f"{where} lacks {missing}; see recipe/hdpo/config/hdpo/default.yaml for their defaults")
+    values = {}
+    for name in known:
+        hint, value = hints[name], node[name]
+        if isinstance(hint, type) and hasattr(hint, "__dataclass_fields__"):
+            _require(isinstance(value, Mapping), f"{where}.{name} must be a group of keys, not {value!r}")
+            values[name] = _read(hint, value, f"{where}.{name}")
+        else:
+            values[name] = _typed(value, hint, f"{where}.{name}")
+    return cls(**values)
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) in allowed:
+        return value
+    names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
+    raise ValueError(f"{where}={value!r} must be of type {names}")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, f"{where}={value!r} must be one of {', '.join(choices)}")

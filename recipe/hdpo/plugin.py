@@ -1,0 +1,43 @@
+"""The only module whose import registers anything.
+
+verl loads it in every process through the ``verl.plugins`` entry point, in the middle of ``import verl``. So it
+imports nothing heavy: each registration waits for the verl module that it belongs to.
+"""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+import wrapt
+
+TRAINER = "hdpo"
+ADVANTAGE_ESTIMATOR = "hdpo"
+POLICY_LOSS = "hdpo"
+
+
+def _register_core_algos(core_algos: ModuleType) -> None:
+    from recipe.hdpo.advantage import compute_hdpo_advantage
+    from recipe.hdpo.policy_loss import compute_policy_loss_hdpo
+
+    core_algos.register_adv_est(ADVANTAGE_ESTIMATOR)(compute_hdpo_advantage)
+    core_algos.register_policy_loss(POLICY_LOSS)(compute_policy_loss_hdpo)
+
+
+def _register_trainer(v1: ModuleType) -> None:
+    from recipe.hdpo.trainer import HDPOTrainerSync
+
+    v1.trainer_base.register_trainer(TRAINER)(HDPOTrainerSync)
+
+
+def register() -> None:
+    """Register everything once per process."""
+    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+        from recipe.hdpo.cpu import verl_patches
+
+        verl_patches.install()
+    wrapt.register_post_import_hook(_register_core_algos, "verl.trainer.ppo.core_algos")
+    wrapt.register_post_import_hook(_register_trainer, "verl.trainer.ppo.v1")
+
+
+register()

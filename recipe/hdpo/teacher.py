@@ -1,0 +1,70 @@
+"""The teacher pass: the teacher's top-k at every position of the kept responses, without a gradient.
+
+The teacher reads the privileged prompt and then the same response ids that the student will read after the plain prompt. It
+uses verl's engine, so packing, dynamic micro-batches and FSDP work as they do for log-probabilities.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.workers.engine_workers import TrainingWorker
+
+from recipe.hdpo import rows
+from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.divergence import TeacherTopK, teacher_topk
+from recipe.hdpo.engine import assign_engine_settings
+
+
+class TopKCollector:
+    """verl's loss function for an inference pass that keeps the top-k and computes no loss."""
+
+    def __init__(self, hdpo: HDPOConfig) -> None:
+        self.hdpo = hdpo
+        self.targets: dict[int, TeacherTopK] = {}
+
+    def __call__(
+        self,
+        model_output: dict | None = None,
+        data: TensorDict | None = None,
+        dp_group: Any = None,
+        student_logits: torch.Tensor | None = None,
+    ) -> Any:
+        """Called by the engine, first with the logits (1, N, V) of a micro-batch, then for the loss."""
+        assert data is not None
+        if student_logits is None:
+            return torch.zeros((), device=data["input_ids"].device), {}
+        positions, row_ids = rows.response_positions(data)
+        if row_ids:
+            topk = teacher_topk(
+                student_logits.squeeze(0),
+                self.hdpo.topk,
+                rows_N=positions,
+                chunk_size=self.hdpo.divergence.chunk_size,
+            )
+            lengths = data["responses"].offsets().diff()[data[rows.ROW_ID] >= 0].tolist()
+            parts = zip(row_ids, topk.ids.split(lengths), topk.log_probs.split(lengths), strict=True)
+            for row_id, ids, log_probs in parts:
+                self.targets[row_id] = TeacherTopK(ids=ids, log_probs=log_probs)
+        return {}
+
+
+def read_topk(worker: TrainingWorker, batch: TensorDict, hdpo: HDPOConfig) -> dict[int, TeacherTopK]:
+    """One inference pass of ``worker``'s current weights over privileged sequences.
+
+    Args:
+        batch: rows of :func:`recipe.hdpo.rows.sequence_batch` whose prompts are the privileged ones, with the sampling
+            temperature. The same number of rows on every rank.
+
+    Returns:
+        the teacher's top-k by row id.
+    """
+    assign_engine_settings(
+        worker, batch, training=False, calculate_entropy=False, distillation_use_topk=True, distillation_only=True
+    )
+    collector = TopKCollector(hdpo)
+    with worker.engine.eval_mode():
+        worker.engine.infer_batch(batch, loss_function=collector)
+    return collector.targets

@@ -1,0 +1,161 @@
+"""HDPO's trainer: short overrides of verl's synchronous trainer, in the order of a step.
+
+verl's own pipeline (balancing, log-probabilities, advantages, metrics) sees rollout rows only. Privileged rows leave the batch
+right after it was sampled and come back as extra info of the actor update.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from typing import Any
+
+import ray
+import transfer_queue as tq
+from omegaconf import DictConfig, open_dict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
+
+from recipe.hdpo import rows
+from recipe.hdpo.config.checks import check_config, check_data, check_vocabulary
+from recipe.hdpo.metrics import CliffHistory, GroupRecord, step_metrics
+from recipe.hdpo.worker import MEASURE_GRADIENTS, HDPOWorker
+
+logger = logging.getLogger(__name__)
+logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
+
+HISTORY_FILE = "hdpo_cliff_history.json"
+
+
+class HDPOTrainerMixin(PPOTrainer):
+    """HDPO on top of one of verl's trainers; ``base_mode`` is the name under which verl knows that one."""
+
+    base_mode: str
+
+    def __init__(self, config: DictConfig) -> None:
+        self.hdpo = check_config(config)
+        with open_dict(config):
+            # verl compares this name with "sync" in many places.
+            config.trainer.v1.trainer_mode = self.base_mode
+            # The worker gets this node of the config only.
+            config.actor_rollout_ref.hdpo = config.hdpo
+        self.cliff_history = CliffHistory()
+        self.kept: KVBatchMeta | None = None
+        super().__init__(config)
+        self.replay_buffer.poll_interval = self.hdpo.poll_interval
+
+    # ---- start-up ----
+
+    def _init_tokenizer(self) -> None:
+        super()._init_tokenizer()
+        check_vocabulary(self.config, self.hdpo)
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        check_data(self.config, self.hdpo, self.train_dataset)
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        role = Role.ActorRolloutRef if Role.ActorRolloutRef in self.mapping else Role.ActorRollout
+        pool = self.mapping.pop(role)
+        self.role_worker_mapping.pop(role)
+        model = self.config.actor_rollout_ref.model
+        lora = (
+            model.get("lora_rank", 0) > 0 or model.get("lora", {}).get("rank", 0) > 0 or model.get("lora_adapter_path")
+        )
+        if self.hdpo.teacher == "frozen" and self.hdpo.distills and not lora:
+            role = Role.ActorRolloutRef
+        self.role_worker_mapping[role] = ray.remote(HDPOWorker)
+        self.mapping[role] = pool
+
+    # ---- one step ----
+
+    def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
+        batch = super()._step_once(metrics, timing_raw, sample_batch_size)
+        if self.kept is not None and self.kept.keys:
+            tq.kv_clear(keys=self.kept.keys, partition_id=self.kept.partition_id)
+        self.kept = None
+        return batch
+
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs: Any) -> KVBatchMeta:
+        batch, self.kept, records = split_batch(batch)
+        if not batch.keys:
+            raise RuntimeError(
+                f"all rollouts of step {self.global_steps} ended with an error, so there is nothing to train on; the "
+                "first error of an agent-loop worker above says why"
+            )
+        metrics.update(step_metrics(list(records.values()), self.cliff_history))
+        if records:
+            tq.kv_clear(keys=list(records), partition_id=batch.partition_id)
+        return super()._balance_batch(batch, metrics, **kwargs)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.kept is not None and self.kept.keys and self.hdpo.distillation_loss_coef > 0:
+            dp_size = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
+            interval = self.hdpo.gradient_ratio_interval
+            batch.extra_info[rows.KEYS_BY_RANK] = keys_by_rank(self.kept, dp_size)
+            batch.extra_info[MEASURE_GRADIENTS] = interval > 0 and self.global_steps % interval == 0
+        batch = super()._update_actor(batch, metrics)
+        for name in [name for name in metrics if name.startswith("actor/hdpo/")]:
+            metrics[name.removeprefix("actor/")] = metrics.pop(name)
+        return batch
+
+    # ---- checkpoints ----
+
+    def _save_checkpoint(self) -> None:
+        # Before verl's own files: it writes the mark of a whole checkpoint last.
+        folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, HISTORY_FILE)
+        with open(path + ".tmp", "w", encoding="utf-8") as file:
+            json.dump(self.cliff_history.state_dict(), file)
+        os.replace(path + ".tmp", path)
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self.global_steps == 0:
+            return
+        folder = self.config.trainer.default_local_dir
+        if self.config.trainer.resume_mode == "resume_path":
+            folder = os.path.dirname(os.path.normpath(self.config.trainer.resume_from_path))
+        path = os.path.join(folder, f"global_step_{self.global_steps}", HISTORY_FILE)
+        if not os.path.exists(path):
+            logger.warning(
+                f"no cliff history at {path}: the checkpoint was not written by HDPO; the history starts empty"
+            )
+            return
+        with open(path, encoding="utf-8") as file:
+            self.cliff_history = CliffHistory.from_state_dict(json.load(file))
+
+
+class HDPOTrainerSync(HDPOTrainerMixin, PPOTrainerSync):
+    """HDPO with trainer and rollout on the same accelerators, one after the other."""
+
+    base_mode = "sync"
+
+
+def split_batch(batch: KVBatchMeta) -> tuple[KVBatchMeta, KVBatchMeta, dict[str, GroupRecord]]:
+    """A sampled batch as rollout rows, kept privileged rows, and the records of its groups by key."""
+    records, kept, rollouts = {}, [], []
+    for key, tag in zip(batch.keys, batch.tags, strict=True):
+        record = GroupRecord.from_tag(tag)
+        if record is not None:
+            records[key] = record
+        else:
+            (kept if tag.get(rows.PRIVILEGED_TAG, False) else rollouts).append(key)
+    return batch.select_keys(rollouts), batch.select_keys(kept), records
+
+
+def keys_by_rank(kept: KVBatchMeta, dp_size: int) -> list[list[str]]:
+    """The kept rows' keys by data-parallel rank: even in tokens, and in number to within one row."""
+    lengths = [tag["seq_len"] for tag in kept.tags]
+    if len(lengths) < dp_size:
+        return [kept.keys[rank : rank + 1] for rank in range(dp_size)]
+    padded = lengths + [0] * (-len(lengths) % dp_size)
+    parts = get_seqlen_balanced_partitions(padded, k_partitions=dp_size, equal_size=True)
+    return [[kept.keys[i] for i in part if i < len(lengths)] for part in parts]

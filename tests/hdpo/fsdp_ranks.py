@@ -1,0 +1,273 @@
+"""HDPO's real actor worker on one or more gloo ranks, without Ray: for exact comparisons in seconds.
+
+Everything is verl's own (TrainingWorker, FSDP2 engine, micro-batches) except TransferQueue, which needs Ray: a rank's
+privileged rows are handed to it in place of the fetch by key.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+
+VOCABULARY, PAD = 19, 0
+
+
+@dataclass
+class Row:
+    """One sequence: a rollout with an advantage, or a kept trajectory with a privileged prompt."""
+
+    prompt: list[int]
+    response: list[int]
+    advantage: float = 0.0
+    teacher_prompt: list[int] | None = None
+    old_log_prob_shift: float = 0.0
+
+
+@dataclass
+class Job:
+    """One update of the actor."""
+
+    rollouts: list[list[Row]]
+    privileged: list[list[Row]]
+    model_dir: str
+    mini_batch_size: int = 0
+    packed: bool = True
+    dynamic: bool = True
+    micro_batch_size: int = 1
+    max_tokens: int = 64
+    frozen_dir: str | None = None
+    measure_gradients: bool = False
+    sgd: bool = False
+    hdpo: dict[str, Any] = field(default_factory=dict)
+    actor: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Result:
+    """What rank 0 saw: gradients of every optimizer step (full tensors), weights after the update, metrics."""
+
+    gradients: list[dict[str, torch.Tensor]]
+    weights: dict[str, torch.Tensor]
+    metrics: dict[str, Any]
+
+
+def make_model(folder: Path, seed: int = 0) -> str:
+    """A random Qwen2 of a few thousand weights, fp32, without dropout."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
+        initializer_range=0.4,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+class Ranks:
+    """A group of gloo ranks, each a process of its own, that works through jobs. Start-up is paid once."""
+
+    def __init__(self, world_size: int, folder: Path) -> None:
+        context = mp.get_context("spawn")
+        self.jobs = [context.Queue() for _ in range(world_size)]
+        self.results = context.Queue()
+        self.processes = [
+            context.Process(target=_serve, args=(r, world_size, str(folder), self.jobs[r], self.results), daemon=True)
+            for r in range(world_size)
+        ]
+        for process in self.processes:
+            process.start()
+        self.broken = False
+
+    def __call__(self, job: Job) -> Result:
+        """Run one job on all ranks. A rank that hangs or raises fails the test."""
+        assert len(job.rollouts) == len(self.processes)
+        assert not self.broken, "an earlier job broke these ranks"
+        self.broken = True
+        for queue in self.jobs:
+            queue.put(job)
+        answers: dict[int, Any] = {}
+        while len(answers) < len(self.processes):
+            rank, answer = self.results.get(timeout=120)
+            assert not isinstance(answer, str), f"rank {rank}:\n{answer}"
+            answers[rank] = answer
+        self.broken = False
+        return torch.load(answers[0], weights_only=False)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+
+
+def _serve(rank: int, world_size: int, folder: str, jobs: Any, results: Any) -> None:
+    os.environ.update(
+        VERL_PLATFORM="cpu",
+        RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="0",
+        DIST_INIT_METHOD=f"file://{folder}/store",
+    )
+    torch.set_num_threads(1)
+    path = Path(folder) / f"result_{rank}.pt"
+    while True:
+        try:
+            torch.save(_update(rank, jobs.get()), path)
+            results.put((rank, path))
+        except BaseException:
+            results.put((rank, traceback.format_exc()))
+            raise
+
+
+def hdpo_config(**changes: Any) -> Any:
+    """The recipe's config with its defaults, and changes by dotted key."""
+    from omegaconf import OmegaConf
+
+    from recipe.hdpo.config import HDPOConfig
+
+    default = Path(__file__).parents[2] / "recipe/hdpo/config/hdpo/default.yaml"
+    node = OmegaConf.load(default)
+    for key, value in changes.items():
+        OmegaConf.update(node, key, value)
+    return HDPOConfig.from_mapping(OmegaConf.to_container(node))
+
+
+def _build_actor(job: Job, actor_config: Any, folder: str, forward_only: bool = False) -> Any:
+    from verl.trainer.config import CheckpointConfig
+    from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig, TrainingWorkerConfig
+
+    from recipe.hdpo.worker import HDPOActor
+
+    model_config = HFModelConfig(
+        path=folder,
+        load_tokenizer=False,
+        use_remove_padding=job.packed,
+        override_config={"attn_implementation": "sdpa"},
+    )
+    precision = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+    engine = FSDPEngineConfig(
+        strategy="fsdp2",
+        dtype="float32",
+        mixed_precision=precision,
+        use_torch_compile=False,
+        forward_only=forward_only,
+        use_dynamic_bsz=job.dynamic,
+        max_token_len_per_gpu=job.max_tokens,
+        infer_max_token_len_per_gpu=job.max_tokens,
+        micro_batch_size_per_gpu=job.micro_batch_size,
+        infer_micro_batch_size_per_gpu=job.micro_batch_size,
+    )
+    optimizer = {"optimizer": "SGD", "override_optimizer_config": None} if job.sgd else {}
+    actor = HDPOActor(
+        TrainingWorkerConfig(
+            model_type="language_model",
+            model_config=model_config,
+            engine_config=engine,
+            optimizer_config=FSDPOptimizerConfig(
+                lr=1e-2, weight_decay=0.0, clip_grad=1e9, total_training_steps=10, **optimizer
+            ),
+            checkpoint_config=CheckpointConfig(),
+        )
+    )
+    actor.reset()
+    return actor
+
+
+def _update(rank: int, job: Job) -> Result:
+    from verl.utils import tensordict_utils as tu
+    from verl.workers.config import FSDPActorConfig, OptimizerConfig
+
+    from recipe.hdpo import rows
+    from recipe.hdpo.loss import HDPOLoss
+
+    from recipe.hdpo.worker import MEASURE_GRADIENTS
+
+    mini_batch_size = job.mini_batch_size or sum(map(len, job.rollouts))
+    actor_config = FSDPActorConfig(
+        strategy="fsdp2",
+        rollout_n=1,
+        ppo_mini_batch_size=mini_batch_size,
+        ppo_micro_batch_size_per_gpu=1,
+        optim=OptimizerConfig(lr=1e-2, total_training_steps=10),
+        **{"policy_loss": {"loss_mode": "hdpo"}, **job.actor},
+    )
+    hdpo = hdpo_config(**job.hdpo)
+    actor = _build_actor(job, actor_config, job.model_dir)
+    teacher = _build_actor(job, actor_config, job.frozen_dir, forward_only=True) if job.frozen_dir else None
+    actor.set_up_hdpo(hdpo, teacher, PAD)
+    actor.set_loss_fn(HDPOLoss(actor_config=actor_config, hdpo=hdpo))
+    own = job.privileged[rank]
+    actor._fetch_columns = lambda keys: [
+        [torch.tensor(column) for column in columns]
+        for columns in ([r.prompt for r in own], [r.teacher_prompt for r in own], [r.response for r in own])
+    ]
+    gradients: list[dict[str, torch.Tensor]] = []
+    _capture_gradients(actor.engine, gradients)
+    data = _rollout_batch(job.rollouts[rank], needs_ref=job.actor.get("use_kl_loss", False))
+    tu.assign_non_tensor(
+        data,
+        calculate_entropy=job.actor.get("entropy_coeff", 0.0) != 0.0,
+        distillation_use_topk=False,
+        distillation_only=False,
+        global_batch_size=mini_batch_size,
+        mini_batch_size=mini_batch_size,
+        temperature=1.0,
+    )
+    if any(job.privileged):
+        keys = [[f"{r}_{i}" for i in range(len(part))] for r, part in enumerate(job.privileged)]
+        tu.assign_non_tensor_data(data, rows.KEYS_BY_RANK, keys)
+        tu.assign_non_tensor_data(data, MEASURE_GRADIENTS, job.measure_gradients)
+    output = actor.train_mini_batch(data)
+    weights = {n: _full(p.detach()).clone() for n, p in actor.engine.module.named_parameters()}
+    return Result(gradients=gradients, weights=weights, metrics=dict(tu.get(output, "metrics")))
+
+
+def _full(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _capture_gradients(engine: Any, gradients: list[dict[str, torch.Tensor]]) -> None:
+    step = engine.optimizer_step
+
+    def capture() -> Any:
+        named = engine.module.named_parameters()
+        gradients.append({n: _full(p.grad).clone() for n, p in named if p.grad is not None})
+        return step()
+
+    engine.optimizer_step = capture
+
+
+def _rollout_batch(rollouts: list[Row], needs_ref: bool) -> Any:
+    from tensordict import TensorDict
+
+    from recipe.hdpo.rows import nested
+
+    def per_token(values: list[float]) -> torch.Tensor:
+        return nested([torch.full((len(r.response),), v) for r, v in zip(rollouts, values, strict=True)])
+
+    fields = {
+        "prompts": nested([torch.tensor(r.prompt) for r in rollouts]),
+        "responses": nested([torch.tensor(r.response) for r in rollouts]),
+        "input_ids": nested([torch.tensor(r.prompt + r.response) for r in rollouts]),
+        "position_ids": nested([torch.arange(len(r.prompt + r.response)) for r in rollouts]),
+        "response_mask": nested([torch.ones(len(r.response), dtype=torch.int64) for r in rollouts]),
+        "loss_mask": nested([torch.ones(len(r.response), dtype=torch.int64) for r in rollouts]),
+        "advantages": per_token([r.advantage for r in rollouts]),
+        "old_log_probs": per_token([-2.0 + r.old_log_prob_shift for r in rollouts]),
+    }
+    if needs_ref:
+        fields["ref_log_prob"] = per_token([-2.5] * len(rollouts))
+    return TensorDict(fields, batch_size=[len(rollouts)])

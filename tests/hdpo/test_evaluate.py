@@ -1,0 +1,213 @@
+"""The evaluate command with a stand-in engine (the real one: evaluation/test_generate.py)."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from recipe.hdpo import evaluate
+from recipe.hdpo.evaluation.generate import Response, sample_seed
+from recipe.hdpo.evaluation.records import GREEDY, SAMPLES, read_results
+
+REWARD = """
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw):
+    return {"score": float(solution_str == ground_truth), "pred": solution_str}
+"""
+
+
+class StandIn:
+    """Answers by the sample's seed, and counts what it is asked."""
+
+    device, dtype, versions = "cpu", "float32", {"vllm": "0"}
+    loads, asked, stop_after = 0, 0, None
+
+    def __init__(self, *_):
+        pass
+
+    def encode(self, problems, max_tokens):
+        return {p.id: [1, 2] for p in problems}
+
+    def load(self):
+        StandIn.loads += 1
+
+    def close(self):
+        pass
+
+    def respond(self, requests, prompt_ids, sampling):
+        if StandIn.stop_after is not None and StandIn.asked >= StandIn.stop_after:
+            raise KeyboardInterrupt
+        StandIn.asked += len(requests)
+        return [
+            Response(str(2 if i == GREEDY else sample_seed(sampling.seed, p, i) % 3 + 1), 5, False) for p, i in requests
+        ]
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "Engine", StandIn)
+    monkeypatch.setattr(evaluate, "weights_dtype", lambda folder: "F32")
+    for name, value in (("loads", 0), ("asked", 0), ("stop_after", None)):
+        monkeypatch.setattr(StandIn, name, value)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    rows = [
+        {
+            "data_source": "made",
+            "prompt": [{"role": "user", "content": f"{i}"}],
+            "reward_model": {"style": "rule", "ground_truth": str(i % 3 + 1)},
+            "extra_info": {"difficulty": str(i % 2)},
+        }
+        for i in range(6)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "test.parquet")
+    (tmp_path / "reward.py").write_text(REWARD)
+    return {
+        "--model": str(model),
+        "--data": str(tmp_path / "test.parquet"),
+        "--out": str(tmp_path / "out"),
+        "--reward": f"{tmp_path}/reward.py:compute_score",
+        "--n": "4",
+        "--batch-size": "7",
+    }
+
+
+def _run(arguments, **changes):
+    merged = arguments | {f"--{name.replace('_', '-')}": str(value) for name, value in changes.items()}
+    return evaluate.main([part for pair in merged.items() for part in pair])
+
+
+def test_a_run_writes_every_sample_with_its_score_and_prints_the_next_command(arguments, tmp_path, capsys):
+    assert _run(arguments) == 0
+    results = read_results(tmp_path / "out")
+    assert len(results.samples) == 6 * (4 + 1)
+    for s in results.samples:
+        number = GREEDY if s.sample == GREEDY else sample_seed(0, s.problem_id, s.sample)
+        assert s.response == str(2 if number == GREEDY else number % 3 + 1)
+        assert s.score == float(s.response == str(int(s.prompt[0]["content"]) % 3 + 1))
+        assert s.answer == s.response
+    printed = capsys.readouterr().out
+    assert "pass@4" in printed
+    assert "Next: python -m recipe.hdpo.compare" in printed
+
+
+def test_the_header_says_how_the_samples_were_made(arguments, tmp_path):
+    _run(arguments, temperature=0.7, seed=3)
+    meta = read_results(tmp_path / "out").meta
+    assert {"temperature": 0.7, "seed": 3, "n": 4, "max_tokens": 1024, "vllm": "0"}.items() <= meta.settings.items()
+    assert len(meta.settings["data_sha256"][0]) == len(meta.settings["model_sha256"]) == 64
+    assert meta.about["command"].startswith("python -m recipe.hdpo.evaluate --model ")
+
+
+def test_the_summary_file_holds_the_printed_numbers(arguments, tmp_path):
+    _run(arguments)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["problems"] == 6
+    assert summary["overall"]["greedy"]["estimate"] == pytest.approx(2 / 6)
+    assert list(summary["difficulty"]) == ["0", "1"]
+
+
+def test_a_second_run_draws_nothing_and_changes_no_sample(arguments, tmp_path, capsys):
+    _run(arguments)
+    before = (tmp_path / "out" / SAMPLES).read_bytes()
+    assert _run(arguments) == 0
+    assert StandIn.loads == 1
+    assert (tmp_path / "out" / SAMPLES).read_bytes() == before
+    assert "All 30 samples are already" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped_and_ends_with_the_same_samples(arguments, tmp_path, monkeypatch):
+    monkeypatch.setattr(StandIn, "stop_after", 14)
+    assert _run(arguments) == 130
+    monkeypatch.setattr(StandIn, "stop_after", None)
+    file = tmp_path / "out" / SAMPLES
+    assert len(file.read_bytes().splitlines()) == 14
+    file.write_bytes(file.read_bytes()[:-9])  # and the last line was only half on disk
+    assert _run(arguments) == 0
+    assert StandIn.asked == 14 + 30 - 13
+    _run(arguments, out=tmp_path / "whole")
+    by_key = [{(s.problem_id, s.sample): s for s in read_results(tmp_path / name).samples} for name in ("out", "whole")]
+    assert by_key[0] == by_key[1]
+    assert (tmp_path / "out" / f"{SAMPLES}.cut-0").exists()
+
+
+@pytest.mark.parametrize("change", [{"temperature": 0.5}, {"n": 2}, {"limit": 3}, {"seed": 1}, {"max_tokens": 9}])
+def test_other_settings_in_the_same_folder_are_refused(arguments, tmp_path, capsys, change):
+    _run(arguments)
+    before = (tmp_path / "out" / SAMPLES).read_bytes()
+    assert _run(arguments, **change) == 2
+    assert f"other settings ({next(iter(change))}:" in capsys.readouterr().err
+    assert (tmp_path / "out" / SAMPLES).read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["reward", "data", "model"])
+def test_another_reward_data_or_model_under_the_same_path_is_refused(arguments, tmp_path, capsys, what):
+    _run(arguments)
+    if what == "reward":
+        (tmp_path / "reward.py").write_text(REWARD + "\n# changed\n")
+    elif what == "data":
+        frame = pd.read_parquet(tmp_path / "test.parquet")
+        frame.iloc[::-1].to_parquet(tmp_path / "test.parquet")
+    else:
+        (tmp_path / "model" / "model.safetensors").write_bytes(b"other weights")
+    assert _run(arguments) == 2
+    assert f"{what}_sha256" in capsys.readouterr().err
+
+
+def test_other_k_give_another_summary_of_the_same_samples(arguments, tmp_path):
+    _run(arguments)
+    assert _run(arguments, k=3) == 0
+    assert StandIn.loads == 1
+    overall = json.loads((tmp_path / "out" / "summary.json").read_text())["overall"]
+    assert [m for m in overall if m.startswith("pass")] == ["pass@3"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n": 0}, "--n 0"),
+        ({"n": 2000}, "--n 2000"),
+        ({"k": 8}, "--k 8 with --n 4"),
+        ({"k": 0}, "--k 0"),
+        ({"temperature": 0}, "--temperature 0.0"),
+        ({"temperature": -1}, "--temperature -1"),
+        ({"max_tokens": 0}, "--max-tokens 0"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"top_p": 0}, "--top-p 0.0"),
+        ({"limit": 0}, "--limit 0"),
+        ({"data": "/nowhere.parquet"}, "cannot be read as parquet"),
+        ({"model": "/nowhere"}, "is not a folder"),
+        ({"reward": "/nowhere.py"}, "is not a Python file"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_make_no_folder(arguments, tmp_path, capsys, change, message):
+    assert _run(arguments, **change) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failing_reward_function_keeps_what_was_scored_before(arguments, tmp_path, capsys):
+    (tmp_path / "reward.py").write_text(
+        "calls = []\n"
+        "def compute_score(**kw):\n"
+        "    calls.append(1)\n"
+        "    assert len(calls) <= 10, 'no more'\n"
+        "    return 1.0\n"
+    )
+    assert _run(arguments) == 2
+    assert "no more" in capsys.readouterr().err
+    assert len((tmp_path / "out" / SAMPLES).read_bytes().splitlines()) == 7  # the first batch
+
+
+def test_repeated_rows_are_counted_once_and_said(arguments, tmp_path, capsys):
+    frame = pd.read_parquet(tmp_path / "test.parquet")
+    pd.concat([frame, frame.iloc[:2]]).to_parquet(tmp_path / "test.parquet")
+    assert _run(arguments) == 0
+    assert "2 row(s) repeat another problem" in capsys.readouterr().out
+    assert read_results(tmp_path / "out").meta.problems == 6
