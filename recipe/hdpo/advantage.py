@@ -30,16 +30,16 @@ def leave_one_out_advantage(rewards_K: torch.Tensor, *, normalize: bool = True) 
     num_rollouts = rewards_K.numel()
     if num_rollouts < 2:
         return torch.zeros_like(rewards_K)
-    # (K, K - 1): row i holds the other rewards. Explicit, so that equal rewards give exactly equal means.
+    # (K, K - 1): row i holds the other rewards.
     others = rewards_K.expand(num_rollouts, num_rollouts)[~torch.eye(num_rollouts, dtype=torch.bool)]
     others = others.view(num_rollouts, num_rollouts - 1)
-    advantage_K = rewards_K - others.mean(dim=1)
+    constant = others.amax(dim=1) == others.amin(dim=1)
+    # The mean of equal numbers may differ from them by a rounding error, and a cliff's advantage must be exactly 0.
+    advantage_K = rewards_K - torch.where(constant, others[:, 0], others.mean(dim=1))
     if not normalize or num_rollouts < 3:
         return advantage_K
     std_K = others.std(dim=1, correction=1)
-    constant = others.amax(dim=1) == others.amin(dim=1)
     return torch.where(constant, advantage_K, advantage_K / torch.where(constant, 1.0, std_K))
-
 
 @torch.no_grad()
 def compute_hdpo_advantage(

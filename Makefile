@@ -1,0 +1,45 @@
+# Everything that a newcomer needs. `make demo` and `make test` set up .venv themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PY := .venv/bin/python
+
+.PHONY: help setup demo demo-compare demo-llm test test-fast lint lock benchmark clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s $$'\t'
+
+setup:  ## make .venv with the locked CPU stack
+	@bash scripts/setup.sh
+
+demo: setup  ## model, data, HDPO training, evaluation before and after, report
+	@$(PY) -m examples.demo.run --arms hdpo
+
+demo-compare: setup  ## the same for GRPO from the same start, and both side by side
+	@$(PY) -m examples.demo.run --arms hdpo grpo
+
+demo-llm: setup  ## a real language model on real word problems, 3 steps
+	@$(PY) -m examples.demo.run_llm
+
+test: setup  ## all checks and tests
+	@$(MAKE) --no-print-directory lint
+	@$(PY) -m pytest
+
+test-fast: setup  ## all tests but the end-to-end ones
+	@$(PY) -m pytest -m 'not e2e'
+
+lint: setup  ## ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+benchmark: setup  ## memory and time of JSD_k, overhead of HDPO over GRPO
+	@$(PY) -m benchmarks.jsd
+	@$(PY) -m benchmarks.overhead
+
+lock:  ## compile requirements/cpu.lock anew (needs uv)
+	@bash scripts/lock.sh
+
+clean:  ## remove .venv and outputs
+	@rm -rf .venv outputs

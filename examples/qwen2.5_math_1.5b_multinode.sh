@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Several nodes of 8 GPUs. Start a Ray cluster first (`ray start --head` on one node, `ray start --address=HEAD:6379` on the others),
+# with this package installed on every node, then run this on the head node.
+#   NNODES=4 bash examples/qwen2.5_math_1.5b_multinode.sh
+set -euo pipefail
+exec bash "$(dirname "$0")/qwen2.5_math_1.5b_8gpu.sh" \
+    trainer.nnodes="${NNODES:-2}" \
+    data.train_batch_size=$((32 * ${NNODES:-2})) \
+    actor_rollout_ref.actor.ppo_mini_batch_size=$((32 * ${NNODES:-2})) \
+    "$@"
