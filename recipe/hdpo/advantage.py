@@ -41,6 +41,7 @@ def leave_one_out_advantage(rewards_K: torch.Tensor, *, normalize: bool = True) 
     std_K = others.std(dim=1, correction=1)
     return torch.where(constant, advantage_K, advantage_K / torch.where(constant, 1.0, std_K))
 
+
 @torch.no_grad()
 def compute_hdpo_advantage(
     token_level_rewards: torch.Tensor,

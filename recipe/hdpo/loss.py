@@ -2,12 +2,12 @@
 
     L_JSD = (1 / N_tok) * sum over kept trajectories, sum over t of D(pi_T(. | y_<t) || pi_theta(. | y_<t))
 
-N_tok counts the distilled tokens of the whole mini-batch over all data-parallel ranks. FSDP averages gradients over ranks,
-so every rank scales its part by their number, as verl does for its own terms.
+N_tok counts the distilled tokens of the whole mini-batch over all data-parallel ranks. FSDP averages gradients over
+ranks, so every rank scales its part by their number, as verl does for its own terms.
 
 For every micro-batch the engine calls first with ``student_logits``, and takes back per-token tensors; then with
-``model_output``, and takes back the loss. Rollout rows go through verl's ``ppo_loss`` untouched and alone: privileged rows
-change neither its denominators nor its padding.
+``model_output``, and takes back the loss. Rollout rows go through verl's ``ppo_loss`` untouched and alone: privileged
+rows change neither its denominators nor its padding.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ class HDPOLoss:
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         """verl's loss of the micro-batch's rollout rows.
 
-        A micro-batch of privileged rows alone goes through it whole, with all-zero masks, as verl's padding rows do: its
-        terms are zeros that are connected to the graph. Means over its tokens would be 0 / 0, so they are left out.
+        A micro-batch of privileged rows alone goes through it whole, with all-zero masks, as verl's padding rows do:
+        its terms are zeros that are connected to the graph. Means over its tokens would be 0 / 0, so they are left out.
         """
         is_rollout = data[rows.ROW_ID] == rows.ROLLOUT_ROW
         has_rollouts = bool(is_rollout.any())

@@ -1,8 +1,9 @@
 """The rollout hook: re-issues a cliff with its privileged prompt as soon as the prompt's last rollout has settled.
 
-verl's agent-loop worker runs one prompt's K rollouts side by side and publishes the prompt as ``finished`` when all have
-settled. Here the rollout that settles last and leaves an all-failed group runs the privileged rollouts before it returns:
-other prompts go on rolling out, and ``finished`` covers the privileged rows too, with nothing of verl's flow copied.
+verl's agent-loop worker runs one prompt's K rollouts side by side and publishes the prompt as ``finished`` when all
+have settled. Here the rollout that settles last and leaves an all-failed group runs the privileged rollouts before it
+returns: other prompts go on rolling out, and ``finished`` covers the privileged rows too, with nothing of verl's flow
+copied.
 
 In TransferQueue a prompt's group then holds, besides verl's rows ``{uid}_{session}_0`` of sessions 0 .. K-1:
 
@@ -21,15 +22,14 @@ from typing import Any
 
 import ray
 import transfer_queue as tq
-from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
 from recipe.hdpo import rows
 from recipe.hdpo.cliff import RolloutGroup, is_success
-from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.checks import max_privileged_prompt_length
+from recipe.hdpo.config.checks import read_hdpo
+from recipe.hdpo.config.rules import max_privileged_prompt_length
 from recipe.hdpo.metrics import GroupRecord
 from recipe.hdpo.privileged import NoPrivilegedText, PrivilegedPromptBuilder, compile_template, prompt_id
 
@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
 PRIVILEGED_AGENT = "hdpo_privileged_agent"
-STUDENT_AGENT = "single_turn_agent"
 
 
 class PrivilegedPromptTooLong(ValueError):
@@ -49,7 +48,7 @@ class PrivilegedAgentLoop(SingleTurnAgentLoop):
     """verl's single-turn agent with one difference: a prompt that is too long is refused, never cut."""
 
     def _cap_text_prompt_length(self, prompt_ids: list[int]) -> list[int]:
-        hdpo = HDPOConfig.from_mapping(OmegaConf.to_container(self.config.hdpo, resolve=True))
+        hdpo = read_hdpo(self.config)
         longest = max_privileged_prompt_length(self.config, hdpo)
         if longest is not None and len(prompt_ids) > longest:
             raise PrivilegedPromptTooLong(f"the privileged prompt has {len(prompt_ids)} tokens; the limit is {longest}")
@@ -74,7 +73,7 @@ class HDPOAgentLoopWorker(_AgentLoopWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.hdpo = HDPOConfig.from_mapping(OmegaConf.to_container(self.config.hdpo, resolve=True))
+        self.hdpo = read_hdpo(self.config)
         options = self.hdpo.privileged
         self.prompt_builder = PrivilegedPromptBuilder(
             template=compile_template(options.template, options.placement),

@@ -1,8 +1,9 @@
 """Rows of two kinds: verl's rollout rows, and privileged rows, which only the distillation term reads.
 
 A privileged row is a kept trajectory (x, y): the student's plain prompt, the response ids, and the teacher's privileged
-prompt, token ids all three. In TransferQueue it stands in its prompt's group under a key of verl's format. In a mini-batch
-it stands beside rollout rows, with zeros in every field of the policy loss, and with its id in :data:`ROW_ID`.
+prompt, token ids all three. In TransferQueue it stands in its prompt's group under a key of verl's format. In a
+mini-batch it stands beside rollout rows, with zeros in every field of the policy loss, and with its id in
+:data:`ROW_ID`.
 """
 
 from __future__ import annotations

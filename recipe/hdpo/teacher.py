@@ -1,7 +1,7 @@
 """The teacher pass: the teacher's top-k at every position of the kept responses, without a gradient.
 
-The teacher reads the privileged prompt and then the same response ids that the student will read after the plain prompt. It
-uses verl's engine, so packing, dynamic micro-batches and FSDP work as they do for log-probabilities.
+The teacher reads the privileged prompt and then the same response ids that the student will read after the plain
+prompt. It uses verl's engine, so packing, dynamic micro-batches and FSDP work as they do for log-probabilities.
 """
 
 from __future__ import annotations

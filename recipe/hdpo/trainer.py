@@ -1,7 +1,7 @@
 """HDPO's trainer: short overrides of verl's synchronous trainer, in the order of a step.
 
-verl's own pipeline (balancing, log-probabilities, advantages, metrics) sees rollout rows only. Privileged rows leave the batch
-right after it was sampled and come back as extra info of the actor update.
+verl's own pipeline (balancing, log-probabilities, advantages, metrics) sees rollout rows only. Privileged rows leave
+the batch right after it was sampled and come back as extra info of the actor update.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 
 from recipe.hdpo import rows
-from recipe.hdpo.config.checks import check_config, check_data, check_vocabulary
+from recipe.hdpo.config.checks import check_config
+from recipe.hdpo.config.startup import check_data, check_vocabulary
 from recipe.hdpo.metrics import CliffHistory, GroupRecord, step_metrics
 from recipe.hdpo.worker import MEASURE_GRADIENTS, HDPOWorker
 
@@ -52,7 +54,8 @@ class HDPOTrainerMixin(PPOTrainer):
 
     def _init_tokenizer(self) -> None:
         super()._init_tokenizer()
-        check_vocabulary(self.config, self.hdpo)
+        model_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
+        check_vocabulary(self.hdpo, model_config.hf_config)
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()

@@ -1,9 +1,9 @@
 """HDPO's actor worker: the teacher pass, and one optimizer step per mini-batch on both terms.
 
-verl's ``update_actor`` hands a worker its share of the rollout rows and cuts them into mini-batches. Here the worker also
-fetches its share of the privileged rows, reads the teacher's top-k for them once, with the weights of the start of the
-step, and adds them to the mini-batches, evenly; so a privileged row never makes an optimizer step of its own. Ranks with fewer
-rows fill up with dummies of two tokens: every rank runs the same number of forwards.
+verl's ``update_actor`` hands a worker its share of the rollout rows and cuts them into mini-batches. Here the worker
+also fetches its share of the privileged rows, reads the teacher's top-k for them once, with the weights of the start of
+the step, and adds them to the mini-batches, evenly; so a privileged row never makes an optimizer step of its own. Ranks
+with fewer rows fill up with dummies of two tokens: every rank runs the same number of forwards.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from tensordict import TensorDict
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
@@ -23,6 +22,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from recipe.hdpo import rows
 from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.gradients import term_gradient_norms
 from recipe.hdpo.loss import HDPOLoss
 from recipe.hdpo.teacher import read_topk
@@ -136,7 +136,7 @@ class HDPOActor(TrainingWorker):
 
 
 class HDPOWorker(ActorRolloutRefWorker):
-    """verl's hybrid worker with :class:`HDPOActor` as its actor. The trainer puts the recipe's knobs into its config."""
+    """verl's hybrid worker with :class:`HDPOActor` as its actor. The trainer puts the knobs into its config."""
 
     actor_worker_cls = HDPOActor
 
@@ -144,12 +144,12 @@ class HDPOWorker(ActorRolloutRefWorker):
     def init_model(self) -> None:
         """Build the model, then hand the actor its loss and its teacher."""
         super().init_model()
-        hdpo = HDPOConfig.from_mapping(OmegaConf.to_container(self.config.hdpo, resolve=True))
+        hdpo = read_hdpo(self.config)
         lora = self.actor.engine_config is not None and getattr(self.actor.engine, "_is_lora", False)
         if hdpo.teacher == "frozen" and self.ref is None and not lora and hdpo.distills:
             raise ValueError(
-                "hdpo.teacher=frozen needs the initial model's weights, but this worker has neither a reference model nor "
-                "a LoRA adapter to switch off: run it by trainer.v1.trainer_mode=hdpo, or set hdpo.teacher=drifting"
+                "hdpo.teacher=frozen needs the initial model's weights, but this worker has neither a reference model "
+                "nor a LoRA adapter to switch off: run it by trainer.v1.trainer_mode=hdpo, or set hdpo.teacher=drifting"
             )
         actor_config = self.loss_fn.keywords["config"]
         tokenizer: Any = self.actor.model_config.tokenizer

@@ -77,6 +77,29 @@ def make_model(folder: Path, seed: int = 0) -> str:
     return str(folder)
 
 
+def make_chat_model(folder: Path, seed: int = 0) -> None:
+    """A random Qwen2 that vLLM can serve, with the demo's byte-level chat tokenizer."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from examples.demo.make_sums_model import make_tokenizer
+
+    tokenizer = make_tokenizer()
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,  # vLLM's CPU attention wants heads of 32 or more
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 class Ranks:
     """A group of gloo ranks, each a process of its own, that works through jobs. Start-up is paid once."""
 

@@ -104,4 +104,7 @@ def test_text_at_walks_dotted_paths_and_refuses_blanks() -> None:
 def test_prompt_id_depends_on_what_the_student_reads_and_on_nothing_else() -> None:
     messages = [{"role": "user", "content": "P"}]
     assert prompt_id(messages, "d") == prompt_id([{"content": "P", "role": "user", "extra": 1}], "d")
-    assert len({prompt_id(messages, "d"), prompt_id(messages, "e"), prompt_id([{"role": "user", "content": "Q"}], "d")}) == 3
+    assert (
+        len({prompt_id(messages, "d"), prompt_id(messages, "e"), prompt_id([{"role": "user", "content": "Q"}], "d")})
+        == 3
+    )

@@ -3,6 +3,6 @@
 Nothing in this package knows HDPO, and nothing in it is active unless ``VERL_PLATFORM=cpu``:
 
 - :mod:`recipe.hdpo.cpu.platform`: a ``cpu`` platform for verl's platform registry;
-- :mod:`recipe.hdpo.cpu.verl_patches`: the FSDP engine on ``cpu``, a plain gloo process group, the name of the vLLM build;
+- :mod:`recipe.hdpo.cpu.verl_patches`: the FSDP engine on ``cpu``, a plain gloo process group, and the like;
 - :mod:`recipe.hdpo.cpu.vllm_patches`: linear layers whose weights can be loaded again (weight sync).
 """

@@ -1,0 +1,71 @@
+"""Checks that need the tokenizer, the model's config or the data: made by the trainer before any worker starts."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from omegaconf import DictConfig
+
+from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.config.rules import topk_message
+from recipe.hdpo.privileged import text_at
+
+logger = logging.getLogger(__name__)
+
+STUDENT_AGENT = "single_turn_agent"
+
+
+def check_vocabulary(hdpo: HDPOConfig, hf_config: Any) -> None:
+    """Refuse a top-k that is larger than the model's vocabulary.
+
+    Raises:
+        ValueError: names both numbers.
+    """
+    size = hf_config.get_text_config().vocab_size
+    if hdpo.topk is not None and hdpo.topk > size:
+        raise ValueError(topk_message(hdpo.topk, size))
+
+
+def check_data(config: DictConfig, hdpo: HDPOConfig, dataset: Any) -> None:
+    """Refuse training data that privileged rollouts cannot serve; count and name rows that have no solution.
+
+    Args:
+        dataset: verl's RLHFDataset.
+
+    Raises:
+        ValueError: multi-modal columns, another agent, or no row with the text that a privileged prompt shows.
+    """
+    frame = dataset.dataframe
+    columns = set(frame.column_names)
+    for key in ("image_key", "video_key", "audio_key"):
+        if config.data.get(key) in columns:
+            raise ValueError(
+                f"data column '{config.data[key]}' (data.{key}) is multi-modal, and HDPO's privileged prompts are "
+                "text: remove the column, or name another one"
+            )
+    if "agent_name" in columns and set(frame["agent_name"]) != {STUDENT_AGENT}:
+        raise ValueError(
+            f"data column 'agent_name' names agents other than {STUDENT_AGENT}, and privileged rollouts are "
+            "single-turn: remove the column"
+        )
+    if hdpo.privileged.n > 0:
+        _check_privileged_text(config, hdpo, frame)
+
+
+def _check_privileged_text(config: DictConfig, hdpo: HDPOConfig, frame: Any) -> None:
+    name = f"{hdpo.privileged.source}_key"
+    key = getattr(hdpo.privileged, name)
+    column = key.split(".")[0]
+    rows = frame.select_columns([column]) if column in frame.column_names else [{}] * len(frame)
+    without = [i for i, row in enumerate(rows) if text_at(row, key) is None]
+    if len(without) == len(frame):
+        raise ValueError(
+            f"no row of {config.data.train_files} has a text at {key}, which privileged prompts show "
+            f"(hdpo.privileged.source={hdpo.privileged.source}): name the right place by hdpo.privileged.{name}"
+        )
+    if without:
+        logger.warning(
+            f"{len(without)} of {len(frame)} training rows have no text at {key}; as cliffs they are skipped and "
+            f"counted (hdpo/skipped_no_solution). First rows: {without[:5]}"
+        )

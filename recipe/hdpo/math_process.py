@@ -1,0 +1,125 @@
+"""math-verify in processes of its own, with a limit on time and memory.
+
+Parsing a model's output can take any time and memory (9^{9^{9^{9}}}), and signals do not interrupt it in a thread.
+Here a worker that takes too long is killed, one that takes too much memory ends itself, and the next call gets a
+fresh one. The pool starts with the first call and is shared by all threads of the process.
+
+This is a module of its own, not a part of reward.py, because verl loads reward files from their path: a worker
+process cannot import such a module again, and every load would have its own pool.
+"""
+
+import importlib.util
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+
+from pebble import ProcessExpired, ProcessPool
+
+TIME_LIMIT_S = 5.0
+# On top of what the worker occupies once math-verify is imported.
+MEMORY_LIMIT_BYTES = 2 << 30
+MAX_WORKERS = 2
+# A worker is replaced after so many comparisons, so that sympy's caches do not grow into the memory limit.
+TASKS_PER_WORKER = 500
+# To start a worker takes seconds; after so long something is broken and no answer can be scored.
+START_LIMIT_S = 120.0
+
+OUT_OF_MEMORY_EXIT = 77
+
+_pool: ProcessPool | None = None
+_pool_owner = -1
+_lock = threading.Lock()
+# No task waits inside the pool, so `START_LIMIT_S` + the time limit bound every wait for a result.
+_slots = threading.BoundedSemaphore(MAX_WORKERS)
+
+
+class Unscored(Exception):
+    """The comparison was given up; the message is the reason."""
+
+
+def is_equal(answer: str, truth: str) -> bool:
+    """Whether math-verify finds `answer` equal to `truth`, both texts with LaTeX or plain expressions.
+
+    Raises:
+        Unscored: over the time or memory limit, or the worker died.
+        RuntimeError: no worker could be started, or math-verify is not installed: no score would mean anything.
+    """
+    with _slots:
+        pool = _get_pool()
+        future = pool.schedule(_compare, args=(answer, truth), timeout=TIME_LIMIT_S)
+        try:
+            return future.result(timeout=START_LIMIT_S + TIME_LIMIT_S)
+        except ProcessExpired as error:
+            if error.exitcode == OUT_OF_MEMORY_EXIT:
+                raise Unscored(f"over the memory limit of {MEMORY_LIMIT_BYTES >> 20} MiB") from None
+            raise Unscored(f"the checking process died (exit code {error.exitcode})") from None
+        except FutureTimeoutError as error:
+            if not future.done():
+                stop()
+                raise RuntimeError(
+                    f"the process that compares answers did not start within {START_LIMIT_S:.0f} s; "
+                    'a script that computes rewards needs an `if __name__ == "__main__":` guard'
+                ) from error
+            raise Unscored(f"over the time limit of {TIME_LIMIT_S:.0f} s") from None
+
+
+def stop() -> None:
+    """Stop the workers; the next call starts new ones."""
+    global _pool
+    with _lock:
+        pool, _pool = _pool, None
+    if pool is not None and _pool_owner == os.getpid():
+        pool.stop()
+        pool.join()
+
+
+def _get_pool() -> ProcessPool:
+    """The running pool of this process; a new one at first, after a crash, and in a forked child."""
+    global _pool, _pool_owner
+    with _lock:
+        if _pool is None or _pool_owner != os.getpid() or not _pool.active:
+            if importlib.util.find_spec("math_verify") is None:
+                raise RuntimeError("comparing answers needs math-verify: pip install math-verify")
+            _pool = ProcessPool(
+                max_workers=MAX_WORKERS,
+                max_tasks=TASKS_PER_WORKER,
+                initializer=_start_worker,
+                initargs=(MEMORY_LIMIT_BYTES,),
+                context=multiprocessing.get_context("spawn"),
+            )
+            _pool_owner = os.getpid()
+        return _pool
+
+
+def _start_worker(memory_limit: int) -> None:
+    """Import math-verify, which is slow, before the first task's clock starts; then limit the address space."""
+    # pebble's own handler waits for the interpreter, which a long integer power never returns to.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    import math_verify  # noqa: F401
+
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        used = int(statm.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + memory_limit, used + memory_limit))
+
+
+def _compare(answer: str, truth: str) -> bool:
+    """Runs in the worker. math-verify's own timeouts are off: they rely on signals, and the pool has the clock."""
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+
+    targets = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+    try:
+        gold = parse(truth, targets, parsing_timeout=None)
+        found = parse(answer, targets, parsing_timeout=None)
+        return bool(gold) and bool(found) and bool(verify(gold, found, timeout_seconds=None))
+    except MemoryError:
+        # What is left of the address space may be too little for the next task.
+        os._exit(OUT_OF_MEMORY_EXIT)
+    except RecursionError:
+        return False

@@ -1,0 +1,131 @@
+"""The real stack, end to end on two ranks: Ray, TransferQueue, vLLM servers, FSDP2 over gloo; then resumed.
+
+The model is random and the reward is a checksum of the response, so cliffs and kept trajectories come by chance, with
+odds of about 1 to 10^6 against there being none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from data_preprocess import sums
+from tests.hdpo.fsdp_ranks import make_chat_model
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+STEPS = 3
+
+
+@dataclass
+class Run:
+    """One training run: metrics by step, and its console."""
+
+    metrics: dict[int, dict[str, float]]
+    console: str
+
+
+def train(out: Path, model: Path, data: Path, steps: int, name: str, *overrides: str) -> Run:
+    """examples/cpu_demo.sh with a tiny model."""
+    metrics = out / f"{name}.jsonl"
+    env = {**os.environ, "MODEL": str(model), "DATA": str(data), "OUT": str(out), "METRICS": str(metrics)}
+    command = [
+        "bash",
+        "examples/cpu_demo.sh",
+        "data.train_batch_size=8",
+        "data.max_response_length=24",
+        "actor_rollout_ref.rollout.n=3",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        "actor_rollout_ref.actor.optim.lr=1e-3",
+        "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
+        "hdpo.privileged.n=4",
+        "hdpo.distillation_loss_coef=1.0",
+        "hdpo.gradient_ratio_interval=1",
+        "reward.custom_reward_function.path=tests/e2e/reward.py",
+        "trainer.n_gpus_per_node=2",
+        f"trainer.total_training_steps={steps}",
+        f"trainer.save_freq={STEPS}",
+        *overrides,
+    ]
+    done = subprocess.run(command, cwd=ROOT, env={**env, "PYTHON": sys.executable}, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return Run({line["step"]: line["data"] for line in lines}, done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("e2e")
+    make_chat_model(folder / "model")
+    sums.main(["--out", str(folder / "data"), "--train-size", "64", "--test-size", "5"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path) -> Run:
+    return train(folder / "run", folder / "model", folder / "data", STEPS, "first")
+
+
+@pytest.fixture(scope="module")
+def resumed(folder: Path, first: Run) -> Run:
+    return train(folder / "run", folder / "model", folder / "data", STEPS + 1, "resumed")
+
+
+def total(run: Run, name: str) -> float:
+    return sum(step.get(name, 0.0) for step in run.metrics.values())
+
+
+def test_cliffs_occur_and_privileged_trajectories_are_kept_and_distilled(first: Run) -> None:
+    assert sorted(first.metrics) == [1, 2, 3]
+    assert total(first, "hdpo/cliffs") > 0
+    assert total(first, "hdpo/privileged_rollouts") == 4 * total(first, "hdpo/cliffs")
+    kept = [step for step in first.metrics.values() if step["hdpo/kept_trajectories"] > 0]
+    assert kept
+    for step in kept:
+        assert 0.0 < step["hdpo/jsd_mean"] < 0.6931472
+        assert step["hdpo/loss_distillation"] == pytest.approx(step["hdpo/jsd_mean"])
+        assert 0.0 < step["hdpo/teacher_topk_mass"] <= 1.0 + 1e-6
+    assert total(first, "hdpo/skipped_error") == total(first, "hdpo/skipped_too_long") == 0
+
+
+def test_weights_move_by_both_terms(first: Run) -> None:
+    measured = [s for s in first.metrics.values() if "hdpo/grad_norm_ratio" in s]
+    assert measured
+    for step in measured:
+        assert step["hdpo/grad_norm_distillation"] > 0 and step["hdpo/grad_norm_grpo"] > 0
+        assert step["actor/grad_norm"] > 0
+
+
+def test_rewards_and_lengths_are_those_of_the_rollouts_alone(first: Run) -> None:
+    """24 rollouts a step with a 0/1 reward: the mean is a multiple of 1/24, whatever was kept."""
+    for step in first.metrics.values():
+        assert step["critic/score/mean"] * 24 == pytest.approx(round(step["critic/score/mean"] * 24), abs=1e-4)
+
+
+def test_rollout_and_training_log_probs_agree(first: Run) -> None:
+    """The weights of every step reach vLLM, and both sides read the same tokens."""
+    for step in first.metrics.values():
+        assert step["training/rollout_probs_diff_max"] < 1e-4
+
+
+def test_resume_goes_on_with_the_next_step_and_the_cliff_history(first: Run, resumed: Run, folder: Path) -> None:
+    assert sorted(resumed.metrics) == [STEPS + 1]
+    saved = json.loads((folder / "run/checkpoints" / f"global_step_{STEPS}" / "hdpo_cliff_history.json").read_text())
+    assert len(saved["ever_cliffs"]) == first.metrics[STEPS]["hdpo/ever_cliffs"]
+    assert resumed.metrics[STEPS + 1]["hdpo/ever_cliffs"] >= len(saved["ever_cliffs"])
+
+
+def test_every_promised_metric_reaches_the_logger(first: Run) -> None:
+    names = set().union(*(step.keys() for step in first.metrics.values()))
+    promised = """cliff_rate cliffs privileged_rollouts privileged_solve_rate kept_trajectories kept_tokens skipped_too_long
+    skipped_no_solution skipped_error jsd_mean teacher_topk_mass student_topk_mass loss_distillation grad_norm_ratio
+    cliffs_solved_now timing_s/privileged_wait timing_s/teacher_pass""".split()
+    assert {f"hdpo/{name}" for name in promised} <= names
+    assert "actor/pg_loss" in names

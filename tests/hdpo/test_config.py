@@ -1,0 +1,160 @@
+"""The recipe's config: composed by Hydra, checked against the dataclass, and refused where it cannot work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+from recipe.hdpo.config import DivergenceConfig, HDPOConfig, PrivilegedConfig
+from recipe.hdpo.config.checks import check_config, problems
+from recipe.hdpo.config.rules import RULES
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "recipe/hdpo/config"
+GOOD = ("actor_rollout_ref.model.path=/nowhere", "actor_rollout_ref.rollout.max_model_len=2048")
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_module("recipe.hdpo.config", version_base=None):
+        return compose("hdpo_trainer", overrides=[*GOOD, *overrides])
+
+
+def test_the_recipes_config_is_accepted_and_switches_everything_on() -> None:
+    config = composed()
+    hdpo = check_config(config)
+    assert (config.algorithm.adv_estimator, config.actor_rollout_ref.actor.policy_loss.loss_mode) == ("hdpo", "hdpo")
+    assert config.trainer.v1.trainer_mode == "hdpo"
+    assert (hdpo.topk, hdpo.teacher, hdpo.divergence.kind, hdpo.divergence.beta) == (64, "drifting", "jsd", 0.5)
+
+
+def test_yaml_and_dataclass_have_the_same_fields() -> None:
+    node = OmegaConf.to_container(OmegaConf.load(CONFIG / "hdpo/default.yaml"))
+    for cls, part in ((HDPOConfig, node), (DivergenceConfig, node["divergence"]), (PrivilegedConfig, node["privileged"])):
+        assert {f.name for f in dataclasses.fields(cls)} == set(part)
+        assert all(f.default is dataclasses.MISSING for f in dataclasses.fields(cls))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG.rglob("*.yaml")), ids=lambda p: p.name)
+def test_every_yaml_field_has_a_comment_above_and_none_beside(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines):
+        field = re.match(r"^( *)(- )?[\w@/]+:? ?(.*)$", line)
+        if not field or line.lstrip().startswith("#"):
+            continue
+        assert " #" not in line, f"line {number + 1} has an inline comment"
+        if path.name == "default.yaml" and field[3] and not field[2]:
+            assert lines[number - 1].lstrip().startswith("#"), f"line {number + 1} has no comment above it"
+
+
+REFUSED = {
+    "actor_rollout_ref.model.use_fused_kernels=true": "use_fused_kernels",
+    "actor_rollout_ref.actor.fsdp_config.pad_to_length=true": "pad_to_length",
+    "algorithm.filter_groups.enable=true": "every cliff",
+    "actor_rollout_ref.rollout.multi_turn.enable=true": "single-turn",
+    "actor_rollout_ref.rollout.agent.default_agent_loop=tool_agent": "tool_agent",
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null": "never re-issues cliffs",
+    "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2": "shards do not align",
+    "actor_rollout_ref.actor.strategy=megatron": "FSDP",
+    "trainer.use_v1=false": "use_v1=true",
+    "reward.reward_model.enable=true": "too late",
+    "distillation.enabled=true": "HDPO's",
+    "hdpo.distillation_loss_coef=-0.1": "must be 0 or more",
+    "hdpo.topk=0": "hdpo.topk=0",
+    "hdpo.teacher=ema": "drifting, frozen",
+    "hdpo.divergence.kind=l2": "jsd, forward_kl, reverse_kl",
+    "hdpo.divergence.beta=1.0": "forward_kl or reverse_kl",
+    "hdpo.divergence.chunk_size=0": "chunk_size=0",
+    "hdpo.privileged.n=-1": "hdpo.privileged.n=-1",
+    "hdpo.privileged.n=1.5": "must be of type int",
+    "hdpo.privileged.source=hint": "solution, answer",
+    "hdpo.privileged.placement=assistant": "user, system",
+    "hdpo.privileged.schedule=next_step": "same_step",
+    "hdpo.privileged.template=no": "nothing would be privileged",
+    "hdpo.privileged.max_prompt_length=100": "no more than plain ones",
+    "hdpo.privileged.max_prompt_length=2000": "leaves no full response",
+    "actor_rollout_ref.rollout.max_model_len=1024": "max_model_len",
+    "hdpo.gradient_ratio_interval=-1": "gradient_ratio_interval",
+    "hdpo.poll_interval=0": "poll_interval",
+    "+hdpo.typo=1": "typo",
+    "~hdpo.topk": "lacks ['topk']",
+    "~hdpo": "no `hdpo` node",
+}
+
+
+@pytest.mark.parametrize(("override", "said"), REFUSED.items(), ids=REFUSED.keys())
+def test_bad_combinations_are_refused_with_value_reason_and_way_out(override: str, said: str) -> None:
+    config = composed()
+    if override.startswith("~"):
+        OmegaConf.set_struct(config, False)
+        parent, _, key = override[1:].rpartition(".")
+        del (OmegaConf.select(config, parent) if parent else config)[key]
+    else:
+        config = composed(override)
+    with pytest.raises(ValueError) as error:
+        check_config(config)
+    assert said in str(error.value)
+
+
+def test_micro_batches_must_hold_a_privileged_prompt_and_its_response() -> None:
+    dynamic = "actor_rollout_ref.actor.use_dynamic_bsz=true"
+    small = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024"
+    assert "2048 tokens" in next(problems(composed(dynamic, small)))
+    assert not list(problems(composed(dynamic, small, "hdpo.distillation_loss_coef=0")))
+    frozen = composed(dynamic, "hdpo.teacher=frozen", "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=1024")
+    assert "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=1024" in next(problems(frozen))
+
+
+def test_topk_above_the_vocabulary_of_a_local_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 63}))
+    [message] = problems(composed(f"actor_rollout_ref.model.path={tmp_path}"))
+    assert "hdpo.topk=64" in message and "63" in message
+    assert not list(problems(composed(f"actor_rollout_ref.model.path={tmp_path}", "hdpo.topk=63")))
+
+
+def test_another_verl_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipe.hdpo.config.rules.VERL_VERSION", "9.9.9")
+    assert "verl 0.9.1 is installed" in next(problems(composed()))
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    config = composed("algorithm.filter_groups.enable=true", "actor_rollout_ref.model.use_fused_kernels=true")
+    assert len(list(problems(config))) == 2
+    assert len(RULES) == len(set(RULES))
+
+
+def _main_ppo(*overrides: str, **env: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", "pkg://recipe.hdpo.config"]
+    command += ["--config-name", "hdpo_trainer", *GOOD, *overrides]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, cwd="/", timeout=300)
+
+
+def test_stock_main_ppo_stops_before_ray_when_the_config_cannot_work() -> None:
+    done = _main_ppo("algorithm.filter_groups.enable=true", "hydra.run.dir=/tmp/hdpo-test-hydra")
+    assert done.returncode != 0
+    assert "evicts groups of equal reward" in done.stderr
+    assert "Started a local Ray instance" not in done.stdout + done.stderr
+
+
+def test_stock_main_ppo_stops_when_the_plug_in_was_not_loaded() -> None:
+    done = _main_ppo("hydra.run.dir=/tmp/hdpo-test-hydra", VERL_USE_EXTERNAL_PLUGINS="none")
+    assert done.returncode != 0
+    assert "does not know HDPO's advantage estimator 'hdpo', policy loss 'hdpo', trainer 'hdpo'" in done.stderr
+    assert "pip install ." in done.stderr
+
+
+def test_the_group_can_be_added_to_a_config_of_ones_own() -> None:
+    from hydra import initialize_config_module as init
+
+    with init("verl.trainer.config", version_base=None):
+        overrides = ["hydra.searchpath=[pkg://recipe.hdpo.config]", "+hdpo=default", "+use=hdpo"]
+        config = compose("ppo_trainer", overrides=[*overrides, *GOOD])
+    assert check_config(config).topk == 64
