@@ -215,7 +215,6 @@ def _update(rank: int, job: Job) -> Result:
 
     from recipe.hdpo import rows
     from recipe.hdpo.loss import HDPOLoss
-
     from recipe.hdpo.worker import MEASURE_GRADIENTS
 
     mini_batch_size = job.mini_batch_size or sum(map(len, job.rollouts))

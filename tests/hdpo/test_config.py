@@ -38,7 +38,11 @@ def test_the_recipes_config_is_accepted_and_switches_everything_on() -> None:
 
 def test_yaml_and_dataclass_have_the_same_fields() -> None:
     node = OmegaConf.to_container(OmegaConf.load(CONFIG / "hdpo/default.yaml"))
-    for cls, part in ((HDPOConfig, node), (DivergenceConfig, node["divergence"]), (PrivilegedConfig, node["privileged"])):
+    for cls, part in (
+        (HDPOConfig, node),
+        (DivergenceConfig, node["divergence"]),
+        (PrivilegedConfig, node["privileged"]),
+    ):
         assert {f.name for f in dataclasses.fields(cls)} == set(part)
         assert all(f.default is dataclasses.MISSING for f in dataclasses.fields(cls))
 

@@ -499,6 +499,7 @@ def test_bad_input_is_refused_with_the_way_out(changes, message):
         (lambda: teacher_topk(torch.zeros(1, 2, 3), 1), r"must be \(T, V\)"),
         (lambda: teacher_topk(torch.zeros(2, 3), 1, rows_N=torch.tensor([2])), "have 2 rows"),
         (lambda: TeacherTopK(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 2)), r"\(N, K\)"),
+        (lambda: TeacherTopK(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0)), "K >= 1"),
         (lambda: TeacherTopK(torch.zeros(2, 3, dtype=torch.int32), torch.zeros(2, 3)), "int64"),
     ],
 )

@@ -1,0 +1,11 @@
+"""Tests run on the CPU default: the same environment as examples/cpu_demo.sh, set before verl is imported."""
+
+import os
+
+os.environ.update(
+    VERL_PLATFORM="cpu",
+    VLLM_TARGET_DEVICE="cpu",
+    VLLM_CPU_KVCACHE_SPACE="1",
+    HF_HUB_OFFLINE="1",
+    TOKENIZERS_PARALLELISM="false",
+)

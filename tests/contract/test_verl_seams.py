@@ -1,0 +1,222 @@
+"""Every seam of verl 0.9.1 that the recipe stands on. A new verl that moves one fails here, and says which.
+
+Each test names who depends on the seam.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+
+
+def parameters(function: Callable) -> list[str]:
+    names = list(inspect.signature(inspect.unwrap(function)).parameters)
+    return [name for name in names if name != "_ray_trace_ctx"]  # added by ray.remote
+
+
+def test_advantage_estimators_are_called_by_keyword_with_uids_as_index() -> None:
+    """recipe.hdpo.advantage"""
+    from verl.trainer.ppo import core_algos, ray_trainer
+
+    assert parameters(core_algos.register_adv_est) == ["name_or_enum"]
+    source = inspect.getsource(ray_trainer.compute_advantage)
+    assert 'adv_kwargs["index"] = data.non_tensor_batch["uid"]' in source
+    for name in ("token_level_rewards", "response_mask", "config"):
+        assert f'"{name}": ' in source
+
+
+def test_policy_losses_are_looked_up_by_loss_mode_and_called_with_these_arguments() -> None:
+    """recipe.hdpo.policy_loss"""
+    from verl.trainer.ppo import core_algos
+    from verl.workers.utils import losses
+
+    assert "hdpo" in core_algos.POLICY_LOSS_REGISTRY
+    assert parameters(core_algos.compute_policy_loss_vanilla) == [
+        "old_log_prob",
+        "log_prob",
+        "advantages",
+        "response_mask",
+        "loss_agg_mode",
+        "config",
+        "rollout_is_weights",
+    ]
+    source = inspect.getsource(losses.ppo_loss)
+    assert 'config.policy_loss.get("loss_mode"' in source and "get_policy_loss_fn(loss_mode)" in source
+
+
+def test_ppo_loss_selects_no_field_that_privileged_rows_lack() -> None:
+    """recipe.hdpo.rows.RESPONSE_FIELDS"""
+    from verl.workers.utils import losses
+
+    from recipe.hdpo import rows
+
+    assert parameters(losses.ppo_loss) == ["config", "model_output", "data", "dp_group"]
+    source = inspect.getsource(losses.ppo_loss)
+    assert 'fields = ["response_mask", "old_log_probs", "advantages"]' in source
+    for name in ("rollout_is_weights", "ref_log_prob"):
+        assert f'fields.append("{name}")' in source
+    assert source.count("fields.append") == 2
+    needed = {"response_mask", "old_log_probs", "advantages", "rollout_is_weights", "ref_log_prob"}
+    assert needed <= set(rows.RESPONSE_FIELDS)
+
+
+def test_the_engine_calls_the_loss_function_twice_in_both_branches() -> None:
+    """recipe.hdpo.loss, recipe.hdpo.teacher"""
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+    outputs = inspect.getsource(FSDPEngineWithLMHead.prepare_model_outputs)
+    assert outputs.count("logits_processor_func(student_logits=logits_rmpad.unsqueeze(0), data=micro_batch)") == 2
+    assert outputs.count("if distillation_use_topk:") >= 2 and "if not distillation_only:" in outputs
+    step = inspect.getsource(FSDPEngineWithLMHead.forward_step)
+    assert "model_output=model_output, data=micro_batch, dp_group=" in step
+
+
+def test_the_packed_branch_hands_out_an_in_place_backward_that_ours_must_survive() -> None:
+    """recipe.hdpo.loss.log_prob_backward_overwrites_logits"""
+    from verl.utils import torch_functional
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+    assert hasattr(torch_functional, "FLAH_ATTN_CROSS_ENTROPY_LOSS_AVAILABLE")
+    assert "VERL_DISABLE_FLASH_ATTN_CE" in inspect.getsource(torch_functional.logprobs_from_logits)
+    source = inspect.getsource(FSDPEngineWithLMHead.prepare_model_outputs)
+    assert "inplace_backward = True" in source
+
+
+def test_the_engine_counts_tokens_by_loss_mask_over_all_ranks() -> None:
+    """recipe.hdpo.rows: privileged rows have an all-zero loss mask, so they do not enter GRPO's denominator."""
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngine
+
+    source = inspect.getsource(FSDPEngine.forward_backward_batch)
+    assert 'data["loss_mask"].sum()' in source and "batch_num_tokens" in source and "dp_size" in source
+
+
+def test_training_worker_keeps_the_methods_that_the_actor_extends() -> None:
+    """recipe.hdpo.worker.HDPOActor"""
+    from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+
+    assert parameters(TrainingWorker.train_mini_batch) == ["self", "data"]
+    assert parameters(TrainingWorker.train_batch) == ["self", "data"]
+    loop = inspect.getsource(TrainingWorker.train_mini_batch)
+    assert "self.train_batch(mini_batch_td)" in loop and 'key="mini_batch_size"' in loop
+    assert ActorRolloutRefWorker.actor_worker_cls is TrainingWorker
+    update = inspect.getsource(ActorRolloutRefWorker.update_actor)
+    assert "self.actor.train_mini_batch(data=data)" in update
+    init = inspect.getsource(ActorRolloutRefWorker.init_model)
+    assert "self.actor = self.actor_worker_cls(config=actor_training_config)" in init
+    assert "self.loss_fn = partial(ppo_loss, config=actor_config)" in init
+
+
+def test_trainer_keeps_the_methods_that_hdpo_overrides() -> None:
+    """recipe.hdpo.trainer"""
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+
+    assert parameters(register_trainer) == ["name"]
+    assert parameters(PPOTrainer._step_once) == ["self", "metrics", "timing_raw", "sample_batch_size"]
+    assert parameters(PPOTrainer._balance_batch)[:3] == ["self", "batch", "metrics"]
+    assert parameters(PPOTrainer._update_actor) == ["self", "batch", "metrics"]
+    for name in (
+        "_init_tokenizer",
+        "_init_dataloader",
+        "_init_resource_pool_mgr",
+        "_save_checkpoint",
+        "_load_checkpoint",
+    ):
+        assert parameters(getattr(PPOTrainer, name)) == ["self"]
+    step = inspect.getsource(PPOTrainer._step_once)
+    order = ["replay_buffer.sample", "_balance_batch", "_compute_old_log_prob", "_compute_advantage", "_update_actor"]
+    positions = [step.index(name) for name in order]
+    assert positions == sorted(positions)
+    assert "batch.extra_info.update(extra_info)" in inspect.getsource(PPOTrainer._update_actor)
+    assert "trainer_mode = self.config.trainer.v1.trainer_mode" in inspect.getsource(PPOTrainer.__init__)
+
+
+def test_verl_marks_a_checkpoint_as_whole_after_everything_else() -> None:
+    """recipe.hdpo.trainer._save_checkpoint writes the cliff history before."""
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    source = inspect.getsource(PPOTrainer._save_checkpoint)
+    assert source.index("actor_rollout_wg.save_checkpoint") < source.index("latest_checkpointed_iteration.txt")
+    assert source.index("data.pt") < source.index('"latest_checkpointed_iteration.txt"')
+
+
+def test_the_agent_loop_worker_publishes_finished_after_all_sessions() -> None:
+    """recipe.hdpo.rollout: privileged rows must be written before the group is finished."""
+    from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+
+    worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+    assert parameters(worker._run_prompt) == ["self", "prompt", "sampling_params", "trajectory", "trace"]
+    run = inspect.getsource(inspect.unwrap(worker._run_prompt))
+    assert run.index("_settle_session_tasks(tasks)") < run.index('status = "finished"')
+    assert "session_id=i, **prompt" in run and '"__rollout_n__"' in run
+    post = inspect.getsource(inspect.unwrap(worker._agent_loop_postprocess))
+    assert 'f"{uid}_{session_id}_{i}"' in post and "self._compute_score(outputs, kwargs=kwargs)" in post
+    init = inspect.getsource(AgentLoopManagerTQ.__init__)
+    assert "self.agent_loop_workers_class = AgentLoopWorkerTQ" in init
+
+
+def test_the_base_agent_loop_worker_runs_postprocess_with_all_its_arguments() -> None:
+    """recipe.hdpo.rollout passes a marker through."""
+    from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopWorker
+
+    run = inspect.getsource(inspect.unwrap(AgentLoopWorker._run_agent_loop))
+    assert 'self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)' in run
+    assert "agent_loop.run(sampling_params, **kwargs)" in run
+    assert parameters(AgentLoopWorker._compute_score) == ["self", "outputs", "kwargs"]
+    assert "self._cap_text_prompt_length(prompt_ids)" in inspect.getsource(AgentLoopBase.ct_build_initial_tokens)
+
+
+def test_the_vllm_server_takes_max_tokens_from_the_sampling_parameters() -> None:
+    """recipe.hdpo.rollout: without it a long privileged prompt would silently get a short response."""
+    from verl.workers.rollout.vllm_rollout import vllm_async_server
+
+    source = inspect.getsource(vllm_async_server)
+    assert 'if "max_tokens" in sampling_params:' in source
+
+
+def test_the_replay_buffer_finds_a_groups_rows_by_the_key_before_the_first_underscore() -> None:
+    """recipe.hdpo.rows.row_key, record_key; recipe.hdpo.trainer sets poll_interval"""
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+    from recipe.hdpo import rows
+
+    assert 'key.split("_")[0]' in inspect.getsource(ReplayBuffer._materialize_batch)
+    assert "self.poll_interval" in inspect.getsource(ReplayBuffer._wait_for_next_poll)
+    for key in (rows.row_key("uid-1", 7), rows.record_key("uid-1")):
+        assert key.split("_")[0] == "uid-1" and len(key.rsplit("_", 2)) == 3
+
+
+def test_transfer_queue_data_can_be_read_by_key_inside_a_worker() -> None:
+    """recipe.hdpo.worker._fetch_columns"""
+    from verl.utils.transferqueue_utils import KVBatchMeta, _meta_to_realdata
+
+    assert parameters(_meta_to_realdata) == ["meta"]
+    assert {"keys", "tags", "partition_id", "fields", "extra_info"} <= set(parameters(KVBatchMeta))
+
+
+@pytest.mark.parametrize("name", ["initialize_global_process_group_ray"])
+def test_the_process_group_can_be_made_with_a_backend_of_choice(name: str) -> None:
+    """recipe.hdpo.cpu.verl_patches"""
+    from verl.utils import distributed
+
+    function = getattr(distributed, name)
+    function = getattr(function, "func", function)
+    assert "backend" in parameters(function)
+
+
+def test_the_fsdp_engine_takes_its_offload_policy_from_its_module() -> None:
+    """recipe.hdpo.cpu.verl_patches"""
+    from verl.workers.engine.fsdp import transformer_impl
+
+    assert "offload_policy = CPUOffloadPolicy(pin_memory=True)" in inspect.getsource(
+        transformer_impl.FSDPEngine._build_fsdp_module
+    )
+
+
+def test_vllm_asks_its_utils_module_for_the_cpu_linear_kernel() -> None:
+    """recipe.hdpo.cpu.vllm_patches"""
+    from vllm.model_executor.layers import linear, utils
+
+    assert parameters(utils.dispatch_cpu_unquantized_gemm)[:2] == ["layer", "remove_weight"]
+    assert "from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm" in inspect.getsource(linear)

@@ -1,0 +1,67 @@
+"""Result folders with chosen scores, made without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recipe.hdpo.evaluation.records import GREEDY, Meta, ResultWriter, Sample
+
+SETTINGS: dict[str, Any] = {
+    "n": 4,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "max_tokens": 16,
+    "seed": 0,
+    "limit": None,
+    "success_reward": 1.0,
+    "reward_sha256": "r",
+    "reward_function": "compute_score",
+    "model_sha256": "m",
+}
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    """The settings above with changes."""
+    return {**SETTINGS, **changes}
+
+
+def meta(problems: int, **changes: Any) -> Meta:
+    """A header for so many problems."""
+    return Meta(settings(**changes), problems, {"command": "python -m recipe.hdpo.evaluate --again"})
+
+
+def sample(problem: str, number: int, right: bool, **changes: Any) -> Sample:
+    """One sample; a right one answers 7, a wrong one its own number."""
+    values: dict[str, Any] = {
+        "problem_id": problem,
+        "data_source": "made",
+        "difficulty": "1",
+        "sample": number,
+        "prompt": [{"role": "user", "content": problem}],
+        "response": "#### 7",
+        "answer": "7" if right else f"wrong {number}",
+        "score": float(right),
+        "tokens": 10 + number,
+        "truncated": False,
+    }
+    return Sample(**{**values, **changes})
+
+
+def write_results(
+    folder: Path,
+    scores: Mapping[str, Sequence[int]],
+    difficulty: Mapping[str, str] | None = None,
+    **changes: Any,
+) -> Path:
+    """A complete folder from problem -> [greedy, sample 0, sample 1, ...] as 0 or 1."""
+    n = len(next(iter(scores.values()))) - 1
+    with ResultWriter(folder, meta(len(scores), n=n, **changes)) as writer:
+        writer.write(
+            sample(problem, i, bool(right), difficulty=(difficulty or {}).get(problem, "1"))
+            for problem, row in scores.items()
+            for i, right in zip(range(GREEDY, n), row, strict=True)
+        )
+    return folder

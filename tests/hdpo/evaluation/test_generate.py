@@ -1,0 +1,98 @@
+"""vLLM's offline engine: seeds, and the real engine on a random two-layer model."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from recipe.hdpo.evaluation.generate import sample_seed
+from recipe.hdpo.evaluation.records import GREEDY, read_results
+
+
+def test_every_sample_has_its_own_seed_that_never_changes():
+    assert sample_seed(0, "4dde32c54b7ab3cb", 0) == sample_seed(0, "4dde32c54b7ab3cb", 0)
+    seeds = {sample_seed(s, p, i) for s in range(5) for p in ("a", "b", "c") for i in range(100)}
+    assert len(seeds) == 5 * 3 * 100
+    assert all(0 <= seed < 2**62 for seed in seeds)
+    # torch's CPU generator reads the low 32 bits only
+    assert len({seed % 2**32 for seed in seeds}) == len(seeds)
+
+
+def _random_model(folder):
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: i for i, letter in enumerate([*letters, "<|endoftext|>", "<|im_end|>"])}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>", model_max_length=128
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}={% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        tie_word_embeddings=True,
+        initializer_range=0.3,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = Qwen2ForCausalLM(config).eval()
+    model.save_pretrained(folder)
+    return model, tokenizer
+
+
+@pytest.mark.e2e
+def test_the_real_engine_is_greedy_like_transformers_and_repeats_its_samples_by_seed(tmp_path):
+    import torch
+
+    from recipe.hdpo.evaluate import main
+
+    model, tokenizer = _random_model(tmp_path / "model")
+    rows = [
+        {
+            "data_source": "made",
+            "prompt": [{"role": "user", "content": f"{i}+1"}],
+            "reward_model": {"style": "rule", "ground_truth": str(i + 1)},
+            "extra_info": {"difficulty": "1"},
+        }
+        for i in range(6)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "test.parquet")
+    (tmp_path / "reward.py").write_text("def compute_score(**kw):\n    return float('1' in kw['solution_str'])\n")
+    command = ["--model", f"{tmp_path}/model", "--data", f"{tmp_path}/test.parquet", "--n", "3", "--max-tokens", "8"]
+    command += ["--reward", f"{tmp_path}/reward.py", "--out"]
+    assert main([*command, f"{tmp_path}/one"]) == 0
+    # half of the samples are taken away: the same command draws the same ones again
+    whole = read_results(tmp_path / "one").samples
+    lines = (tmp_path / "one" / "samples.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "one" / "samples.jsonl").write_bytes(b"".join(lines[::2]))
+    assert main([*command, f"{tmp_path}/one"]) == 0
+    again = read_results(tmp_path / "one").samples
+    key = lambda s: (s.problem_id, s.sample)  # noqa: E731
+    assert sorted(again, key=key) == sorted(whole, key=key)
+
+    for s in whole:
+        assert s.truncated == (s.tokens == 8)
+        if s.sample == GREEDY:
+            ids = torch.tensor([tokenizer.apply_chat_template(s.prompt, add_generation_prompt=True, return_dict=False)])
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
+            assert s.response == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    sampled = [s.response for s in whole if s.sample != GREEDY]
+    assert len(set(sampled)) > len(sampled) // 2
+    settings = json.loads((tmp_path / "one" / "meta.json").read_text())["settings"]
+    assert settings["device"] in ("cpu", "cuda")
+    assert settings["weights_dtype"] == "F32"

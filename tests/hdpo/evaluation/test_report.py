@@ -1,0 +1,76 @@
+"""The HTML report: self-contained, escaped, never over an existing file."""
+
+from __future__ import annotations
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from recipe.hdpo.evaluation.comparison import compare, load_arms
+from recipe.hdpo.evaluation.report import html_report, write_report
+from tests.hdpo.evaluation.made_results import write_results
+
+BASE = {"p1": [0, 1, 0], "p2": [0, 0, 0], "p3": [1, 1, 1]}
+ARM = {"p1": [0, 1, 1], "p2": [0, 1, 0], "p3": [1, 1, 1]}
+VOID = {"meta", "img"}
+
+
+class _Balance(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for key, value in attrs if key in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def html(tmp_path):
+    folders = [("base", [write_results(tmp_path / "b", BASE)]), ("<arm>", [write_results(tmp_path / "a", ARM)])]
+    comparison = compare(load_arms(folders))
+    return html_report("Sums & <more>", comparison, {"pass@k": b"png bytes"}, {"base": ["logs/<b>.jsonl"]})
+
+
+def test_every_tag_is_closed_and_every_source_is_inside_the_file(html):
+    parser = _Balance()
+    parser.feed(html)
+    assert parser.open == []
+    assert parser.sources == ["data:image/png;base64," + base64.b64encode(b"png bytes").decode()]
+    assert not re.search(r"https?://|<script|@import|url\(", html)
+
+
+def test_names_from_outside_are_escaped(html):
+    assert "<arm>" not in html
+    assert "&lt;arm&gt;" in html
+    assert "<b>.jsonl" not in html
+    assert "Sums &amp; &lt;more&gt;" in html
+
+
+def test_the_tables_hold_means_differences_and_settings(html):
+    assert "0.500 [" in html  # pass@1 of the baseline
+    assert "+0.333 [" in html  # the difference: 0.5 + 0.5 + 0 over 3 problems
+    assert "temperature = 1.0" in html
+
+
+def test_an_existing_file_is_kept_unless_forced_and_then_all_are_replaced(tmp_path):
+    old, new = tmp_path / "r.html", tmp_path / "r.png"
+    old.write_bytes(b"old")
+    with pytest.raises(ValueError, match=r"Already there: .*r\.html.*--force"):
+        write_report({old: b"1", new: b"2"})
+    assert old.read_bytes() == b"old"
+    assert not new.exists()
+    write_report({old: b"1", new: b"2"}, force=True)
+    assert (old.read_bytes(), new.read_bytes()) == (b"1", b"2")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["r.html", "r.png"]
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        write_report({tmp_path / "no" / "r.html": b"1"})

@@ -1,0 +1,64 @@
+"""Loading and calling the reward function."""
+
+from __future__ import annotations
+
+import pytest
+
+from recipe.hdpo.evaluation.problems import Problem
+from recipe.hdpo.evaluation.scoring import load_reward, score_response
+
+PROBLEM = Problem("id1", "made", "1", [{"role": "user", "content": "1+1=?"}], "2", {"index": 4})
+
+
+def _load(tmp_path, body, name="compute_score"):
+    file = tmp_path / "my_reward.py"
+    file.write_text(f"def {name}(data_source, solution_str, ground_truth, extra_info=None, **kw):\n    {body}\n")
+    return load_reward(f"{file}:{name}")
+
+
+def test_a_number_is_a_score_without_an_answer(tmp_path):
+    reward, path = _load(tmp_path, "return solution_str == ground_truth")
+    assert score_response(reward, PROBLEM, "2") == (1.0, None)
+    assert score_response(reward, PROBLEM, "3") == (0.0, None)
+    assert path == tmp_path / "my_reward.py"
+
+
+def test_a_dict_gives_the_score_and_the_stripped_answer(tmp_path):
+    reward, _ = _load(tmp_path, "return {'score': 0.5, 'pred': ' 12 '}")
+    assert score_response(reward, PROBLEM, "x") == (0.5, "12")
+
+
+def test_the_answer_key_is_read_when_there_is_no_pred(tmp_path):
+    reward, _ = _load(tmp_path, "return {'score': 1, 'answer': 7, 'pred': None}")
+    assert score_response(reward, PROBLEM, "x") == (1.0, "7")
+
+
+def test_the_function_gets_source_truth_and_extra_info(tmp_path):
+    reward, _ = _load(tmp_path, "return {'score': 1, 'pred': f'{data_source} {ground_truth} {extra_info}'}")
+    assert score_response(reward, PROBLEM, "x")[1] == "made 2 {'index': 4}"
+
+
+def test_the_function_name_defaults_to_compute_score(tmp_path):
+    _load(tmp_path, "return 1.0")
+    assert load_reward(str(tmp_path / "my_reward.py"))[0].__name__ == "compute_score"
+
+
+@pytest.mark.parametrize("body", ["raise KeyError('boom')", "return {'no': 1}", "return 'high'"])
+def test_a_failing_function_is_reported_with_the_problem_and_the_response(tmp_path, body):
+    reward, _ = _load(tmp_path, body)
+    with pytest.raises(ValueError, match=r"failed on problem id1 .*response: 'text'"):
+        score_response(reward, PROBLEM, "text")
+
+
+def test_a_score_that_is_not_finite_is_refused(tmp_path):
+    reward, _ = _load(tmp_path, "return float('nan')")
+    with pytest.raises(ValueError, match="returned nan for problem id1"):
+        score_response(reward, PROBLEM, "text")
+
+
+def test_a_missing_file_and_a_missing_function_are_refused(tmp_path):
+    _load(tmp_path, "return 1.0")
+    with pytest.raises(ValueError, match="is not a Python file"):
+        load_reward(f"{tmp_path}/none.py:compute_score")
+    with pytest.raises(ValueError, match="has no function other"):
+        load_reward(f"{tmp_path}/my_reward.py:other")
