@@ -1,0 +1,273 @@
+"""The rollout hook on verl's own agent loop, tokenizer and chat template.
+
+The language model, the reward worker and TransferQueue are stand-ins that the test controls, so that errors and overlong
+prompts can be provoked; the end-to-end test runs the same code with the real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from recipe.hdpo import rows
+from recipe.hdpo.metrics import GroupRecord
+
+RIGHT, WRONG = "right", "wrong"
+
+
+class Store:
+    """TransferQueue's two calls, in memory and in order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict]] = []
+        self.fields: dict[str, Any] = {}
+
+    async def async_kv_put(self, key: str, partition_id: str, tag: dict) -> None:
+        self.events.append((key, tag))
+
+    async def async_kv_batch_put(self, keys: list[str], fields: Any, tags: list[dict], partition_id: str) -> None:
+        self.events += list(zip(keys, tags, strict=True))
+        for i, key in enumerate(keys):
+            self.fields[key] = fields[i]
+
+    def record(self) -> GroupRecord:
+        [record] = [r for _, tag in self.events if (r := GroupRecord.from_tag(tag))]
+        return record
+
+    def kept(self) -> list[str]:
+        return [key for key, tag in self.events if tag.get(rows.PRIVILEGED_TAG)]
+
+
+class Model:
+    """Answers what the test says; remembers the prompts."""
+
+    def __init__(self, tokenizer: Any, answer: Any) -> None:
+        self.tokenizer, self.answer = tokenizer, answer
+        self.prompts: list[str] = []
+        self.max_tokens: list[Any] = []
+
+    async def generate(self, prompt_ids: list[int], sampling_params: dict, **_: Any) -> Any:
+        prompt = self.tokenizer.decode(prompt_ids)
+        self.prompts.append(prompt)
+        self.max_tokens.append(sampling_params.get("max_tokens"))
+        await asyncio.sleep(0)
+        text = self.answer(prompt)
+        ids = self.tokenizer(text).input_ids
+        return SimpleNamespace(
+            token_ids=ids, log_probs=[0.0] * len(ids), routed_experts=None, num_preempted=0, extra_fields={}
+        )
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.hdpo.fsdp_ranks import make_chat_model
+
+    folder = tmp_path_factory.mktemp("chat")
+    make_chat_model(folder)
+    return folder
+
+
+def run_prompt(
+    model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Any,
+    *overrides: str,
+    solution: str | None = "SOLUTION",
+    validate: bool = False,
+) -> tuple[Store, Model, list[dict]]:
+    """One prompt through ``_run_prompt``; returns the store, the model and what the reward function was given."""
+    from transformers import AutoTokenizer
+    from verl.trainer.ppo.v1 import agent_loop_tq
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    from recipe.hdpo import rollout
+    from recipe.hdpo.config.checks import read_hdpo
+    from recipe.hdpo.privileged import PrivilegedPromptBuilder, compile_template
+
+    with initialize_config_module("recipe.hdpo.config", version_base=None):
+        config = compose(
+            "hdpo_trainer",
+            overrides=[
+                f"actor_rollout_ref.model.path={model_dir}",
+                "actor_rollout_ref.rollout.n=3",
+                "data.max_prompt_length=64",
+                "data.max_response_length=32",
+                "actor_rollout_ref.rollout.max_model_len=512",
+                "hdpo.privileged.n=2",
+                *overrides,
+            ],
+        )
+    OmegaConf.resolve(config)
+    store, tokenizer = Store(), AutoTokenizer.from_pretrained(model_dir)
+    monkeypatch.setattr(agent_loop_tq, "tq", store)
+    monkeypatch.setattr(rollout, "tq", store)
+    worker = rollout.HDPOAgentLoopWorker.__new__(rollout.HDPOAgentLoopWorker)
+    hdpo = read_hdpo(config)
+    options = hdpo.privileged
+    model = Model(tokenizer, answer)
+    vars(worker).update(
+        config=config,
+        hdpo=hdpo,
+        groups={},
+        llm_client=model,
+        tokenizer=tokenizer,
+        processor=None,
+        hf_model_type="qwen2",
+        dataset_cls=RLHFDataset,
+        tools=[],
+        distillation_enabled=False,
+        mm_processor_kwargs={},
+        prompt_builder=PrivilegedPromptBuilder(
+            compile_template(options.template, options.placement),
+            options.placement,
+            options.source,
+            options.solution_key,
+            options.answer_key,
+        ),
+    )
+    scored: list[dict] = []
+
+    async def compute_score(outputs: list, kwargs: dict) -> None:
+        text = tokenizer.decode(outputs[-1].response_ids)
+        scored.append({"prompt": tokenizer.decode(outputs[-1].prompt_ids), **kwargs})
+        outputs[-1].reward_score = float(text == RIGHT)
+        outputs[-1].extra_fields["reward_extra_info"] = {}
+
+    monkeypatch.setattr(worker, "_compute_score", compute_score, raising=False)
+    prompt = {
+        "uid": "uid-1",
+        "raw_prompt": [{"role": "user", "content": "PROBLEM"}],
+        "agent_name": "single_turn_agent",
+        "data_source": "d",
+        "global_steps": 1,
+        "reward_model": {"ground_truth": "ANSWER"},
+        "extra_info": {"solution": solution},
+    }
+    trajectory = {"step": 1, "sample_index": 0, "rollout_n": 0, "validate": validate}
+    asyncio.run(worker._run_prompt(prompt, {"temperature": 1.0}, trajectory))
+    assert worker.groups == {}
+    return store, model, scored
+
+
+def solves_when_shown(prompt: str) -> str:
+    return RIGHT if "SOLUTION" in prompt else WRONG
+
+
+def test_a_cliff_is_re_issued_with_its_solution_and_solved_rollouts_are_kept(model_dir, monkeypatch) -> None:
+    store, model, scored = run_prompt(model_dir, monkeypatch, solves_when_shown)
+    record = store.record()
+    assert record.cliff and (record.rollouts, record.kept) == (2, 2)
+    assert store.kept() == ["uid-1_3_0", "uid-1_4_0"]
+    for key in store.kept():
+        decoded = {name: model.tokenizer.decode(store.fields[key][name]) for name in rows.FIELDS}
+        assert "SOLUTION" in decoded[rows.TEACHER_PROMPT] and "PROBLEM" in decoded[rows.TEACHER_PROMPT]
+        assert "SOLUTION" not in decoded[rows.STUDENT_PROMPT] and "PROBLEM" in decoded[rows.STUDENT_PROMPT]
+        assert decoded[rows.RESPONSE] == RIGHT
+    assert record.kept_tokens == 2 * len(model.tokenizer(RIGHT).input_ids)
+
+
+def test_the_record_and_the_kept_rows_are_written_before_the_group_is_finished(model_dir, monkeypatch) -> None:
+    store, _, _ = run_prompt(model_dir, monkeypatch, solves_when_shown)
+    keys = [key for key, _ in store.events]
+    assert store.events[-1] == ("uid-1", {"status": "finished"})
+    assert keys.index("uid-1_hdpo_0") < len(keys) - 1
+    assert [k for k in keys if k.startswith("uid-1_")][:3] == ["uid-1_0_0", "uid-1_1_0", "uid-1_2_0"]
+
+
+def test_the_reward_function_never_sees_privileged_information(model_dir, monkeypatch) -> None:
+    _, _, scored = run_prompt(model_dir, monkeypatch, solves_when_shown)
+    assert len(scored) == 5
+    for call in scored:
+        assert call["raw_prompt"] == [{"role": "user", "content": "PROBLEM"}]
+        assert "SOLUTION" not in call["prompt"]
+        assert "hdpo_privileged_rollout" not in call
+
+
+def test_a_group_with_one_success_is_left_alone(model_dir, monkeypatch) -> None:
+    answers = iter([WRONG, RIGHT, WRONG])
+    store, model, _ = run_prompt(model_dir, monkeypatch, lambda _: next(answers))
+    assert len(model.prompts) == 3 and store.kept() == []
+    assert not store.record().cliff and store.record().solved
+
+
+def test_unsolved_privileged_rollouts_are_not_kept(model_dir, monkeypatch) -> None:
+    store, model, _ = run_prompt(model_dir, monkeypatch, lambda _: WRONG)
+    assert len(model.prompts) == 5 and store.kept() == []
+    assert (store.record().rollouts, store.record().kept) == (2, 0)
+
+
+def test_a_privileged_rollout_that_raises_costs_the_group_nothing(model_dir, monkeypatch) -> None:
+    def answer(prompt: str) -> str:
+        if "SOLUTION" in prompt:
+            raise RuntimeError("engine trouble")
+        return WRONG
+
+    store, _, _ = run_prompt(model_dir, monkeypatch, answer)
+    assert store.events[-1] == ("uid-1", {"status": "finished"})
+    assert {"uid-1_0_0", "uid-1_1_0", "uid-1_2_0"} <= {key for key, _ in store.events}
+    assert (store.record().errors, store.record().kept) == (2, 0)
+
+
+def test_a_lost_normal_rollout_is_counted_and_starts_no_privileged_ones(model_dir, monkeypatch) -> None:
+    calls = iter(range(9))
+
+    def answer(prompt: str) -> str:
+        if next(calls) == 1:
+            raise RuntimeError("engine trouble")
+        return WRONG
+
+    store, model, _ = run_prompt(model_dir, monkeypatch, answer)
+    assert store.events[-1] == ("uid-1", {"status": "failure"})
+    assert len(model.prompts) == 3
+    assert not store.record().cliff and store.record().lost_rollouts == 1
+
+
+def test_a_privileged_prompt_that_does_not_fit_is_skipped_and_counted_never_cut(model_dir, monkeypatch) -> None:
+    store, model, _ = run_prompt(model_dir, monkeypatch, solves_when_shown, solution="SOLUTION " * 60)
+    assert store.record().too_long == 2 and store.kept() == []
+    assert len(model.prompts) == 3
+    assert store.events[-1] == ("uid-1", {"status": "finished"})
+
+
+def test_max_prompt_length_is_the_limit_and_full_responses_are_asked_for(model_dir, monkeypatch) -> None:
+    fits, model, _ = run_prompt(model_dir, monkeypatch, solves_when_shown)
+    assert fits.record().kept == 2
+    assert model.max_tokens[:3] == [None] * 3 and model.max_tokens[3:] == [32, 32]
+    limit = "hdpo.privileged.max_prompt_length=100"
+    assert run_prompt(model_dir, monkeypatch, solves_when_shown, limit)[0].record().too_long == 2
+
+
+def test_a_row_without_solution_is_skipped_and_counted(model_dir, monkeypatch) -> None:
+    store, model, _ = run_prompt(model_dir, monkeypatch, solves_when_shown, solution=None)
+    assert store.record().cliff and store.record().no_solution == 2
+    assert len(model.prompts) == 3
+
+
+def test_source_answer_shows_the_answer_alone(model_dir, monkeypatch) -> None:
+    _, model, _ = run_prompt(model_dir, monkeypatch, lambda _: WRONG, "hdpo.privileged.source=answer")
+    assert all("ANSWER" in p and "SOLUTION" not in p for p in model.prompts[3:])
+
+
+def test_success_reward_decides_what_a_cliff_is(model_dir, monkeypatch) -> None:
+    store, _, _ = run_prompt(model_dir, monkeypatch, lambda _: RIGHT, "hdpo.success_reward=2.0")
+    assert store.record().cliff
+    store, _, _ = run_prompt(model_dir, monkeypatch, lambda _: WRONG, "hdpo.success_reward=0.0")
+    assert not store.record().cliff
+
+
+def test_n_0_runs_no_privileged_rollouts_but_still_counts_cliffs(model_dir, monkeypatch) -> None:
+    store, model, _ = run_prompt(model_dir, monkeypatch, solves_when_shown, "hdpo.privileged.n=0")
+    assert len(model.prompts) == 3 and store.record().cliff
+
+
+def test_nothing_of_this_happens_in_validation(model_dir, monkeypatch) -> None:
+    override = "actor_rollout_ref.rollout.val_kwargs.n=3"
+    store, model, _ = run_prompt(model_dir, monkeypatch, solves_when_shown, override, validate=True)
+    assert len(model.prompts) == 3 and store.kept() == []
+    assert not [tag for _, tag in store.events if GroupRecord.from_tag(tag)]
