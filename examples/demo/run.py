@@ -31,7 +31,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["hdpo"])
     parser.add_argument("--steps", type=int, default=80, help="training steps of every arm (default 80)")
-    parser.add_argument("--out", type=Path, default=Path("outputs/demo"), help="folder for everything (default outputs/demo)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/demo"), help="folder for everything (default outputs/demo)"
+    )
     args, overrides = parser.parse_known_args()
     unknown = [o for o in overrides if "=" not in o or o.startswith("-")]
     if unknown:
@@ -56,8 +58,10 @@ def main() -> None:
     report = write_report(out, args.arms, evaluated)
     print_figures(evaluated)
     say(f"done in {(time.time() - began) / 60:.0f} min; report: {report}")
-    say("next: make demo-compare, or read examples/cpu_demo.sh and change a setting: "
-        "python -m examples.demo.run --out outputs/mine hdpo.distillation_loss_coef=0.5")
+    say(
+        "next: make demo-compare, or read examples/cpu_demo.sh and change a setting: "
+        "python -m examples.demo.run --out outputs/mine hdpo.distillation_loss_coef=0.5"
+    )
 
 
 def say(text: str) -> None:
@@ -82,7 +86,14 @@ def train(arm: str, steps: int, model: Path, data: Path, out: Path, overrides: l
     out.mkdir(parents=True, exist_ok=True)
     log, part = out / "train.log", out / f"metrics.from_{done}.jsonl"
     part.unlink(missing_ok=True)
-    env = {**os.environ, "MODEL": str(model), "DATA": str(data), "OUT": str(out), "METRICS": str(part), "PYTHON": sys.executable}
+    env = {
+        **os.environ,
+        "MODEL": str(model),
+        "DATA": str(data),
+        "OUT": str(out),
+        "METRICS": str(part),
+        "PYTHON": sys.executable,
+    }
     command = ["bash", "examples/cpu_demo.sh", f"trainer.total_training_steps={steps}", *ARMS[arm], *overrides]
     say(f"log: {log}; Ray and vLLM take 1 to 3 minutes to start")
     with log.open("a") as file:

@@ -24,10 +24,14 @@ def _register_core_algos(core_algos: ModuleType) -> None:
     core_algos.register_policy_loss(POLICY_LOSS)(compute_policy_loss_hdpo)
 
 
-def _register_trainer(v1: ModuleType) -> None:
-    from recipe.hdpo.trainer import HDPOTrainerSync
+def _import_trainer(v1: ModuleType) -> None:
+    import recipe.hdpo.trainer  # noqa: F401  (registered by the hook below, also when it is what imported verl's v1)
 
-    v1.trainer_base.register_trainer(TRAINER)(HDPOTrainerSync)
+
+def _register_trainer(trainer: ModuleType) -> None:
+    from verl.trainer.ppo.v1.trainer_base import register_trainer
+
+    register_trainer(TRAINER)(trainer.HDPOTrainerSync)
 
 
 def register() -> None:
@@ -37,7 +41,8 @@ def register() -> None:
 
         verl_patches.install()
     wrapt.register_post_import_hook(_register_core_algos, "verl.trainer.ppo.core_algos")
-    wrapt.register_post_import_hook(_register_trainer, "verl.trainer.ppo.v1")
+    wrapt.register_post_import_hook(_import_trainer, "verl.trainer.ppo.v1")
+    wrapt.register_post_import_hook(_register_trainer, "recipe.hdpo.trainer")
 
 
 register()

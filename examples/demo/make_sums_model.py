@@ -1,0 +1,293 @@
+"""The demo's base model: a byte-level Qwen2 of about 1 M parameters that solves short sums only.
+
+It is trained from scratch on two kinds of chat, with the loss on the response alone:
+
+    plain        sums of 2 and 3 numbers
+    privileged   sums of 2 to 6 numbers, the reference solution in the user turn (`PRIVILEGED_TEMPLATE`)
+
+So it fails on nearly every plain sum of 4 to 6 numbers (cliffs), and solves them when it reads the solution:
+the situation that HDPO is made for. Half of the references are random numbers in the form of a solution, so that
+the model copies the reference instead of learning to add long sums from it.
+
+    python examples/demo/make_sums_model.py --out models/sums-base
+"""
+
+import argparse
+import math
+import os
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+# Waiting threads sleep instead of spinning: several times faster where other processes use the same cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from tokenizers.pre_tokenizers import ByteLevel
+from tqdm import tqdm
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from data_preprocess.sums import problem_text, solution_text
+from examples.demo.model_folder import FolderError, is_made, publish
+
+PRIVILEGED_TEMPLATE = "{problem}\nReference:\n{solution}"
+
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+PLAIN_TERMS = (2, 3)
+# There are nine times as many sums of 3 as of 2.
+PLAIN_WEIGHTS = (1, 3)
+PRIVILEGED_TERMS = (2, 3, 4, 5, 6)
+MAX_NUMBER = 9
+# Share of the privileged chats whose reference is made up of random numbers.
+RANDOM_REFERENCES = 0.5
+MAX_POSITIONS = 512
+MAX_RESPONSE = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the finished model; a model made with the same settings is not made again."""
+
+    steps: int = 1600
+    batch: int = 8
+    lr: float = 3e-3
+    seed: int = 0
+
+
+def make_tokenizer() -> PreTrainedTokenizerBase:
+    """Byte-level BPE without merges: 256 byte symbols (ids 0 to 255) and the ChatML tokens (256 to 258)."""
+    # Sorted, so that the ids do not depend on the order in which the library lists its alphabet.
+    vocab = {symbol: i for i, symbol in enumerate([*sorted(ByteLevel.alphabet()), PAD, START, END])}
+    tokenizer = Qwen2Tokenizer(
+        vocab=vocab,
+        merges=[],
+        unk_token=PAD,
+        pad_token=PAD,
+        eos_token=END,
+        additional_special_tokens=[START],
+        model_max_length=MAX_POSITIONS,
+    )
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def make_model(tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
+    """A Qwen2 with random weights whose vocabulary is exactly the tokenizer's."""
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=MAX_POSITIONS,
+        tie_word_embeddings=True,
+        # About 1/sqrt(hidden): with the usual 0.02 a model this narrow is much slower to learn copying.
+        initializer_range=0.09,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+    model = Qwen2ForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    return model
+
+
+def random_solution(lines: int, rng: random.Random) -> str:
+    """A text in the form of a worked solution whose numbers mean nothing: it can only be copied."""
+    steps = [f"{rng.randint(1, 54)}+{rng.randint(1, 9)}={rng.randint(1, 54)}" for _ in range(lines)]
+    return "\n".join([*steps, f"#### {rng.randint(1, 54)}"])
+
+
+def sample_terms(size: int, rng: random.Random) -> list[int]:
+    return [rng.randint(1, MAX_NUMBER) for _ in range(size)]
+
+
+def sample_chat(size: int, privileged: bool, rng: random.Random) -> tuple[str, str]:
+    """(user turn, response) of one training chat about a sum of `size` numbers."""
+    terms = sample_terms(size, rng)
+    problem, solution = problem_text(terms), solution_text(terms)
+    if not privileged:
+        return problem, solution
+    if rng.random() < RANDOM_REFERENCES:
+        solution = random_solution(len(terms) - 1, rng)
+    return PRIVILEGED_TEMPLATE.format(problem=problem, solution=solution), solution
+
+
+def chat_prompt(user: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": user}], tokenize=False, add_generation_prompt=True
+    )
+
+
+def encode_batch(chats: list[tuple[str, str]], tokenizer: PreTrainedTokenizerBase) -> tuple[torch.Tensor, torch.Tensor]:
+    """(input ids, labels), both (chats, longest); labels are -100 outside the response and its end token.
+
+    Padding stands on the right, where causal attention never sees it, so no attention mask is needed.
+    """
+    prompts = tokenizer([chat_prompt(user, tokenizer) for user, _ in chats])["input_ids"]
+    responses = tokenizer([response + END for _, response in chats])["input_ids"]
+    longest = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
+    ids = torch.full((len(chats), longest), tokenizer.pad_token_id)
+    labels = torch.full((len(chats), longest), -100)
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        end = len(prompt) + len(response)
+        ids[row, :end] = torch.tensor(prompt + response)
+        labels[row, len(prompt) : end] = torch.tensor(response)
+    return ids, labels
+
+
+def train(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
+    """AdamW, linear warm-up, cosine decay to 0; each step takes one plain and one privileged batch."""
+    torch.manual_seed(settings.seed)
+    rng = random.Random(settings.seed)
+    model = make_model(tokenizer).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    warmup = max(1, settings.steps // 20)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / settings.steps))),
+    )
+    bar = tqdm(range(settings.steps), desc="training the base model", unit="step", mininterval=1.0)
+    for step in bar:
+        losses = []
+        for privileged in (False, True):
+            size = rng.choice(PRIVILEGED_TERMS) if privileged else rng.choices(PLAIN_TERMS, PLAIN_WEIGHTS)[0]
+            chats = [sample_chat(size, privileged, rng) for _ in range(settings.batch)]
+            ids, labels = encode_batch(chats, tokenizer)
+            loss = model(input_ids=ids, labels=labels).loss
+            loss.backward()
+            losses.append(loss.item())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 20 == 0:
+            bar.set_postfix(plain=f"{losses[0]:.3f}", privileged=f"{losses[1]:.3f}")
+    return model.eval()
+
+
+def accuracy(
+    model: Qwen2ForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: list[list[int]],
+    privileged: bool,
+    temperature: float,
+) -> float:
+    """Share of the problems whose response ends with "#### " and the sum; temperature 0 is greedy."""
+    users = [problem_text(terms) for terms in problems]
+    if privileged:
+        users = [
+            PRIVILEGED_TEMPLATE.format(problem=user, solution=solution_text(terms))
+            for user, terms in zip(users, problems, strict=True)
+        ]
+    prompts = [chat_prompt(user, tokenizer) for user in users]
+    batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
+    how = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+    out = model.generate(**batch, max_new_tokens=MAX_RESPONSE, **how)
+    texts = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    right = [text.endswith(f"#### {sum(terms)}") for text, terms in zip(texts, problems, strict=True)]
+    return sum(right) / len(right)
+
+
+def evaluate(
+    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, count: int, seed: int
+) -> list[dict[str, float]]:
+    """Accuracy by number of terms on `count` problems each: plain and privileged, greedy and sampled at 1.0."""
+    rng = random.Random(f"{seed}:evaluation")
+    torch.manual_seed(seed)
+    table = []
+    for size in tqdm(PRIVILEGED_TERMS, desc="evaluating", unit="size"):
+        problems = [sample_terms(size, rng) for _ in range(count)]
+        row: dict[str, float] = {"terms": size}
+        for privileged in (False, True):
+            for temperature in (0.0, 1.0):
+                name = f"{'privileged' if privileged else 'plain'}_{'sampled' if temperature else 'greedy'}"
+                row[name] = accuracy(model, tokenizer, problems, privileged, temperature)
+        table.append(row)
+    return table
+
+
+def missed_goals(table: list[dict[str, float]]) -> list[str]:
+    """What the demo needs of its base model and the evaluation does not show."""
+    missed = []
+    for row in table:
+        size = row["terms"]
+        if size in PLAIN_TERMS and row["plain_greedy"] < 0.95:
+            missed.append(f"plain sums of {size} are right in {row['plain_greedy']:.0%}, wanted 95% or more")
+        if size not in PLAIN_TERMS and row["plain_greedy"] > 0.05:
+            missed.append(f"plain sums of {size} are right in {row['plain_greedy']:.0%}, wanted 5% or less")
+        if row["privileged_sampled"] < 0.9:
+            missed.append(f"sums of {size} with a reference are right in {row['privileged_sampled']:.0%}, wanted 90%")
+    return missed
+
+
+def print_table(table: list[dict[str, float]]) -> None:
+    columns = [name for name in table[0] if name != "terms"]
+    print("terms  " + "  ".join(columns))
+    for row in table:
+        print(f"{row['terms']:>5}  " + "  ".join(f"{row[name]:>{len(name)}.1%}" for name in columns))
+
+
+def make(out: Path, settings: Settings, eval_problems: int) -> None:
+    """Train, evaluate and save; nothing to do where `out` holds the model of these settings already."""
+    if is_made(out, asdict(settings)):
+        print(f"{out} already holds the model of these settings; nothing to do")
+        return
+    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    tokenizer = make_tokenizer()
+    model = train(settings, tokenizer)
+    table = evaluate(model, tokenizer, eval_problems, settings.seed)
+
+    def save(folder: Path) -> None:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    publish(out, asdict(settings), table, save)
+    print_table(table)
+    for line in missed_goals(table):
+        print(f"warning: {line}; train longer (--steps) or with another --seed")
+    print(f"saved {model.num_parameters():,} parameters to {out}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    default = Settings()
+    parser = argparse.ArgumentParser(description="Make the demo's base model.")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
+    parser.add_argument("--steps", type=int, default=default.steps, help="optimizer steps")
+    parser.add_argument("--batch", type=int, default=default.batch, help="chats of each kind per step")
+    parser.add_argument("--lr", type=float, default=default.lr, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=default.seed, help="same seed and threads, same model")
+    parser.add_argument("--eval-problems", type=int, default=200, help="evaluated problems per number of terms")
+    args = parser.parse_args(argv)
+    if min(args.steps, args.batch, args.eval_problems) < 1 or args.lr <= 0:
+        parser.error("--steps, --batch and --eval-problems must be 1 or more, --lr above 0")
+    try:
+        make(args.out, Settings(args.steps, args.batch, args.lr, args.seed), args.eval_problems)
+    except FolderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("next: make the demo's problems with python data_preprocess/sums.py --out data/sums")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""How the trainer takes a sampled batch apart and spreads kept rows over ranks; joins are by key."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transfer_queue import KVBatchMeta
+
+from recipe.hdpo import rows
+from recipe.hdpo.metrics import CliffHistory, GroupRecord
+from recipe.hdpo.trainer import HISTORY_FILE, HDPOTrainerMixin, HDPOTrainerSync, keys_by_rank, split_batch
+
+
+def _kept(lengths: list[int]) -> KVBatchMeta:
+    keys = [rows.row_key(f"u{i}", 8) for i in range(len(lengths))]
+    tags = [{rows.PRIVILEGED_TAG: True, "seq_len": n} for n in lengths]
+    return KVBatchMeta(keys=keys, tags=tags, partition_id="train")
+
+
+def test_a_batch_is_split_into_rollouts_kept_rows_and_records() -> None:
+    record = GroupRecord("p", cliff=True, solved=False, rollouts=1, kept=1)
+    tags = {
+        "u_0_0": {"status": "success", "seq_len": 5},
+        "u_hdpo_0": record.as_tag(),
+        "u_2_0": rows.privileged_tag([1, 2], [1, 2, 3], [4]),
+        "u_1_0": {"status": "success", "seq_len": 6},
+    }
+    batch = KVBatchMeta(list(tags), list(tags.values()), "train", extra_info={"temperature": 1.0})
+    rollouts, kept, records = split_batch(batch)
+    assert rollouts.keys == ["u_0_0", "u_1_0"] and rollouts.extra_info == {"temperature": 1.0}
+    assert kept.keys == ["u_2_0"] and kept.tags[0]["seq_len"] == 7
+    assert records == {"u_hdpo_0": record}
+
+
+@given(st.lists(st.integers(2, 4000), max_size=40), st.integers(1, 9))
+def test_every_kept_row_goes_to_one_rank_and_counts_differ_by_at_most_one(lengths: list[int], ranks: int) -> None:
+    kept = _kept(lengths)
+    parts = keys_by_rank(kept, ranks)
+    assert len(parts) == ranks
+    assert sorted(key for part in parts for key in part) == sorted(kept.keys)
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_long_and_short_rows_are_mixed_over_ranks() -> None:
+    kept = _kept([1000, 1000, 10, 10])
+    lengths = dict(zip(kept.keys, [1000, 1000, 10, 10], strict=True))
+    assert [sum(lengths[k] for k in part) for part in keys_by_rank(kept, 2)] == [1010, 1010]
+
+
+def test_the_trainer_is_registered_and_is_verls_synchronous_trainer() -> None:
+    from verl.trainer.ppo.v1 import get_trainer_cls
+    from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+    assert get_trainer_cls("hdpo") is HDPOTrainerSync
+    assert issubclass(HDPOTrainerSync, PPOTrainerSync) and HDPOTrainerSync.base_mode == "sync"
+
+
+@pytest.mark.parametrize("mode", ["auto", "resume_path"])
+def test_the_cliff_history_is_loaded_from_the_checkpoint_that_is_resumed(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("here" if mode == "auto" else "elsewhere") / "global_step_7"
+    folder.mkdir(parents=True)
+    history = CliffHistory({"a"}, {"a", "b"})
+    (folder / HISTORY_FILE).write_text(json.dumps(history.state_dict()))
+    settings = {"default_local_dir": str(tmp_path / "here"), "resume_mode": mode, "resume_from_path": f"{folder}/"}
+    trainer = SimpleNamespace(
+        config=SimpleNamespace(trainer=SimpleNamespace(**settings)), global_steps=7, cliff_history=CliffHistory()
+    )
+    monkeypatch.setattr("recipe.hdpo.trainer.PPOTrainer._load_checkpoint", lambda self: None)
+    load = HDPOTrainerMixin._load_checkpoint
+    patched = type("T", (HDPOTrainerMixin,), {"on_step_end": None, "on_sample_end": None})
+    instance = patched.__new__(patched)
+    vars(instance).update(vars(trainer))
+    load(instance)
+    assert instance.cliff_history == history
