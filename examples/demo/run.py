@@ -2,8 +2,8 @@
 
     python -m examples.demo.run --arms hdpo [grpo] [--steps 80] [--out outputs/demo] [KEY=VALUE ...]
 
-Phases: base model -> data -> training, once per arm from the same start with the same seeds -> evaluation of the base and
-of every arm -> one HTML report. Each phase finds what an earlier run has finished and goes on from there.
+Phases: base model -> data -> training, once per arm from the same start with the same seeds -> evaluation of the base
+and of every arm -> one HTML report. Each phase finds what an earlier run has finished and goes on from there.
 KEY=VALUE arguments are Hydra overrides for every arm, on top of examples/cpu_demo.sh.
 """
 
@@ -48,7 +48,7 @@ def main() -> None:
         python("data_preprocess/sums.py", "--out", data, "--test-size", TEST_PROBLEMS * 5)
     for arm in args.arms:
         say(f"3/5 training: {arm}, {args.steps} steps")
-        train(arm, args.steps, model, data, out / arm, overrides)
+        train_with([*ARMS[arm], *overrides], args.steps, model, data, out / arm)
     say("4/5 evaluation")
     evaluated = {"base": evaluate(model, data, out / "eval" / "base")}
     for arm in args.arms:
@@ -77,11 +77,11 @@ def python(*arguments: object, env: dict[str, str] | None = None) -> None:
         sys.exit(f"[demo] stopped: `{' '.join(command)}` failed with exit code {code} (messages above)")
 
 
-def train(arm: str, steps: int, model: Path, data: Path, out: Path, overrides: list[str]) -> None:
-    """Train one arm, or go on from its last checkpoint. The log goes to a file; a progress bar follows the metrics."""
+def train_with(overrides: list[str], steps: int, model: Path, data: Path, out: Path) -> None:
+    """Run examples/cpu_demo.sh, or go on from its last checkpoint. A progress bar follows the metrics."""
     done = last_step(out)
     if done >= steps:
-        say(f"{arm} has its {steps} steps already")
+        say(f"{out.name} has its {steps} steps already")
         return
     out.mkdir(parents=True, exist_ok=True)
     log, part = out / "train.log", out / f"metrics.from_{done}.jsonl"
@@ -94,7 +94,7 @@ def train(arm: str, steps: int, model: Path, data: Path, out: Path, overrides: l
         "METRICS": str(part),
         "PYTHON": sys.executable,
     }
-    command = ["bash", "examples/cpu_demo.sh", f"trainer.total_training_steps={steps}", *ARMS[arm], *overrides]
+    command = ["bash", "examples/cpu_demo.sh", f"trainer.total_training_steps={steps}", *overrides]
     say(f"log: {log}; Ray and vLLM take 1 to 3 minutes to start")
     with log.open("a") as file:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT)
@@ -107,7 +107,7 @@ def train(arm: str, steps: int, model: Path, data: Path, out: Path, overrides: l
     merge_metrics(out)
     if process.returncode or last_step(out) < steps:
         tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-25:])
-        sys.exit(f"{tail}\n[demo] stopped: training {arm} failed (exit code {process.returncode}); whole log: {log}")
+        sys.exit(f"{tail}\n[demo] stopped: training failed (exit code {process.returncode}); whole log: {log}")
 
 
 def follow(process: subprocess.Popen, metrics: Path, done: int, steps: int) -> None:
@@ -135,7 +135,7 @@ def last_step(out: Path) -> int:
 
 
 def merge_metrics(out: Path) -> None:
-    """verl's file logger starts a new file at every start: join them, a later run's steps replacing an earlier one's."""
+    """verl's file logger starts a new file at every start: join them; a later start's steps replace an earlier one's."""
     entries: dict[int, bytes] = {}
     for part in sorted(out.glob("metrics.from_*.jsonl"), key=lambda p: int(p.stem.rsplit("_", 1)[1])):
         for line in part.read_bytes().split(b"\n")[:-1]:

@@ -80,6 +80,7 @@ class HDPOTrainerMixin(PPOTrainer):
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
         if self.kept is not None and self.kept.keys:
+            self._dump_kept(self.config.trainer.get("rollout_data_dir", None))
             tq.kv_clear(keys=self.kept.keys, partition_id=self.kept.partition_id)
         self.kept = None
         return batch
@@ -106,6 +107,18 @@ class HDPOTrainerMixin(PPOTrainer):
         for name in [name for name in metrics if name.startswith("actor/hdpo/")]:
             metrics[name.removeprefix("actor/")] = metrics.pop(name)
         return batch
+
+    def _dump_kept(self, folder: str | None) -> None:
+        """Append the step's kept trajectories as text to ``hdpo_kept.jsonl``, where verl dumps rollouts."""
+        if not folder:
+            return
+        data = tq.kv_batch_get(keys=self.kept.keys, partition_id=self.kept.partition_id, select_fields=rows.FIELDS)
+        texts = {name: [self.tokenizer.decode(ids) for ids in data[name].unbind()] for name in rows.FIELDS}
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, "hdpo_kept.jsonl"), "a", encoding="utf-8") as file:
+            for i, key in enumerate(self.kept.keys):
+                line = {"step": self.global_steps, "key": key} | {name: values[i] for name, values in texts.items()}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     # ---- checkpoints ----
 
