@@ -135,7 +135,7 @@ def last_step(out: Path) -> int:
 
 
 def merge_metrics(out: Path) -> None:
-    """verl's file logger starts a new file at every start: join them; a later start's steps replace an earlier one's."""
+    """verl's file logger starts a new file at every start: join them, later starts replacing earlier ones."""
     entries: dict[int, bytes] = {}
     for part in sorted(out.glob("metrics.from_*.jsonl"), key=lambda p: int(p.stem.rsplit("_", 1)[1])):
         for line in part.read_bytes().split(b"\n")[:-1]:
