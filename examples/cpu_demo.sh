@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 
 mkdir -p "$OUT"
 export VERL_PLATFORM=cpu VLLM_TARGET_DEVICE=cpu VLLM_CPU_KVCACHE_SPACE=1 VLLM_CPU_OMP_THREADS_BIND=nobind
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
+export OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 export RAY_DEDUP_LOGS=1 RAY_USAGE_STATS_ENABLED=0 PYTHONWARNINGS=ignore VERL_FILE_LOGGER_PATH=${METRICS:-$OUT/metrics.jsonl}
 
 exec "${PYTHON:-python3}" -m verl.trainer.main_ppo --config-path pkg://recipe.hdpo.config --config-name hdpo_trainer +device=cpu \

@@ -8,4 +8,6 @@ os.environ.update(
     VLLM_CPU_KVCACHE_SPACE="1",
     HF_HUB_OFFLINE="1",
     TOKENIZERS_PARALLELISM="false",
+    # Spinning OpenMP threads take the cores from the other processes of the stack.
+    OMP_WAIT_POLICY="PASSIVE",
 )

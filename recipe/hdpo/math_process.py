@@ -1,8 +1,8 @@
 """math-verify in processes of its own, with a limit on time and memory.
 
 Parsing a model's output can take any time and memory (9^{9^{9^{9}}}), and signals do not interrupt it in a thread.
-Here a worker that takes too long is killed, one that takes too much memory ends itself, and the next call gets a
-fresh one. The pool starts with the first call and is shared by all threads of the process.
+Here a worker that takes too long is killed, and the next call gets a fresh one; an allocation over the memory limit
+fails, and the answer with it. The pool starts with the first call and is shared by all threads of the process.
 
 This is a module of its own, not a part of reward.py, because verl loads reward files from their path: a worker
 process cannot import such a module again, and every load would have its own pool.
@@ -15,7 +15,9 @@ import os
 import resource
 import signal
 import threading
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from pebble import ProcessExpired, ProcessPool
@@ -28,8 +30,6 @@ MAX_WORKERS = 2
 TASKS_PER_WORKER = 500
 # To start a worker takes seconds; after so long something is broken and no answer can be scored.
 START_LIMIT_S = 120.0
-
-OUT_OF_MEMORY_EXIT = 77
 
 _pool: ProcessPool | None = None
 _pool_owner = -1
@@ -46,34 +46,52 @@ def is_equal(answer: str, truth: str) -> bool:
     """Whether math-verify finds `answer` equal to `truth`, both texts with LaTeX or plain expressions.
 
     Raises:
-        Unscored: over the time or memory limit, or the worker died.
+        Unscored: over the time limit, or the worker died.
         RuntimeError: no worker could be started, or math-verify is not installed: no score would mean anything.
     """
     with _slots:
-        pool = _get_pool()
-        future = pool.schedule(_compare, args=(answer, truth), timeout=TIME_LIMIT_S)
-        try:
-            return future.result(timeout=START_LIMIT_S + TIME_LIMIT_S)
-        except ProcessExpired as error:
-            if error.exitcode == OUT_OF_MEMORY_EXIT:
-                raise Unscored(f"over the memory limit of {MEMORY_LIMIT_BYTES >> 20} MiB") from None
-            raise Unscored(f"the checking process died (exit code {error.exitcode})") from None
-        except FutureTimeoutError as error:
-            if not future.done():
-                stop()
-                raise RuntimeError(
-                    f"the process that compares answers did not start within {START_LIMIT_S:.0f} s; "
-                    'a script that computes rewards needs an `if __name__ == "__main__":` guard'
-                ) from error
+        # The second try is for idle workers that something else has killed.
+        for last_try in (False, True):
+            pool = _get_pool()
+            try:
+                return _run(pool, answer, truth)
+            except (BrokenProcessPool, CancelledError) as error:
+                _discard(pool)
+                if last_try:
+                    raise RuntimeError(
+                        "the processes that compare answers cannot be started; their error is above. A script that "
+                        'computes rewards needs an `if __name__ == "__main__":` guard'
+                    ) from error
+    raise AssertionError("unreachable")
+
+
+def _run(pool: ProcessPool, answer: str, truth: str) -> bool:
+    future = pool.schedule(_compare, args=(answer, truth), timeout=TIME_LIMIT_S)
+    try:
+        return future.result(timeout=START_LIMIT_S + TIME_LIMIT_S)
+    except ProcessExpired as error:
+        raise Unscored(f"the checking process died (exit code {error.exitcode})") from None
+    except FutureTimeoutError as error:
+        if future.done():
             raise Unscored(f"over the time limit of {TIME_LIMIT_S:.0f} s") from None
+        _discard(pool)
+        raise RuntimeError(f"the processes that compare answers did not start within {START_LIMIT_S:.0f} s") from error
 
 
 def stop() -> None:
-    """Stop the workers; the next call starts new ones."""
+    """Stop the workers of this process; the next call starts new ones."""
+    if _pool is not None:
+        _discard(_pool)
+
+
+def _discard(pool: ProcessPool) -> None:
+    """Stop a pool and forget it, unless another thread has done so."""
     global _pool
     with _lock:
-        pool, _pool = _pool, None
-    if pool is not None and _pool_owner == os.getpid():
+        if pool is not _pool:
+            return
+        _pool = None
+    if _pool_owner == os.getpid():
         pool.stop()
         pool.join()
 
@@ -97,12 +115,11 @@ def _get_pool() -> ProcessPool:
 
 
 def _start_worker(memory_limit: int) -> None:
-    """Import math-verify, which is slow, before the first task's clock starts; then limit the address space."""
+    """Import math-verify and use it once, which is slow, before the first task's clock starts; then limit memory."""
     # pebble's own handler waits for the interpreter, which a long integer power never returns to.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    import math_verify  # noqa: F401
-
     logging.getLogger("math_verify").setLevel(logging.ERROR)
+    _compare(r"\boxed{\frac{1}{2}}", r"\boxed{0.5}")
     statm = Path("/proc/self/statm")
     if statm.exists():
         used = int(statm.read_text().split()[0]) * resource.getpagesize()
@@ -118,8 +135,5 @@ def _compare(answer: str, truth: str) -> bool:
         gold = parse(truth, targets, parsing_timeout=None)
         found = parse(answer, targets, parsing_timeout=None)
         return bool(gold) and bool(found) and bool(verify(gold, found, timeout_seconds=None))
-    except MemoryError:
-        # What is left of the address space may be too little for the next task.
-        os._exit(OUT_OF_MEMORY_EXIT)
-    except RecursionError:
+    except (MemoryError, RecursionError):  # math-verify turns nearly all of them into "no match" itself
         return False

@@ -1,0 +1,152 @@
+import importlib.util
+import logging
+
+import pytest
+
+from recipe.hdpo import math_process, reward
+from recipe.hdpo.reward import compute_score
+
+
+def score(response, truth, **options):
+    result = compute_score("hdpo/test", response, truth, {"index": 0}, **options)
+    assert set(result) == {"score", "acc"} and result["score"] == result["acc"]
+    assert isinstance(result["score"], float)
+    return result["score"]
+
+
+@pytest.fixture
+def no_process(monkeypatch):
+    def refuse(answer, truth):
+        raise AssertionError(f"asked math-verify about {answer!r}")
+
+    monkeypatch.setattr(reward, "is_equal", refuse)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stop_the_workers_at_the_end():
+    yield
+    math_process.stop()
+
+
+@pytest.mark.parametrize(
+    ("response", "truth", "right"),
+    [
+        ("3+8=11\n#### 11", "11", 1.0),
+        ("3+8=11\n#### 11", "12", 0.0),
+        (r"so \boxed{1,800}.", "1800", 1.0),
+        ("#### 18.00", "18", 1.0),
+        ("#### Monday", "Monday", 1.0),
+        ("#### 18", 18, 1.0),
+        ("#### 18", 18.0, 1.0),
+    ],
+)
+def test_text_and_plain_numbers_need_no_process(no_process, response, truth, right):
+    assert score(response, truth) == right
+
+
+@pytest.mark.parametrize(
+    ("response", "truth", "right"),
+    [
+        (r"\boxed{\frac{1}{2}}", "0.5", 1.0),
+        ("#### 2", r"\sqrt{4}", 1.0),
+        (r"\boxed{(x+1)^2}", "x^2+2x+1", 1.0),
+        (r"\boxed{\frac{1}{3}}", "0.5", 0.0),
+        (r"\boxed{3}", "no mathematics (", 0.0),
+    ],
+)
+def test_math_verify_decides_what_text_leaves_open(response, truth, right):
+    assert score(response, truth) == right
+
+
+def test_without_a_marker_math_verify_reads_the_end_of_the_response_unless_the_format_is_strict():
+    response = "The answer is $\\frac{1}{2}$."
+    assert score(response, "0.5") == 1.0
+    assert score(response, "0.5", strict_format=True) == 0.0
+    assert score("0.5 " + "x " * reward.TAIL_CHARS, "0.5") == 0.0
+
+
+def test_a_strict_format_never_needs_a_process_for_a_response_without_a_marker(no_process):
+    assert score("The answer is 18", "18", strict_format=True) == 0.0
+    assert score("#### 18", "18", strict_format=True) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("response", "truth"),
+    [
+        ("", "18"),
+        (" \n", "18"),
+        ("18", ""),
+        ("18", " "),
+        (None, "18"),
+        (18, "18"),
+        (b"#### 18", "18"),
+        ("#### 18", None),
+        ("#### 18", ["18"]),
+        ("#### True", True),
+        ("#### " + "7" * 1_000_000, "7"),
+        ("\\boxed{" + "\\frac{" * 5000 + "1" + "}{2}" * 5000 + "}", "7"),
+        ("\\boxed{" * 100_000, "7"),
+    ],
+)
+def test_what_cannot_be_an_answer_scores_0_with_one_warning_at_most(response, truth, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert score(response, truth) == 0.0
+    assert len(caplog.records) <= 1
+    assert all("\n" not in record.getMessage() and len(record.getMessage()) < 300 for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "#### 9**9**9**9",
+        "\\boxed{9^{9^{9^{9}}}}",
+        "9^{9^{9^{9}}}",
+        "\\frac{" * 5000 + "1" + "}{2}" * 5000,
+        "\\boxed{" + "\\frac{" * 100 + "1" + "}{2}" * 100 + "}",
+        "(" * 3000 + "1",
+        "7" * 1_000_000,
+        "#### __import__('os').getcwd()",
+        "#### \ud800\x00",
+    ],
+)
+def test_hostile_responses_score_0_and_the_next_call_works(response, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(math_process, "TIME_LIMIT_S", 1.0)
+        assert score(response, "18") == 0.0
+    assert score(r"\boxed{\frac{1}{2}}", "0.5") == 1.0
+
+
+def test_an_unchecked_answer_is_one_warning_that_names_source_and_reason(monkeypatch, caplog):
+    def give_up(answer, truth):
+        raise math_process.Unscored("over the time limit of 5 s")
+
+    monkeypatch.setattr(reward, "is_equal", give_up)
+    with caplog.at_level(logging.WARNING):
+        assert score("#### 9**9**9**9", "18") == 0.0
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "hdpo/test: scored 0.0 unchecked: over the time limit of 5 s; response ends with '#### 9**9**9**9'"
+    )
+
+
+def test_a_broken_comparison_is_an_error_and_not_a_score(monkeypatch):
+    def broken(answer, truth):
+        raise RuntimeError("did not start")
+
+    monkeypatch.setattr(reward, "is_equal", broken)
+    with pytest.raises(RuntimeError, match="did not start"):
+        score("#### 1/2", "0.5")
+
+
+def test_it_works_when_loaded_from_its_path_under_another_name_as_verl_does():
+    spec = importlib.util.spec_from_file_location("custom_module_1", reward.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    result = module.compute_score(
+        data_source="a",
+        solution_str=r"\boxed{\frac{1}{2}}",
+        ground_truth="0.5",
+        extra_info={},
+        reward_router_address="x",
+    )
+    assert result == {"score": 1.0, "acc": 1.0}
