@@ -1,7 +1,7 @@
 """The rollout hook on verl's own agent loop, tokenizer and chat template.
 
-The language model, the reward worker and TransferQueue are stand-ins that the test controls, so that errors and overlong
-prompts can be provoked; the end-to-end test runs the same code with the real ones.
+The language model, the reward worker and TransferQueue are stand-ins that the test controls, so that errors and
+overlong prompts can be provoked; the end-to-end test runs the same code with the real ones.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def solves_when_shown(prompt: str) -> str:
 
 
 def test_a_cliff_is_re_issued_with_its_solution_and_solved_rollouts_are_kept(model_dir, monkeypatch) -> None:
-    store, model, scored = run_prompt(model_dir, monkeypatch, solves_when_shown)
+    store, model, _ = run_prompt(model_dir, monkeypatch, solves_when_shown)
     record = store.record()
     assert record.cliff and (record.rollouts, record.kept) == (2, 2)
     assert store.kept() == ["uid-1_3_0", "uid-1_4_0"]
