@@ -44,6 +44,7 @@ exec "${PYTHON:-python3}" -m verl.trainer.main_ppo --config-path pkg://recipe.hd
     trainer.test_freq=-1 \
     trainer.save_freq=20 \
     trainer.max_actor_ckpt_to_keep=1 \
+    "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]" \
     trainer.project_name=hdpo-demo \
     trainer.experiment_name=sums \
     trainer.default_local_dir="$OUT/checkpoints" \

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> Comparison:
     }
     curves = training_png(training) if training else None
     if curves:
-        figures["Training"] = (names["training"], curves)
+        figures["Training (bold: moving average over a tenth of the steps)"] = (names["training"], curves)
     elif training:
         print("The training logs hold none of the metrics that are plotted; the report has no training curves.")
     html = html_report(
@@ -100,7 +100,9 @@ def main_table(comparison: Comparison) -> str:
             ]
             for d in comparison.differences
         ]
-        text.append(text_table(["paired difference", "metric", "95 % interval", "p", "won", "lost", "tied"], rows))
+        text.append(
+            text_table(["paired difference", "metric", "95 % interval", "p (given runs)", "won", "lost", "tied"], rows)
+        )
     return "\n\n".join([*text, "\n".join(comparison.notes)])
 
 

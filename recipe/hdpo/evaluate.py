@@ -112,11 +112,13 @@ def evaluate(args: argparse.Namespace, command: str) -> dict[str, Any]:
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         },
     )
-    with ResultWriter(args.out, meta) as writer:
-        if writer.cut_file:
-            print(f"The last line was cut off: it is now in {writer.cut_file}, and its sample is drawn again.")
-        _draw_missing(engine, prompt_ids, problems.problems, sampling, reward, writer, args.batch_size)
-    engine.close()
+    try:
+        with ResultWriter(args.out, meta) as writer:
+            if writer.cut_file:
+                print(f"The last line was cut off: it is now in {writer.cut_file}, and its sample is drawn again.")
+            _draw_missing(engine, prompt_ids, problems.problems, sampling, reward, writer, args.batch_size)
+    finally:
+        engine.close()
     summary = summarise(read_results(args.out), args.k, args.seed)
     part = args.out / f".summary.{os.getpid()}"
     part.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")

@@ -64,6 +64,8 @@ def test_an_existing_report_is_kept_unless_forced(tmp_path, folders, capsys):
     assert "Already there" in capsys.readouterr().err
     assert (tmp_path / "r_passk.png").read_text() == "mine"
     assert not (tmp_path / "r.html").exists()
+    assert main(["base=/nowhere", *arguments[1:]]) == 2  # refused before anything is read
+    assert "Already there" in capsys.readouterr().err
     assert main([*arguments, "--force"]) == 0
     assert (tmp_path / "r_passk.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -86,7 +88,7 @@ def test_a_second_run_gives_the_same_bytes(tmp_path, folders):
         (["base={base}"], ["--train-metrics", "base=/nowhere.jsonl"], "no such file"),
         (["base={base}"], ["--k", "3"], "k=3 with n=2"),
         (["base={base}"], ["--out", "{dir}/report.txt"], "must end in .html"),
-        (["base={base}"], ["--out", "{dir}/no/r.html"], "does not exist"),
+        (["base={base}"], ["--out", "{base}/meta.json/r.html"], "is a file, not a folder"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path, folders, capsys, arms, more, message):

@@ -33,7 +33,10 @@ class _Balance(HTMLParser):
 
 @pytest.fixture
 def html(tmp_path):
-    folders = [("base", [write_results(tmp_path / "b", BASE)]), ("<arm>", [write_results(tmp_path / "a", ARM)])]
+    folders = [
+        ("base", [write_results(tmp_path / "b", BASE, model_sha256="abc123" * 10 + "ffff")]),
+        ("<arm>", [write_results(tmp_path / "a", ARM)]),
+    ]
     comparison = compare(load_arms(folders))
     return html_report("Sums & <more>", comparison, {"pass@k": b"png bytes"}, {"base": ["logs/<b>.jsonl"]})
 
@@ -57,6 +60,7 @@ def test_the_tables_hold_means_differences_and_settings(html):
     assert "0.500 [" in html  # pass@1 of the baseline
     assert "+0.333 [" in html  # the difference: 0.5 + 0.5 + 0 over 3 problems
     assert "temperature = 1.0" in html
+    assert "model_sha256 = abc123abc123," in html or "model_sha256 = abc123abc123<" in html
 
 
 def test_an_existing_file_is_kept_unless_forced_and_then_all_are_replaced(tmp_path):
@@ -71,6 +75,8 @@ def test_an_existing_file_is_kept_unless_forced_and_then_all_are_replaced(tmp_pa
     assert sorted(file.name for file in tmp_path.iterdir()) == ["r.html", "r.png"]
 
 
-def test_a_missing_folder_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="does not exist"):
-        write_report({tmp_path / "no" / "r.html": b"1"})
+def test_a_missing_folder_is_made_and_a_file_in_its_place_is_an_error(tmp_path):
+    write_report({tmp_path / "new" / "folder" / "r.html": b"1"})
+    assert (tmp_path / "new" / "folder" / "r.html").read_bytes() == b"1"
+    with pytest.raises(ValueError, match=r"r\.html is a file, not a folder"):
+        write_report({tmp_path / "new" / "folder" / "r.html" / "deeper" / "r.html": b"1"})

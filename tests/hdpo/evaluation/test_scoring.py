@@ -43,6 +43,16 @@ def test_the_function_name_defaults_to_compute_score(tmp_path):
     assert load_reward(str(tmp_path / "my_reward.py"))[0].__name__ == "compute_score"
 
 
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [("1+1=2\n#### 1,002.", "1002"), ("so \\boxed{ $7$ }.", "7"), ("no marker: 7", None), ("", None)],
+)
+def test_without_a_named_answer_the_marked_text_of_the_response_counts(tmp_path, response, answer):
+    for body in ("return 1.0", "return {'score': 1.0}"):
+        reward, _ = _load(tmp_path, body)
+        assert score_response(reward, PROBLEM, response) == (1.0, answer)
+
+
 @pytest.mark.parametrize("body", ["raise KeyError('boom')", "return {'no': 1}", "return 'high'"])
 def test_a_failing_function_is_reported_with_the_problem_and_the_response(tmp_path, body):
     reward, _ = _load(tmp_path, body)

@@ -55,7 +55,6 @@ def test_groups_by_difficulty_and_by_source(tmp_path):
     assert sources == {"x": (2, 0.5), "y": (1, 1.0)}
     # level 2 of one source is not level 2 of another, and 10 comes after 2
     assert list(summary["difficulty"]) == ["x / 2", "x / 10", "y / 2"]
-    assert any("maj@k is left out" in note for note in summary["notes"])
 
 
 def test_a_score_counts_from_the_success_reward_on(tmp_path):
@@ -84,3 +83,12 @@ def test_the_printed_table_has_one_line_per_group(tmp_path):
 def test_the_same_seed_gives_the_same_summary(tmp_path):
     results = read_results(write_results(tmp_path / "r", SCORES))
     assert summarise(results, seed=4) == summarise(results, seed=4)
+
+
+@pytest.mark.parametrize(("answer", "samples", "said"), [(None, 3, True), (None, 2, False), ("7", 3, False)])
+def test_a_majority_vote_without_answers_is_left_out_and_said(tmp_path, answer, samples, said):
+    with ResultWriter(tmp_path / "r", meta(1, n=samples)) as writer:
+        writer.write(sample("p", i, True, answer=answer) for i in range(-1, samples))
+    summary = summarise(read_results(tmp_path / "r"), [1, samples])
+    assert ("maj@3" in summary["overall"]) == (answer is not None)
+    assert any("maj@k is left out" in note for note in summary["notes"]) == said

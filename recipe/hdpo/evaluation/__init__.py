@@ -1,0 +1,27 @@
+"""Evaluation: many samples per problem, unbiased estimates, intervals, and one report.
+
+The data flow, file by file (``recipe/hdpo/evaluate.py`` and ``recipe/hdpo/compare.py`` are the commands)::
+
+    parquet -> problems -> checkpoint -> generate -> scoring -> records -> summary -> comparison -> report
+
+===============  ============================================================================  ======
+file             what it holds                                                                 layer
+===============  ============================================================================  ======
+problems.py      rows of verl parquet files, checked, with stable ids                          pure
+checkpoint.py    Hugging Face folder or verl checkpoint -> Hugging Face folder                 verl
+generate.py      vLLM's offline engine: greedy and seeded samples                              vllm
+scoring.py       the reward function, and the answer it extracted                              pure
+records.py       one JSON line per sample; resume, refusals, strict reading                    pure
+passk.py         unbiased pass@k, exact maj@k                                                  pure
+intervals.py     bootstrap over problems, seeds and problems, sign-flip test                   pure
+summary.py       every metric per problem, per group, with its interval                        pure
+comparison.py    arms paired by problem id, one or several runs per arm                        pure
+validation.py    pass@k of the trainer's validation samples                                    pure
+tables.py        plain text tables                                                             pure
+training_log.py  reads the metrics file that verl's ``file`` logger writes                     pure
+plots.py         PNG figures                                                                   pure
+report.py        one self-contained HTML file                                                  pure
+===============  ============================================================================  ======
+
+Importing this package imports nothing else.
+"""

@@ -1,0 +1,124 @@
+"""From what training leaves behind to a folder that vLLM can load.
+
+    Hugging Face folder (config.json and *.safetensors)    -> itself
+    verl checkpoint global_step_N, or its actor/           -> its huggingface/ folder, if it has the weights
+                                                           -> else merged once by verl.model_merger
+
+verl.model_merger rounds the weights to bfloat16. To evaluate float32 weights, train with ``hf_model`` in
+``actor_rollout_ref.actor.checkpoint.save_contents``. It unpickles the shards: merge only checkpoints you
+trust.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from recipe.hdpo.evaluation.problems import file_sha256
+
+_DIGESTED = {".safetensors", ".json", ".jinja", ".txt", ".model"}
+_MARK = ".merged_from"
+
+
+def resolve_model(path: Path, out: Path) -> Path:
+    """The Hugging Face folder of ``path``, merging FSDP shards if need be.
+
+    Args:
+        path: Hugging Face folder, or verl checkpoint.
+        out: the evaluation's output folder: takes the merged model (``.merged_hf``) if the checkpoint is
+            read-only.
+
+    Raises:
+        ValueError: neither of the two, an unsupported kind of checkpoint, or a merge that failed.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ValueError(
+            f"--model {path} is not a folder. Pass a Hugging Face model folder (`hf download NAME "
+            "--local-dir DIR` "
+            "fetches one) or a verl checkpoint (.../global_step_N)."
+        )
+    if _has_weights(path):
+        return path
+    actor = path / "actor" if (path / "actor").is_dir() else path
+    if not (actor / "fsdp_config.json").is_file():
+        raise ValueError(
+            f"--model {path}: neither a Hugging Face folder (config.json and *.safetensors) nor a verl FSDP "
+            "checkpoint "
+            "(fsdp_config.json in it or in actor/). Merge other kinds with `python -m verl.model_merger "
+            "merge`."
+        )
+    if _has_weights(actor / "huggingface"):
+        return actor / "huggingface"
+    cache = actor / "merged_hf"
+    if not cache.exists() and not os.access(actor, os.W_OK):
+        cache = Path(out) / ".merged_hf"
+    return _merge(actor, cache)
+
+
+def model_sha256(folder: Path) -> str:
+    """SHA-256 over the names and bytes of a model folder's weights, configuration and tokenizer."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.suffix in _DIGESTED:
+            digest.update(f"{file.name}\0{file_sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def weights_dtype(folder: Path) -> str:
+    """The types of the stored weights, for example ``F32`` or ``BF16,F32`` (from the safetensors headers)."""
+    from safetensors import safe_open
+
+    found: set[str] = set()
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as tensors:
+            found |= {part.get_dtype() for part in map(tensors.get_slice, tensors.keys())}
+    return ",".join(sorted(found))
+
+
+def _has_weights(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _shards(actor: Path) -> dict[str, list[int]]:
+    """Size and time stamp of every shard: they tell whether a merged copy is still theirs."""
+    files = sorted(actor.glob("model_world_size_*_rank_*.pt"))
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+
+
+def _merge(actor: Path, cache: Path) -> Path:
+    shards = _shards(actor)
+    world_size = json.loads((actor / "fsdp_config.json").read_text()).get("world_size")
+    wanted = [f"model_world_size_{world_size}_rank_{rank}.pt" for rank in range(world_size or 0)]
+    if not wanted or not set(wanted) <= set(shards):
+        raise ValueError(
+            f"{actor}: {len(set(wanted) - set(shards))} of {len(wanted)} model shards are missing "
+            f"(model_world_size_{world_size}_rank_*.pt). Was the checkpoint saved completely?"
+        )
+    if cache.exists():
+        mark = cache / _MARK
+        if not mark.is_file() or json.loads(mark.read_text()) != shards:
+            raise ValueError(
+                f"{cache} was not merged from the shards that are in {actor} now. Remove it and run again."
+            )
+        return cache
+    part = cache.with_name(f".{cache.name}.{os.getpid()}")
+    part.mkdir(parents=True)
+    print(f"Merging {len(wanted)} FSDP shard(s) of {actor} into {cache} (weights become bfloat16)", flush=True)
+    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
+    done = subprocess.run(
+        [*command, "--local_dir", str(actor), "--target_dir", str(part)], capture_output=True, text=True
+    )
+    if done.returncode != 0 or not _has_weights(part) or (part / "lora_adapter").exists():
+        lora = (part / "lora_adapter").exists()
+        shutil.rmtree(part)
+        reason = "a LoRA adapter, which has to be merged into its base model first" if lora else done.stderr[-1500:]
+        raise ValueError(f"verl.model_merger could not make a model of {actor}: {reason}")
+    (part / _MARK).write_text(json.dumps(shards))
+    part.rename(cache)
+    return cache

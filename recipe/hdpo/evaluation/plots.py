@@ -1,0 +1,162 @@
+"""PNG figures of a comparison and of training runs, as bytes (matplotlib's Agg canvas, no display)."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from recipe.hdpo.evaluation.comparison import Comparison
+
+Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # metric -> (steps, values)
+
+# Okabe and Ito's colours, told apart with any colour vision.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = "osD^vPX"
+
+TRAINING_METRICS = {
+    "hdpo/cliff_rate": "Cliff rate",
+    "hdpo/privileged_solve_rate": "Privileged solve rate",
+    "critic/score/mean": "Mean reward",
+    "response_length/mean": "Response length (tokens)",
+    "actor/entropy": "Entropy (nats)",
+    "hdpo/cliffs": "Cliffs per step",
+    "hdpo/kept_trajectories": "Kept trajectories per step",
+    "hdpo/cliffs_solved_now": "Former cliffs solved by the student",
+    "hdpo/jsd_mean": "JSD_k per token (nats)",
+}
+MORE_TRAINING_METRICS = ("actor/hdpo/", "val-hdpo/")  # every metric under these prefixes is shown too
+
+
+def passk_png(comparison: Comparison) -> bytes:
+    """pass@k of each arm over k and, with two arms or more, the paired differences to the baseline."""
+    several = len(comparison.arms) > 1
+    figure = Figure(figsize=(11.5 if several else 6.2, 4.4), layout="constrained")
+    axes = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
+    for i, arm in enumerate(comparison.arms):
+        dodge = 1.0 + 0.03 * (i - (len(comparison.arms) - 1) / 2)
+        points = [comparison.means[arm.name][f"pass@{k}"] for k in comparison.ks]
+        _intervals(axes[0], [k * dodge for k in comparison.ks], points, i, arm.name, line=True)
+    axes[0].set_xscale("log", base=2)
+    axes[0].set_xticks(comparison.ks, [str(k) for k in comparison.ks])
+    axes[0].minorticks_off()
+    axes[0].set(xlabel="k (samples per problem)", ylabel="pass@k", title="pass@k, unbiased, 95 % intervals")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
+    _clean(axes[0])
+    if several:
+        _difference_panel(axes[1], comparison)
+    return _png(figure)
+
+
+def difficulty_png(comparison: Comparison) -> bytes:
+    """pass@1 of each arm by difficulty."""
+    levels = comparison.problems_by_difficulty
+    figure = Figure(figsize=(max(6.2, 1.1 * len(levels) + 2), 4.2), layout="constrained")
+    axes = figure.subplots()
+    for i, arm in enumerate(comparison.arms):
+        dodge = 0.12 * (i - (len(comparison.arms) - 1) / 2)
+        points = [comparison.by_difficulty[arm.name][level] for level in levels]
+        _intervals(axes, [x + dodge for x in range(len(levels))], points, i, arm.name)
+    axes.set_xticks(range(len(levels)), [f"{level}\n({count} problems)" for level, count in levels.items()])
+    axes.set(xlabel="difficulty", title="Accuracy of one sample by difficulty, 95 % intervals", ylim=(-0.03, 1.03))
+    axes.set_ylabel("pass@1" if "pass@1" in comparison.metrics else "greedy accuracy")
+    axes.legend(frameon=False)
+    _clean(axes)
+    return _png(figure)
+
+
+def training_png(runs: Mapping[str, Sequence[Series]]) -> bytes | None:
+    """Small multiples of the training metrics over steps; a metric that no run has gets no panel.
+
+    Args:
+        runs: arm -> its runs' series.
+
+    Returns:
+        The PNG, or None if none of the metrics was logged.
+    """
+    titles = {m: title for m, title in TRAINING_METRICS.items() if any(m in s for r in runs.values() for s in r)}
+    more = {m for r in runs.values() for s in r for m in s if m.startswith(MORE_TRAINING_METRICS)}
+    titles |= {metric: metric for metric in sorted(more)}
+    if not titles:
+        return None
+    columns = min(3, len(titles))
+    rows = math.ceil(len(titles) / columns)
+    figure = Figure(figsize=(4.1 * columns, 2.7 * rows + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (metric, title) in zip(axes, titles.items(), strict=False):
+        for i, series in enumerate(runs.values()):
+            for run in series:
+                if metric in run:
+                    _curve(panel, *run[metric], _COLOURS[i % len(_COLOURS)])
+        panel.set_title(title, fontsize=10)
+        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        _clean(panel)
+    for panel in axes[len(titles) :]:
+        panel.set_visible(False)
+    # A shared x label would sit below hidden panels; the last panel of each column carries it.
+    for column in range(columns):
+        axes[max(j for j in range(len(titles)) if j % columns == column)].set_xlabel("training step")
+    handles = [
+        panel_line for i in range(len(runs)) for panel_line in axes[0].plot([], [], color=_COLOURS[i % len(_COLOURS)])
+    ]
+    figure.legend(handles, list(runs), loc="outside upper center", ncols=len(runs), frameon=False)
+    return _png(figure)
+
+
+def _difference_panel(axes: Axes, comparison: Comparison) -> None:
+    metrics = [m for m in comparison.metrics if m == "greedy" or "@" in m]
+    others = comparison.arms[1:]
+    for i, arm in enumerate(others, 1):
+        rows = {d["metric"]: d for d in comparison.differences if d["arm"] == arm.name}
+        dodge = 0.16 * (i - 1 - (len(others) - 1) / 2)
+        for j, metric in enumerate(metrics):
+            difference, y = rows[metric], j + dodge
+            colour = _COLOURS[i % len(_COLOURS)]
+            if difference["low"] is not None:
+                axes.plot([difference["low"], difference["high"]], [y, y], color=colour, lw=1.6)
+            axes.plot(difference["estimate"], y, _MARKERS[i % len(_MARKERS)], color=colour, ms=5)
+    axes.axvline(0.0, color="#777777", lw=1, zorder=0)
+    axes.set_yticks(range(len(metrics)), metrics)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"difference to {comparison.arms[0].name}", title="Paired differences, 95 % intervals")
+    _clean(axes)
+
+
+def _intervals(axes: Axes, x: list[float], points: list[dict], i: int, label: str, line: bool = False) -> None:
+    colour, marker = _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)]
+    for place, point in zip(x, points, strict=True):
+        if point["low"] is not None:
+            axes.plot([place, place], [point["low"], point["high"]], color=colour, lw=1.4, alpha=0.8)
+    y = [point["estimate"] for point in points]
+    axes.plot(x, y, marker=marker, ms=5, color=colour, ls="-" if line else "none", label=label)
+
+
+def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str) -> None:
+    """The values, faint, under their centred moving average over a tenth of the steps (from 30 steps on)."""
+    if len(values) < 30:
+        axes.plot(steps, values, color=colour, lw=1.3, marker="o" if len(values) < 2 else None, ms=4)
+        return
+    width = 2 * (len(values) // 20) + 1
+    half = width // 2
+    smooth = [values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))]
+    axes.plot(steps, values, color=colour, lw=0.7, alpha=0.3)
+    axes.plot(steps, smooth, color=colour, lw=1.6)
+
+
+def _clean(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+
+
+def _png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()

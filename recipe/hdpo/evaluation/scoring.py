@@ -1,0 +1,73 @@
+"""The reward function of an evaluation: loaded from a file, called once for every sample."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from recipe.hdpo.evaluation.problems import Problem
+from recipe.hdpo.math_answer import final_answer, normalise
+
+DEFAULT_REWARD = f"{Path(__file__).resolve().parents[1] / 'reward.py'}:compute_score"
+ANSWER_KEYS = (
+    "pred",
+    "answer",
+)  # under which a reward function returns the answer it extracted; "pred" is verl's
+
+
+def load_reward(spec: str) -> tuple[Callable[..., Any], Path]:
+    """Load ``FILE.py:FUNCTION`` (the function's name defaults to ``compute_score``). The file's code is run.
+
+    Returns:
+        The function and the file's path.
+
+    Raises:
+        ValueError: no such file, or no such function in it.
+    """
+    path_text, _, name = spec.partition(":")
+    path, name = Path(path_text), name or "compute_score"
+    if path.suffix != ".py" or not path.is_file():
+        raise ValueError(f"--reward {spec}: {path} is not a Python file. Pass FILE.py:FUNCTION.")
+    module_spec = importlib.util.spec_from_file_location(f"_evaluation_reward_{path.stem}", path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ValueError(f"--reward {spec}: {path} has no function {name}. Pass FILE.py:FUNCTION.")
+    return function, path
+
+
+def score_response(reward: Callable[..., Any], problem: Problem, response: str) -> tuple[float, str | None]:
+    """Score one response as verl's reward manager does.
+
+    Returns:
+        The score, and the answer: what the reward function says it extracted (``pred`` or ``answer`` of its
+        dict), else the text after the last "####" or in the last ``\\boxed{}``, normalised; None without one.
+
+    Raises:
+        ValueError: the reward function failed, or returned no finite number; names the problem.
+    """
+    try:
+        result = reward(
+            data_source=problem.data_source,
+            solution_str=response,
+            ground_truth=problem.ground_truth,
+            extra_info=problem.extra_info,
+        )
+        score = float(result["score"] if isinstance(result, dict) else result)
+    except Exception as error:
+        raise ValueError(
+            f"The reward function failed on problem {problem.id} of {problem.data_source} "
+            f"({type(error).__name__}: {error}); response: {response[:200]!r}. Mend the function and run "
+            "again: "
+            "samples that are already scored are kept."
+        ) from error
+    if not math.isfinite(score):
+        raise ValueError(f"The reward function returned {score} for problem {problem.id}; it must be a finite number.")
+    said = [result[key] for key in ANSWER_KEYS if result.get(key) is not None] if isinstance(result, dict) else []
+    answer = str(said[0]).strip() if said else normalise(final_answer(response) or "")
+    return score, answer or None
