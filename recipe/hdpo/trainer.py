@@ -24,6 +24,7 @@ from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 from recipe.hdpo import rows
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.startup import check_data, check_vocabulary
+from recipe.hdpo.evaluation.validation import validation_passk
 from recipe.hdpo.metrics import CliffHistory, GroupRecord, step_metrics
 from recipe.hdpo.worker import MEASURE_GRADIENTS, HDPOWorker
 
@@ -119,6 +120,23 @@ class HDPOTrainerMixin(PPOTrainer):
             for i, key in enumerate(self.kept.keys):
                 line = {"step": self.global_steps, "key": key} | {name: values[i] for name, values in texts.items()}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    # ---- validation ----
+
+    def _val_metrics_update(
+        self, data_sources: list, sample_uids: list, reward_extra_infos_dict: dict, sample_turns: list, **kwargs: Any
+    ) -> dict[str, float]:
+        """verl's metrics, and the unbiased pass@k under names of its own."""
+        metrics = super()._val_metrics_update(
+            data_sources, sample_uids, reward_extra_infos_dict, sample_turns, **kwargs
+        )
+        return metrics | validation_passk(
+            sample_uids,
+            reward_extra_infos_dict["reward"],
+            n=self.config.actor_rollout_ref.rollout.val_kwargs.n,
+            success_reward=self.hdpo.success_reward,
+            data_sources=data_sources,
+        )
 
     # ---- checkpoints ----
 

@@ -132,6 +132,15 @@ def test_trainer_keeps_the_methods_that_hdpo_overrides() -> None:
     assert "trainer_mode = self.config.trainer.v1.trainer_mode" in inspect.getsource(PPOTrainer.__init__)
 
 
+def test_validation_hands_uids_and_rewards_of_every_sample_to_one_method() -> None:
+    """recipe.hdpo.trainer._val_metrics_update"""
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    names = ["data_sources", "sample_uids", "reward_extra_infos_dict", "sample_turns", "expected_acc_counts"]
+    assert parameters(PPOTrainer._val_metrics_update) == ["self", *names]
+    assert 'reward_extra_infos_dict["reward"].extend(scores)' in inspect.getsource(PPOTrainer._validate)
+
+
 def test_verl_marks_a_checkpoint_as_whole_after_everything_else() -> None:
     """recipe.hdpo.trainer._save_checkpoint writes the cliff history before."""
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer

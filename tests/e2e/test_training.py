@@ -52,6 +52,10 @@ def train(out: Path, model: Path, data: Path, steps: int, name: str, *overrides:
         "trainer.n_gpus_per_node=2",
         f"trainer.total_training_steps={steps}",
         f"trainer.save_freq={STEPS}",
+        f"trainer.test_freq={STEPS}",
+        "actor_rollout_ref.rollout.val_kwargs.n=2",
+        "actor_rollout_ref.rollout.val_kwargs.do_sample=true",
+        "actor_rollout_ref.rollout.val_kwargs.temperature=1.0",
         *overrides,
     ]
     done = subprocess.run(command, cwd=ROOT, env={**env, "PYTHON": sys.executable}, capture_output=True, text=True)
@@ -122,26 +126,21 @@ def test_resume_goes_on_with_the_next_step_and_the_cliff_history(first: Run, res
     assert resumed.metrics[STEPS + 1]["hdpo/ever_cliffs"] >= len(saved["ever_cliffs"])
 
 
+def test_validation_logs_the_unbiased_pass_at_k_beside_verls_own(first: Run) -> None:
+    last = first.metrics[STEPS]
+    assert {"val-hdpo/hdpo/sums/pass@1", "val-hdpo/hdpo/sums/pass@2"} <= last.keys()
+    assert 0.0 <= last["val-hdpo/hdpo/sums/pass@1"] <= last["val-hdpo/hdpo/sums/pass@2"] <= 1.0
+    assert any(name.startswith("val-core/hdpo/sums/") for name in last)
+
+
 def test_every_promised_metric_reaches_the_logger(first: Run) -> None:
     names = set().union(*(step.keys() for step in first.metrics.values()))
-    promised = [
-        "cliff_rate",
-        "cliffs",
-        "privileged_rollouts",
-        "privileged_solve_rate",
-        "kept_trajectories",
-        "kept_tokens",
-        "skipped_too_long",
-        "skipped_no_solution",
-        "skipped_error",
-        "jsd_mean",
-        "teacher_topk_mass",
-        "student_topk_mass",
-        "loss_distillation",
-        "grad_norm_ratio",
-        "cliffs_solved_now",
-        "timing_s/privileged_wait",
-        "timing_s/teacher_pass",
-    ]
+    promised = {
+        *("cliff_rate", "cliffs", "cliffs_solved_now"),
+        *("privileged_rollouts", "privileged_solve_rate", "kept_trajectories", "kept_tokens"),
+        *("skipped_too_long", "skipped_no_solution", "skipped_error"),
+        *("jsd_mean", "teacher_topk_mass", "student_topk_mass", "loss_distillation", "grad_norm_ratio"),
+        *("timing_s/privileged_wait", "timing_s/teacher_pass"),
+    }
     assert {f"hdpo/{name}" for name in promised} <= names
     assert "actor/pg_loss" in names
