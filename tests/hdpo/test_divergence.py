@@ -139,8 +139,28 @@ def test_same_context_gives_zero_value_and_gradient_at_full_vocabulary(kind, bet
     found = topk_divergence(logits, teacher_topk(logits, None), all_rows(logits), kind=kind, beta=beta).per_token
     assert found.max().item() < 1e-6
     assert weighted_gradient(found, logits).abs().max().item() < 1e-6
+    if kind == "jsd":
+        assert found.min().item() >= 0 and found.max().item() < 1e-12
     shifted = topk_divergence(logits, teacher_topk(logits * 1.01, None), all_rows(logits), kind=kind, beta=beta)
     assert shifted.per_token.min().item() > 1e-6
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+def test_small_jsd_keeps_its_digits_in_float32(beta):
+    """About 1e-9, where a sum of terms near 0.1 that cancel would leave nothing but rounding."""
+    logits = random_case(18, 50, 30, 1, dtype=torch.float32, scale=1.0)[0]
+    teacher = teacher_topk(logits.double() + 1e-4 * torch.randn(50, 30), None)
+    expected = reference(logits, teacher, beta=beta)
+    found = topk_divergence(logits, teacher, all_rows(logits), beta=beta).per_token
+    assert expected.max() < 1e-8
+    torch.testing.assert_close(found.double(), expected, rtol=0.02, atol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "beta"), CASES)
+def test_rounding_never_makes_it_negative(kind, beta):
+    logits = random_case(19, 500, 20, 1, dtype=torch.float32)[0]
+    found = topk_divergence(logits, teacher_topk(logits, None), all_rows(logits), kind=kind, beta=beta)
+    assert found.per_token.min() >= 0
 
 
 def test_same_context_below_full_vocabulary_costs_what_the_truncation_cuts():
@@ -252,6 +272,8 @@ def test_teacher_gets_no_gradient():
     topk_divergence(logits, TeacherTopK(teacher.ids, log_probs), all_rows(logits)).per_token.sum().backward()
     assert log_probs.grad is None
     assert logits.grad.abs().sum() > 0
+    alone = topk_divergence(logits.detach(), TeacherTopK(teacher.ids, log_probs), all_rows(logits))
+    assert not alone.per_token.requires_grad
     teacher_logits = torch.randn(3, 6, requires_grad=True)
     assert not teacher_topk(teacher_logits, 2).log_probs.requires_grad
 
@@ -319,6 +341,15 @@ def test_extreme_logits_stay_finite(kind, dtype):
         assert found[0].item() == pytest.approx(20_000, rel=1e-2)
 
 
+def test_teacher_probability_near_the_smallest_float_does_not_overflow():
+    """q/p = e^95 is inf in float32, p = e^-95 is not 0."""
+    student = torch.tensor([[-95.0, 0.0]], requires_grad=True)
+    teacher = teacher_topk(torch.tensor([[0.0, -95.0]]), 2)
+    found = topk_divergence(student, teacher, torch.tensor([0])).per_token
+    assert found.item() == pytest.approx(LN2, abs=1e-6)
+    assert weighted_gradient(found, student).isfinite().all()
+
+
 # Memory
 
 
@@ -360,14 +391,16 @@ class LargeOutputs(TorchDispatchMode):
 @pytest.mark.parametrize("protect", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("kind", KINDS)
-def test_forward_and_backward_make_one_buffer_of_the_logits_size(kind, dtype, protect):
-    logits, teacher = random_case(12, 32, 1000, 4, dtype=dtype)
+@pytest.mark.parametrize("k", [4, 1000])
+def test_forward_and_backward_make_one_buffer_of_the_logits_size(k, kind, dtype, protect):
+    logits, teacher = random_case(12, 32, 1000, k, dtype=dtype)
     size = logits.numel() * logits.element_size()
-    with LargeOutputs(size // 4, [logits]) as forward:
+    held = [logits, teacher.ids, teacher.log_probs]
+    with LargeOutputs(size // 4, held) as forward:
         per_token = topk_divergence(
             logits, teacher, all_rows(logits), kind=kind, protect_logits=protect, chunk_size=2
         ).per_token
-    with LargeOutputs(size // 4, [logits]) as backward:
+    with LargeOutputs(size // 4, held) as backward:
         per_token.sum().backward()
     if protect:
         assert forward.found == [size]

@@ -61,6 +61,21 @@ def test_the_trainer_is_registered_and_is_verls_synchronous_trainer() -> None:
     assert issubclass(HDPOTrainerSync, PPOTrainerSync) and HDPOTrainerSync.base_mode == "sync"
 
 
+def test_poll_interval_reaches_the_replay_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    from tests.hdpo.test_config import composed
+
+    def init(self: PPOTrainer, config: object) -> None:
+        self.config, self.replay_buffer = config, SimpleNamespace(poll_interval=2.0)
+
+    monkeypatch.setattr(PPOTrainer, "__init__", init)
+    trainer = HDPOTrainerSync(composed("hdpo.poll_interval=0.25"))
+    assert trainer.replay_buffer.poll_interval == 0.25
+    assert trainer.config.trainer.v1.trainer_mode == "sync"
+    assert trainer.config.actor_rollout_ref.hdpo.topk == 64
+
+
 @pytest.mark.parametrize("mode", ["auto", "resume_path"])
 def test_the_cliff_history_is_loaded_from_the_checkpoint_that_is_resumed(
     mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

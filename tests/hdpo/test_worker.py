@@ -202,3 +202,38 @@ def test_measuring_gradient_norms_leaves_the_step_unchanged_and_matches_brute_fo
     assert measured.metrics["hdpo/grad_norm_distillation"][0] == pytest.approx(norm["d"], rel=1e-4)
     assert measured.metrics["hdpo/grad_norm_ratio"][0] == pytest.approx(norm["d"] / norm["g"], rel=1e-4)
     assert "hdpo/grad_norm_ratio" not in plain.metrics
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"divergence.kind": "forward_kl"},
+        {"divergence.kind": "reverse_kl"},
+        {"divergence.beta": 0.2},
+        {"divergence.chunk_size": 1},
+        {"topk": None},
+        {"topk": 2},
+    ],
+    ids=str,
+)
+def test_every_knob_of_the_divergence_reaches_the_loss(run: Run, model_dir: str, options: dict) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from recipe.hdpo.divergence import topk_divergence
+    from recipe.hdpo.topk import teacher_topk
+
+    rollouts, kept = _rollouts(1, 2), _kept(2, 2)
+    job = _job(model_dir, 1, rollouts, [kept], hdpo={"topk": TOPK, **options})
+    model, values = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32), []
+    for row in kept:
+        with torch.no_grad():
+            teacher = teacher_topk(_logits(model, row.teacher_prompt, row.response), job.hdpo["topk"])
+            result = topk_divergence(
+                _logits(model, row.prompt, row.response),
+                teacher,
+                torch.arange(len(row.response)),
+                kind=options.get("divergence.kind", "jsd"),
+                beta=options.get("divergence.beta", 0.5),
+            )
+        values.append(result.per_token)
+    assert run(job).metrics["hdpo/jsd_mean"][0] == pytest.approx(torch.cat(values).mean().item(), rel=1e-4)
