@@ -30,7 +30,6 @@ import math
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from recipe.hdpo.topk import RowChunks, TeacherTopK, check_rows, teacher_topk
 
@@ -70,7 +69,7 @@ def topk_divergence(
     chunk_size: int | None = None,
     protect_logits: bool = False,
 ) -> Divergence:
-    """Divergence of student and teacher at N positions, differentiable (once) in the student's logits.
+    """Divergence of student and teacher at N positions, differentiable once in the student's logits.
 
     Args:
         student_logits_TV: (T, V), any floating dtype; computed in float32 (float64 for float64).
@@ -130,8 +129,10 @@ class _TopKDivergence(torch.autograd.Function):
         return value_N.clamp_(min=0.0), student_mass_N, teacher_mass_N
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_N, *_masses):
+        # once_differentiable would let a linear loss through, with a second derivative that is silently 0.
+        if torch.is_grad_enabled():
+            raise RuntimeError("topk_divergence has no second derivative: call backward without create_graph=True.")
         logits_TV, ids_NK, log_p_NK, rows_N, log_z_N = ctx.saved_tensors
         chunks = RowChunks(logits_TV, rows_N, ctx.options.chunk_size)
         if ctx.protected:

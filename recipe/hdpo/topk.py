@@ -36,10 +36,10 @@ class TeacherTopK:
     log_probs: torch.Tensor
 
     def __post_init__(self) -> None:
-        if self.ids.dim() != 2 or self.ids.shape != self.log_probs.shape:
+        if self.ids.dim() != 2 or self.ids.shape[1] < 1 or self.ids.shape != self.log_probs.shape:
             raise ValueError(
                 f"TeacherTopK: ids {tuple(self.ids.shape)} and log_probs {tuple(self.log_probs.shape)} must "
-                "both be (N, K); build them with teacher_topk()."
+                "both be (N, K), K >= 1; build them with teacher_topk()."
             )
         if self.ids.dtype != torch.int64 or not self.log_probs.is_floating_point():
             raise ValueError(
@@ -131,7 +131,8 @@ class RowChunks:
         self.logits_TV, self.rows_N, self.rows_on_host = logits_TV, rows_N, rows_N.tolist()
         self.dtype = working_dtype(logits_TV.dtype)
         self.chunk_size = min(chunk_size, max(1, len(rows_N)))
-        self._converted, self._result = (self._workspace() for _ in range(2))
+        self._result = self._workspace()
+        self._converted = self._result if logits_TV.dtype == self.dtype else self._workspace()
 
     def blocks(self, k: int) -> Iterator[slice]:
         """Spans of N for the arithmetic on (rows, K): far longer than a chunk, unless K is near V.
