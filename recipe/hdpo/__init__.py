@@ -5,22 +5,24 @@ One prompt, in the order of the algorithm:
     rollouts -> cliff? -> privileged prompt -> privileged rollouts -> keep R = 1
              -> teacher top-k -> student JSD_k -> L_GRPO + lambda * L_JSD -> metrics
 
-==================  ==============================================================================  =====
-step                file                                                                            layer
-==================  ==============================================================================  =====
-knobs, refusals     config/__init__.py, config/checks.py, config/hdpo/default.yaml                  pure
-cliff?              cliff.py         K rewards of one prompt -> is the prompt a cliff               pure
-privileged prompt   privileged.py    problem and solution -> chat messages, by a sandboxed template  pure
-privileged rollout  rollout.py       the agent-loop worker that re-issues a cliff                   verl
-advantage           advantage.py     leave-one-out group advantage                                  pure
-teacher, JSD_k      divergence.py    top-k Jensen-Shannon divergence with its own backward          pure
-both losses         loss.py          verl's two calls of the engine's loss function                 verl
-teacher pass        worker.py        actor worker: teacher top-k, token count over ranks, update    verl
-rows of two kinds   rows.py          mini-batches that hold rollouts and privileged rows            verl
-one step            trainer.py       the trainer: short overrides of verl's synchronous trainer     verl
-metrics             metrics.py       names and formulas of what is logged                           pure
-registration        plugin.py        the only module whose import registers anything                verl
-==================  ==============================================================================  =====
+The files, in the same order. *Pure* ones import torch, numpy and the standard library only.
+
+- ``config/``: every knob, and the combinations that are refused (knobs: pure)
+- ``cliff.py``: K rewards of one prompt -> is the prompt a cliff (pure)
+- ``privileged.py``: problem and solution -> chat messages, by a sandboxed template (pure)
+- ``rollout.py``: the agent-loop worker that re-issues a cliff
+- ``advantage.py``: leave-one-out group advantage (pure)
+- ``teacher.py``: the teacher pass over kept trajectories
+- ``topk.py``, ``divergence.py``: the teacher's top-k; JSD_k and its relatives with their own backward (pure)
+- ``loss.py``, ``policy_loss.py``: both terms, in verl's two calls of the engine's loss function
+- ``rows.py``: mini-batches that hold rollout rows and privileged rows
+- ``worker.py``, ``engine.py``, ``gradients.py``: the actor worker; gradient norms of the two terms
+- ``trainer.py``: short overrides of verl's synchronous trainer
+- ``metrics.py``: names and formulas of what is logged (pure)
+- ``plugin.py``: the only module whose import registers anything
+- ``reward.py``, ``math_answer.py``, ``math_process.py``: the reward, behind time and memory limits
+- ``evaluate.py``, ``compare.py``, ``evaluation/``: pass@k, paired comparison, report
+- ``cpu/``: what stock verl and vLLM lack on a CPU
 
 Importing this package imports nothing else.
 """

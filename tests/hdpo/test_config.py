@@ -141,15 +141,16 @@ def _main_ppo(*overrides: str, **env: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, cwd="/", timeout=300)
 
 
-def test_stock_main_ppo_stops_before_ray_when_the_config_cannot_work() -> None:
-    done = _main_ppo("algorithm.filter_groups.enable=true", "hydra.run.dir=/tmp/hdpo-test-hydra")
+def test_stock_main_ppo_stops_before_ray_when_the_config_cannot_work(tmp_path: Path) -> None:
+    done = _main_ppo("algorithm.filter_groups.enable=true", f"hydra.run.dir={tmp_path}")
     assert done.returncode != 0
     assert "evicts groups of equal reward" in done.stderr
     assert "Started a local Ray instance" not in done.stdout + done.stderr
 
 
-def test_stock_main_ppo_stops_when_the_plug_in_was_not_loaded() -> None:
-    done = _main_ppo("hydra.run.dir=/tmp/hdpo-test-hydra", VERL_USE_EXTERNAL_PLUGINS="none")
+def test_stock_main_ppo_stops_when_the_plug_in_was_not_loaded(tmp_path: Path) -> None:
+    # Without the plug-in verl has no platform "cpu" either.
+    done = _main_ppo(f"hydra.run.dir={tmp_path}", VERL_USE_EXTERNAL_PLUGINS="none", VERL_PLATFORM="")
     assert done.returncode != 0
     assert "does not know HDPO's advantage estimator 'hdpo', policy loss 'hdpo', trainer 'hdpo'" in done.stderr
     assert "pip install ." in done.stderr
