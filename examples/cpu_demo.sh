@@ -35,14 +35,14 @@ exec "${PYTHON:-python3}" -m verl.trainer.main_ppo --config-path pkg://recipe.hd
     reward.custom_reward_function.path=recipe/hdpo/reward.py \
     reward.custom_reward_function.name=compute_score \
     reward.num_workers=1 \
-    hdpo.distillation_loss_coef=0.1 \
+    hdpo.distillation_loss_coef=1.0 \
     hdpo.privileged.n=1 \
     'hdpo.privileged.template="{{ problem }}\nReference:\n{{ solution }}"' \
     trainer.total_epochs=1000 \
-    trainer.total_training_steps=80 \
+    trainer.total_training_steps=100 \
     trainer.val_before_train=false \
     trainer.test_freq=-1 \
-    trainer.save_freq=20 \
+    trainer.save_freq=25 \
     trainer.max_actor_ckpt_to_keep=1 \
     "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]" \
     trainer.project_name=hdpo-demo \

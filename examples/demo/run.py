@@ -1,6 +1,6 @@
 """The demo: a small model whose long sums are cliffs, trained with HDPO (and GRPO), evaluated before and after.
 
-    python -m examples.demo.run --arms hdpo [grpo] [--steps 80] [--out outputs/demo] [KEY=VALUE ...]
+    python -m examples.demo.run --arms hdpo [grpo] [--steps 100] [--out outputs/demo] [KEY=VALUE ...]
 
 Phases: base model -> data -> training, once per arm from the same start with the same seeds -> evaluation of the base
 and of every arm -> one HTML report. Each phase finds what an earlier run has finished and goes on from there.
@@ -24,13 +24,15 @@ ROOT = Path(__file__).resolve().parents[2]
 # GRPO is the same trainer without privileged rollouts.
 ARMS = {"hdpo": [], "grpo": ["hdpo.privileged.n=0"]}
 TEST_PROBLEMS, SAMPLES = 40, 8
+# Rows by number of terms, 2 to 6: most of them just beyond what the base model can do.
+WEIGHTS = (1, 3, 4, 2, 1)
 
 
 def main() -> None:
     """Parse the command line and run the phases."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["hdpo"])
-    parser.add_argument("--steps", type=int, default=80, help="training steps of every arm (default 80)")
+    parser.add_argument("--steps", type=int, default=100, help="training steps of every arm (default 100)")
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/demo"), help="folder for everything (default outputs/demo)"
     )
@@ -45,7 +47,7 @@ def main() -> None:
     python("examples/demo/make_sums_model.py", "--out", model)
     say("2/5 data")
     if not (data / "test.parquet").exists():
-        python("data_preprocess/sums.py", "--out", data, "--test-size", TEST_PROBLEMS * 5)
+        python("data_preprocess/sums.py", "--out", data, "--test-size", TEST_PROBLEMS * 5, "--weights", *WEIGHTS)
     for arm in args.arms:
         say(f"3/5 training: {arm}, {args.steps} steps")
         train_with([*ARMS[arm], *overrides], args.steps, model, data, out / arm)
