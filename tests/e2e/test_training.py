@@ -1,7 +1,7 @@
 """The real stack, end to end on two ranks: Ray, TransferQueue, vLLM servers, FSDP2 over gloo; then resumed.
 
-The model is random and the reward is a checksum of the response, so cliffs and kept trajectories come by chance, with
-odds of about 1 to 10^6 against there being none.
+The model is random and the reward is a checksum of the response, so cliffs and kept trajectories come by chance. That
+no step of the three has both a kept trajectory and a policy gradient has odds of about 1 to 10^5.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def train(out: Path, model: Path, data: Path, steps: int, name: str, *overrides:
         "data.train_batch_size=8",
         "data.max_response_length=24",
         "actor_rollout_ref.rollout.n=3",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=8",
         "actor_rollout_ref.actor.optim.lr=1e-3",
         "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
-        "hdpo.privileged.n=4",
+        "hdpo.privileged.n=6",
         "hdpo.distillation_loss_coef=1.0",
         "hdpo.gradient_ratio_interval=1",
         "reward.custom_reward_function.path=tests/e2e/reward.py",
@@ -89,7 +89,7 @@ def total(run: Run, name: str) -> float:
 def test_cliffs_occur_and_privileged_trajectories_are_kept_and_distilled(first: Run) -> None:
     assert sorted(first.metrics) == [1, 2, 3]
     assert total(first, "hdpo/cliffs") > 0
-    assert total(first, "hdpo/privileged_rollouts") == 4 * total(first, "hdpo/cliffs")
+    assert total(first, "hdpo/privileged_rollouts") == 6 * total(first, "hdpo/cliffs")
     kept = [step for step in first.metrics.values() if step["hdpo/kept_trajectories"] > 0]
     assert kept
     for step in kept:
