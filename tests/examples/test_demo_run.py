@@ -1,0 +1,39 @@
+"""The demo's bookkeeping: which step is done, and metrics over restarts."""
+
+import json
+from pathlib import Path
+
+from examples.demo.run import ARMS, last_step, merge_metrics
+
+
+def _part(folder: Path, start: int, steps: range, tag: str) -> None:
+    lines = [json.dumps({"step": step, "data": {"from": tag}}) for step in steps]
+    (folder / f"metrics.from_{start}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_the_last_whole_checkpoint_decides_where_training_goes_on(tmp_path: Path) -> None:
+    assert last_step(tmp_path) == 0
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("25")
+    assert last_step(tmp_path) == 25
+
+
+def test_metrics_of_a_restart_replace_the_steps_that_it_repeats(tmp_path: Path) -> None:
+    _part(tmp_path, 0, range(1, 31), "first")
+    _part(tmp_path, 25, range(26, 41), "second")
+    merge_metrics(tmp_path)
+    entries = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == list(range(1, 41))
+    assert [entry["data"]["from"] for entry in entries] == ["first"] * 25 + ["second"] * 15
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    _part(tmp_path, 0, range(1, 3), "first")
+    with (tmp_path / "metrics.from_0.jsonl").open("a") as file:
+        file.write('{"step": 3, "da')
+    merge_metrics(tmp_path)
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_grpo_is_the_same_trainer_without_privileged_rollouts() -> None:
+    assert ARMS == {"hdpo": [], "grpo": ["hdpo.privileged.n=0"]}
