@@ -47,7 +47,17 @@ def main() -> None:
     python("examples/demo/make_sums_model.py", "--out", model)
     say("2/5 data")
     if not (data / "test.parquet").exists():
-        python("data_preprocess/sums.py", "--out", data, "--test-size", TEST_PROBLEMS * 5, "--weights", *WEIGHTS)
+        python(
+            "data_preprocess/sums.py",
+            "--out",
+            data,
+            "--train-size",
+            640,
+            "--test-size",
+            TEST_PROBLEMS * 5,
+            "--weights",
+            *WEIGHTS,
+        )
     for arm in args.arms:
         say(f"3/5 training: {arm}, {args.steps} steps")
         train_with([*ARMS[arm], *overrides], args.steps, model, data, out / arm)
