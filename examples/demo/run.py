@@ -23,7 +23,8 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parents[2]
 # GRPO is the same trainer without privileged rollouts.
 ARMS = {"hdpo": [], "grpo": ["hdpo.privileged.n=0"]}
-TEST_PROBLEMS, SAMPLES = 40, 8
+# 40 steps an epoch, so that former cliffs are seen again; 40 test problems for each number of terms.
+TRAIN_PROBLEMS, TEST_PROBLEMS, SAMPLES = 640, 200, 8
 # Rows by number of terms, 2 to 6: most of them just beyond what the base model can do.
 WEIGHTS = (1, 3, 4, 2, 1)
 
@@ -47,17 +48,8 @@ def main() -> None:
     python("examples/demo/make_sums_model.py", "--out", model)
     say("2/5 data")
     if not (data / "test.parquet").exists():
-        python(
-            "data_preprocess/sums.py",
-            "--out",
-            data,
-            "--train-size",
-            640,
-            "--test-size",
-            TEST_PROBLEMS * 5,
-            "--weights",
-            *WEIGHTS,
-        )
+        sizes = ["--train-size", TRAIN_PROBLEMS, "--test-size", TEST_PROBLEMS, "--weights", *WEIGHTS]
+        python("data_preprocess/sums.py", "--out", data, *sizes)
     for arm in args.arms:
         say(f"3/5 training: {arm}, {args.steps} steps")
         train_with([*ARMS[arm], *overrides], args.steps, model, data, out / arm)
