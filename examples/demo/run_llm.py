@@ -9,6 +9,7 @@ privileged prompt, trajectory, and the divergence of every token between the mod
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from examples.demo.run import python, say, train_with
@@ -39,6 +40,8 @@ def main() -> None:
     out = args.out.resolve()
     model, data, rollouts = out / "model", out / "data", out / "run" / "rollouts"
     say(f"everything goes to {out}")
+    # Most of the time goes to forward and backward of one process.
+    os.environ.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
     say("1/3 model")
     python("examples/demo/make_smollm2.py", "--out", model)
     say("2/3 data")
