@@ -5,7 +5,7 @@ SHELL := /bin/bash
 
 PY := .venv/bin/python
 
-.PHONY: help setup demo demo-compare demo-llm test test-fast lint lock benchmark clean
+.PHONY: help setup demo demo-compare demo-llm study study-smoke test test-fast lint lock benchmark clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s $$'\t'
@@ -21,6 +21,12 @@ demo-compare: setup  ## the same for GRPO from the same start, and both side by 
 
 demo-llm: setup  ## a real language model on real word problems, 3 steps
 	@$(PY) -m examples.demo.run_llm
+
+study: setup  ## every arm, tuned, several seeds: hours; goes on where it stopped
+	@$(PY) -m examples.study.run --plan sums
+
+study-smoke: setup  ## the study's machinery in minutes, into outputs/
+	@$(PY) -m examples.study.run --plan smoke --results outputs/study-smoke/results
 
 test: setup  ## all checks and tests
 	@$(MAKE) --no-print-directory lint

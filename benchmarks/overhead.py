@@ -24,7 +24,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from examples.demo.run import ROOT, python, say, train_with
+from examples.training import ROOT, python, say, train_with
 
 TARGET = 1.05
 WEIGHTS = {2: 6, 3: 6, 4: 0, 5: 2, 6: 2}

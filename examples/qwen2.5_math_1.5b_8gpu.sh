@@ -39,9 +39,7 @@ exec python3 -m verl.trainer.main_ppo --config-path pkg://recipe.hdpo.config --c
     reward.custom_reward_function.path=recipe/hdpo/reward.py \
     reward.custom_reward_function.name=compute_score \
     hdpo.distillation_loss_coef=0.01 \
-    hdpo.teacher=drifting \
     hdpo.topk=64 \
-    hdpo.privileged.n=1 \
     trainer.total_training_steps=2000 \
     trainer.n_gpus_per_node=8 \
     trainer.nnodes=1 \

@@ -12,7 +12,7 @@ import argparse
 import os
 from pathlib import Path
 
-from examples.demo.run import python, say, train_with
+from examples.training import python, say, train_with
 
 OVERRIDES = [
     "data.train_batch_size=8",

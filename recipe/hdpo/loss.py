@@ -86,7 +86,8 @@ class HDPOLoss:
             logits_NV,
             teacher,
             positions,
-            kind=options.kind,
+            # Hard labels are a teacher with all its mass on one token.
+            kind="forward_kl" if options.kind == "cross_entropy" else options.kind,
             beta=options.beta,
             chunk_size=options.chunk_size,
             protect_logits=log_prob_backward_overwrites_logits(logits_NV),

@@ -21,7 +21,8 @@ class GroupRecord:
         cliff: whether all K rollouts failed; solved: whether one succeeded.
         lost_rollouts: normal rollouts that ended with an error.
         rollouts: privileged rollouts that were scored.
-        kept, kept_tokens: privileged rollouts with R = 1, and their response tokens.
+        solved_privileged: privileged rollouts with R = 1.
+        kept, kept_tokens: privileged rollouts that are used (those with R = 1, or all), and their response tokens.
         too_long, no_solution, errors: privileged rollouts that were skipped or lost, by reason.
         settled_at, ended_at: wall-clock seconds at which the normal rollouts, and then the group, were done.
     """
@@ -31,6 +32,7 @@ class GroupRecord:
     solved: bool
     lost_rollouts: int = 0
     rollouts: int = 0
+    solved_privileged: int = 0
     kept: int = 0
     kept_tokens: int = 0
     too_long: int = 0
@@ -118,5 +120,5 @@ def step_metrics(records: list[GroupRecord], history: CliffHistory) -> dict[str,
     if records:
         metrics["hdpo/cliff_rate"] = len(cliffs) / len(records)
     if rollouts:
-        metrics["hdpo/privileged_solve_rate"] = sum(r.kept for r in records) / rollouts
+        metrics["hdpo/privileged_solve_rate"] = sum(r.solved_privileged for r in records) / rollouts
     return metrics

@@ -9,6 +9,8 @@ In TransferQueue a prompt's group then holds, besides verl's rows ``{uid}_{sessi
 
 - one row per kept privileged rollout, ``{uid}_{K + j}_0``, with the fields of :mod:`recipe.hdpo.rows`;
 - one tag without fields, ``{uid}_hdpo_0``, the :class:`~recipe.hdpo.metrics.GroupRecord`.
+
+With ``hdpo.privileged.use=replace`` (a control) privileged rollout j, if kept, is written over session j instead.
 """
 
 from __future__ import annotations
@@ -17,59 +19,28 @@ import asyncio
 import logging
 import os
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 import transfer_queue as tq
-from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
-from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
-from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
 
 from recipe.hdpo import rows
 from recipe.hdpo.cliff import RolloutGroup, is_success
 from recipe.hdpo.config.checks import read_hdpo
-from recipe.hdpo.config.rules import max_privileged_prompt_length
+from recipe.hdpo.greedy import GreedyValidationWorker
 from recipe.hdpo.metrics import GroupRecord
 from recipe.hdpo.privileged import NoPrivilegedText, PrivilegedPromptBuilder, compile_template, prompt_id
+from recipe.hdpo.privileged_agent import PRIVILEGED_AGENT, PrivilegedPromptTooLong, PrivilegedRollout
+from recipe.hdpo.seeding import rollout_seed
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
-PRIVILEGED_AGENT = "hdpo_privileged_agent"
 
-
-class PrivilegedPromptTooLong(ValueError):
-    """The privileged prompt leaves no room for a full response."""
-
-
-@register(PRIVILEGED_AGENT)
-class PrivilegedAgentLoop(SingleTurnAgentLoop):
-    """verl's single-turn agent with one difference: a prompt that is too long is refused, never cut."""
-
-    def _cap_text_prompt_length(self, prompt_ids: list[int]) -> list[int]:
-        hdpo = read_hdpo(self.config)
-        longest = max_privileged_prompt_length(self.config, hdpo)
-        if longest is not None and len(prompt_ids) > longest:
-            raise PrivilegedPromptTooLong(f"the privileged prompt has {len(prompt_ids)} tokens; the limit is {longest}")
-        return prompt_ids
-
-
-@dataclass
-class PrivilegedRollout:
-    """What the post-processing of a privileged rollout needs besides verl's arguments."""
-
-    group: RolloutGroup
-    record: GroupRecord
-    plain_messages: list[dict]
-
-
-# ray.remote wraps the class; the plain class underneath is what can be extended.
-_AgentLoopWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
-
-
-class HDPOAgentLoopWorker(_AgentLoopWorker):
-    """verl's agent-loop worker with privileged rollouts for cliffs. Validation is left alone."""
+class HDPOAgentLoopWorker(GreedyValidationWorker):
+    """verl's agent-loop worker with privileged rollouts for cliffs. There are none in validation."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -84,6 +55,7 @@ class HDPOAgentLoopWorker(_AgentLoopWorker):
         )
         # Groups whose rollouts are on their way, by uid. Training only.
         self.groups: dict[str, RolloutGroup] = {}
+        self.greedy_scores = {}
 
     async def _run_prompt(self, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool = False) -> None:
         if trajectory["validate"]:
@@ -99,18 +71,25 @@ class HDPOAgentLoopWorker(_AgentLoopWorker):
     async def _run_agent_loop(
         self, sampling_params: dict, trajectory: dict, *, agent_name: str, trace: bool = True, **kwargs: Any
     ) -> None:
-        run = super()._run_agent_loop
         group = self.groups.get(kwargs["uid"])
         try:
-            await run(sampling_params, trajectory, agent_name=agent_name, trace=trace, **kwargs)
+            await self._run_seeded(sampling_params, trajectory, agent_name=agent_name, trace=trace, **kwargs)
         finally:
             if group is not None and group.settle(time.time()):
                 await self._finish_group(group, sampling_params, trajectory, trace, kwargs)
 
+    async def _run_seeded(self, sampling_params: dict, trajectory: dict, **kwargs: Any) -> None:
+        """One rollout, with a sampling seed of its own where ``hdpo.rollout_seed`` asks for it."""
+        if self.hdpo.rollout_seed is not None and not trajectory["validate"]:
+            problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
+            seed = rollout_seed(self.hdpo.rollout_seed, trajectory["step"], problem, kwargs["session_id"])
+            sampling_params = {**sampling_params, "seed": seed}
+        await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+
     async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
         privileged: PrivilegedRollout | None = kwargs.pop("hdpo_privileged_rollout", None)
         if privileged is not None:
-            return await self._keep_if_solved(output, privileged, kwargs)
+            return await self._keep(output, privileged, kwargs)
         await super()._agent_loop_postprocess(output, validate, **kwargs)
         group = self.groups.get(kwargs["uid"])
         if group is not None:
@@ -147,19 +126,18 @@ class HDPOAgentLoopWorker(_AgentLoopWorker):
         trace: bool,
         kwargs: dict,
     ) -> None:
-        plain = list(kwargs["raw_prompt"])
+        plain, options = list(kwargs["raw_prompt"]), self.hdpo.privileged
         try:
-            messages = self.prompt_builder.build(plain, kwargs)
+            messages = plain if options.source == "problem" else self.prompt_builder.build(plain, kwargs)
         except NoPrivilegedText as missing:
-            record.no_solution += self.hdpo.privileged.n
+            record.no_solution += options.n
             logger.warning(f"cliff {record.prompt_id} is skipped: its row has no text at {missing}")
             return
         # vLLM's server would otherwise derive max_tokens from the length of a plain prompt.
         params = {**sampling_params, "max_tokens": self.config.actor_rollout_ref.rollout.response_length}
-        run = super()._run_agent_loop
         results = await asyncio.gather(
             *(
-                run(
+                self._run_seeded(
                     dict(params),
                     trajectory,
                     agent_name=PRIVILEGED_AGENT,
@@ -171,7 +149,7 @@ class HDPOAgentLoopWorker(_AgentLoopWorker):
                         "hdpo_privileged_rollout": PrivilegedRollout(group, record, plain),
                     },
                 )
-                for j in range(self.hdpo.privileged.n)
+                for j in range(options.n)
             ),
             return_exceptions=True,
         )
@@ -183,23 +161,36 @@ class HDPOAgentLoopWorker(_AgentLoopWorker):
                 record.errors += 1
                 logger.error(f"a privileged rollout of cliff {record.prompt_id} failed", exc_info=result)
 
-    async def _keep_if_solved(self, output: AgentLoopOutput, privileged: PrivilegedRollout, kwargs: dict) -> None:
-        """Score a privileged rollout as the student's answer to the plain prompt; keep it if R = 1."""
-        group, record = privileged.group, privileged.record
+    async def _keep(self, output: AgentLoopOutput, privileged: PrivilegedRollout, kwargs: dict) -> None:
+        """Score a privileged rollout as the student's answer to the plain prompt; keep it if it is to be kept."""
+        group, record, options = privileged.group, privileged.record, self.hdpo.privileged
         teacher_prompt_ids, output.prompt_ids = output.prompt_ids, group.student_prompt_ids
-        kwargs = {**kwargs, "raw_prompt": privileged.plain_messages}
-        await self._compute_score([output], kwargs=kwargs)
+        await self._compute_score([output], kwargs={**kwargs, "raw_prompt": privileged.plain_messages})
         record.rollouts += 1
-        if not output.response_ids or not is_success(output.reward_score, self.hdpo.success_reward):
+        solved = is_success(output.reward_score, self.hdpo.success_reward)
+        record.solved_privileged += solved
+        if not output.response_ids or not (solved or options.keep == "all"):
             return
-        await tq.async_kv_batch_put(
-            keys=[rows.row_key(group.uid, kwargs["session_id"])],
-            fields=rows.privileged_fields(group.student_prompt_ids, teacher_prompt_ids, output.response_ids),
-            tags=[rows.privileged_tag(group.student_prompt_ids, teacher_prompt_ids, output.response_ids)],
-            partition_id="train",
-        )
+        if options.use == "replace":
+            output.prompt_ids = teacher_prompt_ids
+            # Privileged rollout j, whose session is K + j, is written over rollout j. All of them failed.
+            replaced = {**kwargs, "session_id": kwargs["session_id"] - group.size}
+            await super()._agent_loop_postprocess(output, validate=False, **replaced)
+        else:
+            await self._put_privileged_row(group, kwargs["session_id"], teacher_prompt_ids, output.response_ids)
         record.kept += 1
         record.kept_tokens += len(output.response_ids)
+
+    async def _put_privileged_row(
+        self, group: RolloutGroup, session_id: int, teacher_prompt_ids: list[int], response_ids: list[int]
+    ) -> None:
+        row = (group.student_prompt_ids, teacher_prompt_ids, response_ids)
+        await tq.async_kv_batch_put(
+            keys=[rows.row_key(group.uid, session_id)],
+            fields=rows.privileged_fields(*row),
+            tags=[rows.privileged_tag(*row)],
+            partition_id="train",
+        )
 
 
 class HDPOAgentLoopManager(AgentLoopManagerTQ):

@@ -6,6 +6,7 @@ prompt. It uses verl's engine, so packing, dynamic micro-batches and FSDP work a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -68,3 +69,14 @@ def read_topk(worker: TrainingWorker, batch: TensorDict, hdpo: HDPOConfig) -> di
     with worker.engine.eval_mode():
         worker.engine.infer_batch(batch, loss_function=collector)
     return collector.targets
+
+
+def hard_labels(responses: Sequence[torch.Tensor]) -> dict[int, TeacherTopK]:
+    """The response's own tokens as a teacher with all its mass on them, by row number.
+
+    KL(one-hot || q) is -ln q(token): with the kind "forward_kl" this is cross entropy on the kept rollouts.
+    """
+    return {
+        i: TeacherTopK(ids=tokens[:, None], log_probs=torch.zeros(len(tokens), 1, device=tokens.device))
+        for i, tokens in enumerate(responses)
+    }

@@ -7,7 +7,6 @@ the batch right after it was sampled and come back as extra info of the actor up
 from __future__ import annotations
 
 import json
-import logging
 import os
 from typing import Any
 
@@ -22,16 +21,14 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 
 from recipe.hdpo import rows
+from recipe.hdpo.collapse import CollapseMonitor
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.startup import check_data, check_vocabulary
 from recipe.hdpo.evaluation.validation import validation_passk
-from recipe.hdpo.metrics import CliffHistory, GroupRecord, step_metrics
+from recipe.hdpo.greedy import GREEDY_SCORE, greedy_accuracy
+from recipe.hdpo.history import History
+from recipe.hdpo.metrics import GroupRecord
 from recipe.hdpo.worker import MEASURE_GRADIENTS, HDPOWorker
-
-logger = logging.getLogger(__name__)
-logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
-
-HISTORY_FILE = "hdpo_cliff_history.json"
 
 
 class HDPOTrainerMixin(PPOTrainer):
@@ -46,7 +43,7 @@ class HDPOTrainerMixin(PPOTrainer):
             config.trainer.v1.trainer_mode = self.base_mode
             # The worker gets this node of the config only.
             config.actor_rollout_ref.hdpo = config.hdpo
-        self.cliff_history = CliffHistory()
+        self.history = History(teacher=CollapseMonitor(self.hdpo.collapse_warning))
         self.kept: KVBatchMeta | None = None
         super().__init__(config)
         self.replay_buffer.poll_interval = self.hdpo.poll_interval
@@ -71,7 +68,7 @@ class HDPOTrainerMixin(PPOTrainer):
         lora = (
             model.get("lora_rank", 0) > 0 or model.get("lora", {}).get("rank", 0) > 0 or model.get("lora_adapter_path")
         )
-        if self.hdpo.teacher == "frozen" and self.hdpo.distills and not lora:
+        if self.hdpo.teacher == "frozen" and self.hdpo.reads_teacher and not lora:
             role = Role.ActorRolloutRef
         self.role_worker_mapping[role] = ray.remote(HDPOWorker)
         self.mapping[role] = pool
@@ -93,7 +90,7 @@ class HDPOTrainerMixin(PPOTrainer):
                 f"all rollouts of step {self.global_steps} ended with an error, so there is nothing to train on; the "
                 "first error of an agent-loop worker above says why"
             )
-        metrics.update(step_metrics(list(records.values()), self.cliff_history))
+        metrics.update(self.history.update(list(records.values())))
         if records:
             tq.kv_clear(keys=list(records), partition_id=batch.partition_id)
         return super()._balance_batch(batch, metrics, **kwargs)
@@ -126,15 +123,19 @@ class HDPOTrainerMixin(PPOTrainer):
     def _val_metrics_update(
         self, data_sources: list, sample_uids: list, reward_extra_infos_dict: dict, sample_turns: list, **kwargs: Any
     ) -> dict[str, float]:
-        """verl's metrics, and the unbiased pass@k under names of its own."""
+        """verl's metrics, and unbiased pass@k and greedy accuracy under names of their own."""
+        greedy_scores = reward_extra_infos_dict.pop(GREEDY_SCORE, None)
         metrics = super()._val_metrics_update(
             data_sources, sample_uids, reward_extra_infos_dict, sample_turns, **kwargs
         )
+        success = self.hdpo.success_reward
+        if greedy_scores is not None:
+            metrics |= greedy_accuracy(sample_uids, greedy_scores, data_sources, success)
         return metrics | validation_passk(
             sample_uids,
             reward_extra_infos_dict["reward"],
             n=self.config.actor_rollout_ref.rollout.val_kwargs.n,
-            success_reward=self.hdpo.success_reward,
+            success_reward=success,
             data_sources=data_sources,
         )
 
@@ -142,12 +143,7 @@ class HDPOTrainerMixin(PPOTrainer):
 
     def _save_checkpoint(self) -> None:
         # Before verl's own files: it writes the mark of a whole checkpoint last.
-        folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
-        os.makedirs(folder, exist_ok=True)
-        path = os.path.join(folder, HISTORY_FILE)
-        with open(path + ".tmp", "w", encoding="utf-8") as file:
-            json.dump(self.cliff_history.state_dict(), file)
-        os.replace(path + ".tmp", path)
+        self.history.save(os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}"))
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
@@ -157,14 +153,7 @@ class HDPOTrainerMixin(PPOTrainer):
         folder = self.config.trainer.default_local_dir
         if self.config.trainer.resume_mode == "resume_path":
             folder = os.path.dirname(os.path.normpath(self.config.trainer.resume_from_path))
-        path = os.path.join(folder, f"global_step_{self.global_steps}", HISTORY_FILE)
-        if not os.path.exists(path):
-            logger.warning(
-                f"no cliff history at {path}: the checkpoint was not written by HDPO; the history starts empty"
-            )
-            return
-        with open(path, encoding="utf-8") as file:
-            self.cliff_history = CliffHistory.from_state_dict(json.load(file))
+        self.history.load(os.path.join(folder, f"global_step_{self.global_steps}"))
 
 
 class HDPOTrainerSync(HDPOTrainerMixin, PPOTrainerSync):
@@ -174,14 +163,20 @@ class HDPOTrainerSync(HDPOTrainerMixin, PPOTrainerSync):
 
 
 def split_batch(batch: KVBatchMeta) -> tuple[KVBatchMeta, KVBatchMeta, dict[str, GroupRecord]]:
-    """A sampled batch as rollout rows, kept privileged rows, and the records of its groups by key."""
-    records, kept, rollouts = {}, [], []
-    for key, tag in zip(batch.keys, batch.tags, strict=True):
-        record = GroupRecord.from_tag(tag)
-        if record is not None:
-            records[key] = record
-        else:
-            (kept if tag.get(rows.PRIVILEGED_TAG, False) else rollouts).append(key)
+    """A sampled batch as rollout rows, kept privileged rows, and the records of its groups by key.
+
+    Rows come in order of problem and rollout number, not of arrival, so that sums over them can be repeated.
+    """
+    records = {k: r for k, tag in zip(batch.keys, batch.tags, strict=True) if (r := GroupRecord.from_tag(tag))}
+    problems = {key.split("_")[0]: record.prompt_id for key, record in records.items()}
+
+    def order(row: tuple[str, dict]) -> tuple[str, str, list[int]]:
+        uid, *numbers = row[0].split("_")
+        return problems.get(uid, ""), uid, [int(number) for number in numbers]
+
+    found = sorted(((k, t) for k, t in zip(batch.keys, batch.tags, strict=True) if k not in records), key=order)
+    kept = [key for key, tag in found if tag.get(rows.PRIVILEGED_TAG, False)]
+    rollouts = [key for key, tag in found if not tag.get(rows.PRIVILEGED_TAG, False)]
     return batch.select_keys(rollouts), batch.select_keys(kept), records
 
 

@@ -25,7 +25,7 @@ from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.gradients import term_gradient_norms
 from recipe.hdpo.loss import HDPOLoss
-from recipe.hdpo.teacher import read_topk
+from recipe.hdpo.teacher import hard_labels, read_topk
 
 MEASURE_GRADIENTS = "hdpo_measure_gradients"
 
@@ -106,14 +106,16 @@ class HDPOActor(TrainingWorker):
         return [i if i < self.num_real_rows else rows.DUMMY_ROW for i in range(num_rows)]
 
     def _read_teacher(self, prompts: list[torch.Tensor], responses: list[torch.Tensor], temperature: float) -> None:
+        self.loss_fn.targets.clear()
+        if not self.hdpo.reads_teacher:
+            self.loss_fn.targets.update(hard_labels(responses[: self.num_real_rows]))
+            return
         batch = rows.sequence_batch(prompts, responses, self._row_ids(len(prompts)))
         tu.assign_non_tensor(batch, temperature=temperature)
         without_adapter = self.hdpo.teacher == "frozen" and self.teacher is None
         context = self.engine.disable_adapter() if without_adapter else nullcontext()
         with context:
-            targets = read_topk(self.teacher or self, batch, self.hdpo)
-        self.loss_fn.targets.clear()
-        self.loss_fn.targets.update(targets)
+            self.loss_fn.targets.update(read_topk(self.teacher or self, batch, self.hdpo))
 
     def _split(
         self, prompts: list[torch.Tensor], responses: list[torch.Tensor], num_mini_batches: int
@@ -146,7 +148,7 @@ class HDPOWorker(ActorRolloutRefWorker):
         super().init_model()
         hdpo = read_hdpo(self.config)
         lora = self.actor.engine_config is not None and getattr(self.actor.engine, "_is_lora", False)
-        if hdpo.teacher == "frozen" and self.ref is None and not lora and hdpo.distills:
+        if hdpo.teacher == "frozen" and self.ref is None and not lora and hdpo.reads_teacher:
             raise ValueError(
                 "hdpo.teacher=frozen needs the initial model's weights, but this worker has neither a reference model "
                 "nor a LoRA adapter to switch off: run it by trainer.v1.trainer_mode=hdpo, or set hdpo.teacher=drifting"

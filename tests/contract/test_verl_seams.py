@@ -132,6 +132,26 @@ def test_trainer_keeps_the_methods_that_hdpo_overrides() -> None:
     assert "trainer_mode = self.config.trainer.v1.trainer_mode" in inspect.getsource(PPOTrainer.__init__)
 
 
+def test_a_rollout_that_has_a_score_is_not_scored_again() -> None:
+    """recipe.hdpo.rollout._keep and recipe.hdpo.greedy score a rollout before verl's post-processing does."""
+    from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
+
+    source = inspect.getsource(AgentLoopWorker._compute_score)
+    assert "if final_output.reward_score is None and enable_async_reward:" in source
+    assert 'extra_fields["reward_extra_info"]' in source
+
+
+def test_validation_collects_the_rewards_extra_information_of_every_sample() -> None:
+    """recipe.hdpo.greedy.GREEDY_SCORE"""
+    from verl.trainer.ppo.v1 import agent_loop_tq
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    source = inspect.getsource(PPOTrainer._validate)
+    assert 'extra_field.get("reward_extra_info", {})' in source
+    assert "reward_extra_infos_dict[key].append(value)" in source
+    assert parameters(agent_loop_tq.apply_greedy_sampling_params) == ["params"]
+
+
 def test_validation_hands_uids_and_rewards_of_every_sample_to_one_method() -> None:
     """recipe.hdpo.trainer._val_metrics_update"""
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer

@@ -121,9 +121,9 @@ def test_rollout_and_training_log_probs_agree(first: Run) -> None:
 
 def test_resume_goes_on_with_the_next_step_and_the_cliff_history(first: Run, resumed: Run, folder: Path) -> None:
     assert sorted(resumed.metrics) == [STEPS + 1]
-    saved = json.loads((folder / "run/checkpoints" / f"global_step_{STEPS}" / "hdpo_cliff_history.json").read_text())
-    assert len(saved["ever_cliffs"]) == first.metrics[STEPS]["hdpo/ever_cliffs"]
-    assert resumed.metrics[STEPS + 1]["hdpo/ever_cliffs"] >= len(saved["ever_cliffs"])
+    saved = json.loads((folder / "run/checkpoints" / f"global_step_{STEPS}" / "hdpo_history.json").read_text())
+    assert len(saved["cliffs"]["ever_cliffs"]) == first.metrics[STEPS]["hdpo/ever_cliffs"]
+    assert resumed.metrics[STEPS + 1]["hdpo/ever_cliffs"] >= len(saved["cliffs"]["ever_cliffs"])
 
 
 def test_validation_logs_the_unbiased_pass_at_k_beside_verls_own(first: Run) -> None:

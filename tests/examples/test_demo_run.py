@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from examples.demo.run import ARMS, last_step, merge_metrics
+from examples.demo.run import ARMS
+from examples.training import last_step, merge_metrics
 
 
 def _part(folder: Path, start: int, steps: range, tag: str) -> None:
@@ -36,4 +37,4 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
 
 
 def test_grpo_is_the_same_trainer_without_privileged_rollouts() -> None:
-    assert ARMS == {"hdpo": [], "grpo": ["hdpo.privileged.n=0"]}
+    assert ARMS == {"hdpo": [], "grpo": ["+control=grpo"]}

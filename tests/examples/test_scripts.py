@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.hdpo.config.checks import check_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+CONFIG = EXAMPLES.parent / "recipe/hdpo/config"
 SCRIPTS = sorted(EXAMPLES.glob("*.sh"))
 
 
@@ -44,6 +45,15 @@ def test_every_script_composes_an_accepted_config_and_takes_overrides(script: Pa
     config = composed(script, tmp_path, "hdpo.distillation_loss_coef=0.123")
     assert check_config(config).distillation_loss_coef == 0.123
     OmegaConf.resolve(config)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_every_control_takes_effect_in_every_script(script: Path, tmp_path: Path) -> None:
+    """A script that set a control's key itself would win over it, silently."""
+    plain = composed(script, tmp_path)
+    for path in sorted((CONFIG / "control").glob("*.yaml")):
+        expected = OmegaConf.merge(plain.hdpo, OmegaConf.load(path).hdpo)
+        assert expected != plain.hdpo and composed(script, tmp_path, f"+control={path.stem}").hdpo == expected
 
 
 def test_the_8_gpu_script_has_the_papers_settings(tmp_path: Path) -> None:

@@ -79,7 +79,12 @@ REFUSED = {
     "hdpo.divergence.chunk_size=0": "chunk_size=0",
     "hdpo.privileged.n=-1": "hdpo.privileged.n=-1",
     "hdpo.privileged.n=1.5": "must be of type int",
-    "hdpo.privileged.source=hint": "solution, answer",
+    "hdpo.privileged.source=hint": "solution, answer, problem",
+    "hdpo.privileged.source=problem": "nothing to distill",
+    "hdpo.privileged.keep=some": "correct, all",
+    "hdpo.privileged.use=drop": "distill, replace",
+    "hdpo.collapse_warning=1.0": "fraction below 1",
+    "hdpo.rollout_seed=0.5": "must be of type int or null",
     "hdpo.privileged.placement=assistant": "user, system",
     "hdpo.privileged.schedule=next_step": "same_step",
     "hdpo.privileged.template=no": "nothing would be privileged",
@@ -115,6 +120,46 @@ def test_micro_batches_must_hold_a_privileged_prompt_and_its_response() -> None:
     assert not list(problems(composed(dynamic, small, "hdpo.distillation_loss_coef=0")))
     frozen = composed(dynamic, "hdpo.teacher=frozen", "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=1024")
     assert "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=1024" in next(problems(frozen))
+
+
+def test_failures_are_never_replaced_by_failures_nor_all_of_them_replaced() -> None:
+    replace = "hdpo.privileged.use=replace"
+    [message] = problems(composed(replace, "hdpo.privileged.keep=all"))
+    assert "keep=correct" in message
+    [message] = problems(composed(replace, "hdpo.privileged.n=16"))
+    assert "all 16 rollouts" in message
+    assert not list(problems(composed(replace, "hdpo.privileged.n=15")))
+
+
+CONTROLS = {
+    "grpo": {"privileged.n": 0},
+    "matched_grpo": {"privileged.source": "problem", "privileged.use": "replace"},
+    "hint_grpo": {"privileged.use": "replace"},
+    "no_filter": {"privileged.keep": "all"},
+    "forward_kl": {"divergence.kind": "forward_kl"},
+    "reverse_kl": {"divergence.kind": "reverse_kl"},
+    "sft": {"divergence.kind": "cross_entropy"},
+    "frozen": {"teacher": "frozen"},
+    "answer_only": {"privileged.source": "answer"},
+}
+
+
+def test_every_control_is_one_flag_and_changes_what_it_says_and_nothing_else() -> None:
+    assert {path.stem for path in (CONFIG / "control").glob("*.yaml")} == set(CONTROLS)
+    plain = composed()
+    for name, changes in CONTROLS.items():
+        config = composed(f"+control={name}")
+        check_config(config)
+        expected = OmegaConf.merge(plain, {})
+        for key, value in changes.items():
+            OmegaConf.update(expected, f"hdpo.{key}", value)
+        assert config == expected, name
+
+
+def test_every_control_says_what_it_costs() -> None:
+    for path in (CONFIG / "control").glob("*.yaml"):
+        comment = path.read_text().split("hdpo:")[0].lower()
+        assert "cost" in comment or "as many rollouts" in comment or "without its teacher" in comment, path.name
 
 
 def test_topk_above_the_vocabulary_of_a_local_model_is_refused(tmp_path: Path) -> None:

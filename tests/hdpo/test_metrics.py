@@ -9,7 +9,7 @@ from recipe.hdpo.metrics import CliffHistory, GroupRecord, privileged_wait_secon
 
 def _records() -> list[GroupRecord]:
     return [
-        GroupRecord("a", cliff=True, solved=False, rollouts=2, kept=1, kept_tokens=7, settled_at=10.0, ended_at=12.0),
+        GroupRecord("a", True, False, 0, 2, solved_privileged=1, kept=1, kept_tokens=7, settled_at=10.0, ended_at=12.0),
         GroupRecord("b", cliff=False, solved=True, settled_at=11.0, ended_at=11.0),
         GroupRecord("c", cliff=True, solved=False, too_long=2, settled_at=9.0, ended_at=9.5),
         GroupRecord("d", cliff=False, solved=False, lost_rollouts=1, settled_at=8.0, ended_at=8.0),

@@ -41,7 +41,7 @@ class Store:
         return record
 
     def kept(self) -> list[str]:
-        return [key for key, tag in self.events if tag.get(rows.PRIVILEGED_TAG)]
+        return sorted(key for key, tag in self.events if tag.get(rows.PRIVILEGED_TAG))
 
 
 class Model:
@@ -51,11 +51,15 @@ class Model:
         self.tokenizer, self.answer = tokenizer, answer
         self.prompts: list[str] = []
         self.max_tokens: list[Any] = []
+        self.seeds: list[Any] = []
+        self.temperatures: list[float] = []
 
     async def generate(self, prompt_ids: list[int], sampling_params: dict, **_: Any) -> Any:
         prompt = self.tokenizer.decode(prompt_ids)
         self.prompts.append(prompt)
         self.max_tokens.append(sampling_params.get("max_tokens"))
+        self.seeds.append(sampling_params.get("seed"))
+        self.temperatures.append(sampling_params["temperature"])
         await asyncio.sleep(0)
         text = self.answer(prompt)
         ids = self.tokenizer(text).input_ids
@@ -115,6 +119,7 @@ def run_prompt(
         config=config,
         hdpo=hdpo,
         groups={},
+        greedy_scores={},
         llm_client=model,
         tokenizer=tokenizer,
         processor=None,
@@ -134,6 +139,8 @@ def run_prompt(
     scored: list[dict] = []
 
     async def compute_score(outputs: list, kwargs: dict) -> None:
+        if outputs[-1].reward_score is not None:  # as verl's, which the contract tests check
+            return
         text = tokenizer.decode(outputs[-1].response_ids)
         scored.append({"prompt": tokenizer.decode(outputs[-1].prompt_ids), **kwargs})
         outputs[-1].reward_score = float(text == RIGHT)
@@ -177,7 +184,7 @@ def test_the_record_and_the_kept_rows_are_written_before_the_group_is_finished(m
     keys = [key for key, _ in store.events]
     assert store.events[-1] == ("uid-1", {"status": "finished"})
     assert keys.index("uid-1_hdpo_0") < len(keys) - 1
-    assert [k for k in keys if k.startswith("uid-1_")][:3] == ["uid-1_0_0", "uid-1_1_0", "uid-1_2_0"]
+    assert set([k for k in keys if k.startswith("uid-1_")][:3]) == {"uid-1_0_0", "uid-1_1_0", "uid-1_2_0"}
 
 
 def test_the_reward_function_never_sees_privileged_information(model_dir, monkeypatch) -> None:
@@ -254,6 +261,45 @@ def test_source_answer_shows_the_answer_alone(model_dir, monkeypatch) -> None:
     assert all("ANSWER" in p and "SOLUTION" not in p for p in model.prompts[3:])
 
 
+def test_keep_all_keeps_wrong_privileged_rollouts_too(model_dir, monkeypatch) -> None:
+    store, _, _ = run_prompt(model_dir, monkeypatch, lambda _: WRONG, "hdpo.privileged.keep=all")
+    record = store.record()
+    assert store.kept() == ["uid-1_3_0", "uid-1_4_0"]
+    assert (record.rollouts, record.solved_privileged, record.kept) == (2, 0, 2)
+
+
+def test_matched_compute_runs_the_plain_prompt_and_a_success_takes_the_place_of_a_failure(
+    model_dir, monkeypatch
+) -> None:
+    answers = iter([WRONG, WRONG, WRONG, WRONG, RIGHT])
+    control = ["hdpo.privileged.source=problem", "hdpo.privileged.use=replace"]
+    store, model, _ = run_prompt(model_dir, monkeypatch, lambda _: next(answers), *control)
+    assert len(model.prompts) == 5 and len(set(model.prompts)) == 1 and "SOLUTION" not in model.prompts[0]
+    assert store.kept() == [] and store.record().cliff
+    rewards = {key: float(row["rm_scores"].sum()) for key, row in store.fields.items()}
+    [replaced] = [key for key, reward in rewards.items() if reward == 1.0]
+    assert set(rewards) == {"uid-1_0_0", "uid-1_1_0", "uid-1_2_0"} and replaced != "uid-1_2_0"
+    assert model.tokenizer.decode(store.fields[replaced]["responses"]) == RIGHT
+    assert store.events[-1] == ("uid-1", {"status": "finished"})
+
+
+def test_the_hint_baseline_trains_on_the_privileged_prompt(model_dir, monkeypatch) -> None:
+    store, model, _ = run_prompt(model_dir, monkeypatch, solves_when_shown, "hdpo.privileged.use=replace")
+    prompts = {key: model.tokenizer.decode(row["prompts"]) for key, row in store.fields.items()}
+    assert {key for key, prompt in prompts.items() if "SOLUTION" in prompt} == {"uid-1_0_0", "uid-1_1_0"}
+    assert set(prompts) == {"uid-1_0_0", "uid-1_1_0", "uid-1_2_0"} and store.record().kept == 2
+
+
+def test_every_rollout_has_a_seed_of_its_own_that_repeats(model_dir, monkeypatch) -> None:
+    def seeds(*overrides: str) -> list:
+        return run_prompt(model_dir, monkeypatch, solves_when_shown, *overrides)[1].seeds
+
+    once = seeds("hdpo.rollout_seed=3")
+    assert len(set(once)) == 5 and once == seeds("hdpo.rollout_seed=3")
+    assert not set(once) & set(seeds("hdpo.rollout_seed=4"))
+    assert seeds() == [None] * 5
+
+
 def test_success_reward_decides_what_a_cliff_is(model_dir, monkeypatch) -> None:
     store, _, _ = run_prompt(model_dir, monkeypatch, lambda _: RIGHT, "hdpo.success_reward=2.0")
     assert store.record().cliff
@@ -271,3 +317,35 @@ def test_nothing_of_this_happens_in_validation(model_dir, monkeypatch) -> None:
     store, model, _ = run_prompt(model_dir, monkeypatch, solves_when_shown, override, validate=True)
     assert len(model.prompts) == 3 and store.kept() == []
     assert not [tag for _, tag in store.events if GroupRecord.from_tag(tag)]
+
+
+def test_validation_adds_one_greedy_rollout_per_prompt_where_asked_and_hands_its_score_on(
+    model_dir, monkeypatch
+) -> None:
+    from recipe.hdpo.greedy import GREEDY_SCORE
+
+    answers = iter([RIGHT, WRONG, WRONG])
+    overrides = ["actor_rollout_ref.rollout.val_kwargs.n=2", "hdpo.validate_greedy=true"]
+    store, model, _ = run_prompt(model_dir, monkeypatch, lambda _: next(answers), *overrides, validate=True)
+    assert model.temperatures == [0, 1.0, 1.0]  # the greedy one is over before the others start
+    assert set(store.fields) == {"uid-1_0_0", "uid-1_1_0"}
+    for row in store.fields.values():
+        assert row["extra_fields"]["reward_extra_info"] == {GREEDY_SCORE: 1.0}
+        assert float(row["rm_scores"].sum()) == 0.0
+
+
+def test_a_lost_greedy_rollout_leaves_the_samples_and_counts_as_wrong(model_dir, monkeypatch) -> None:
+    from recipe.hdpo.greedy import GREEDY_SCORE, greedy_accuracy
+
+    calls = iter(range(9))
+
+    def answer(prompt: str) -> str:
+        if next(calls) == 0:
+            raise RuntimeError("engine trouble")
+        return RIGHT
+
+    overrides = ["actor_rollout_ref.rollout.val_kwargs.n=2", "hdpo.validate_greedy=true"]
+    store, _, _ = run_prompt(model_dir, monkeypatch, answer, *overrides, validate=True)
+    assert store.events[-1] == ("uid-1", {"status": "finished"}) and len(store.fields) == 2
+    scores = [row["extra_fields"]["reward_extra_info"][GREEDY_SCORE] for row in store.fields.values()]
+    assert greedy_accuracy(["u", "u", "v"], [*scores, 1.0], ["d"] * 3, 1.0) == {"val-hdpo/d/greedy": 0.5}

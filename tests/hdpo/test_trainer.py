@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,8 +11,10 @@ from hypothesis import strategies as st
 from transfer_queue import KVBatchMeta
 
 from recipe.hdpo import rows
+from recipe.hdpo.collapse import CollapseMonitor
+from recipe.hdpo.history import History
 from recipe.hdpo.metrics import CliffHistory, GroupRecord
-from recipe.hdpo.trainer import HISTORY_FILE, HDPOTrainerMixin, HDPOTrainerSync, keys_by_rank, split_batch
+from recipe.hdpo.trainer import HDPOTrainerMixin, HDPOTrainerSync, keys_by_rank, split_batch
 
 
 def _kept(lengths: list[int]) -> KVBatchMeta:
@@ -35,6 +36,17 @@ def test_a_batch_is_split_into_rollouts_kept_rows_and_records() -> None:
     assert rollouts.keys == ["u_0_0", "u_1_0"] and rollouts.extra_info == {"temperature": 1.0}
     assert kept.keys == ["u_2_0"] and kept.tags[0]["seq_len"] == 7
     assert records == {"u_hdpo_0": record}
+
+
+@given(st.permutations([(p, s) for p in "abc" for s in ("hdpo", 0, 2, 10)]))
+def test_rows_come_in_order_of_problem_and_rollout_whatever_order_they_arrived_in(arrived: list) -> None:
+    uids = {"a": "u9", "b": "u1", "c": "u5"}
+    tags = {
+        f"{uids[p]}_{s}_0": GroupRecord(p, cliff=False, solved=True).as_tag() if s == "hdpo" else {"seq_len": 1}
+        for p, s in arrived
+    }
+    rollouts, _, _ = split_batch(KVBatchMeta(list(tags), list(tags.values()), "train"))
+    assert rollouts.keys == [f"{uids[p]}_{s}_0" for p in "abc" for s in (0, 2, 10)]
 
 
 @given(st.lists(st.integers(2, 4000), max_size=40), st.integers(1, 9))
@@ -77,16 +89,18 @@ def test_poll_interval_reaches_the_replay_buffer(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("mode", ["auto", "resume_path"])
-def test_the_cliff_history_is_loaded_from_the_checkpoint_that_is_resumed(
+def test_the_history_is_loaded_from_the_checkpoint_that_is_resumed(
     mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / ("here" if mode == "auto" else "elsewhere") / "global_step_7"
-    folder.mkdir(parents=True)
-    history = CliffHistory({"a"}, {"a", "b"})
-    (folder / HISTORY_FILE).write_text(json.dumps(history.state_dict()))
+    history = History(CollapseMonitor(0.5, solved=3.0, rollouts=9.0, best=0.9, collapsed=True))
+    history.cliffs = CliffHistory({"a"}, {"a", "b"})
+    history.save(str(folder))
     settings = {"default_local_dir": str(tmp_path / "here"), "resume_mode": mode, "resume_from_path": f"{folder}/"}
     trainer = SimpleNamespace(
-        config=SimpleNamespace(trainer=SimpleNamespace(**settings)), global_steps=7, cliff_history=CliffHistory()
+        config=SimpleNamespace(trainer=SimpleNamespace(**settings)),
+        global_steps=7,
+        history=History(CollapseMonitor(0.5)),
     )
     monkeypatch.setattr("recipe.hdpo.trainer.PPOTrainer._load_checkpoint", lambda self: None)
     load = HDPOTrainerMixin._load_checkpoint
@@ -94,4 +108,4 @@ def test_the_cliff_history_is_loaded_from_the_checkpoint_that_is_resumed(
     instance = patched.__new__(patched)
     vars(instance).update(vars(trainer))
     load(instance)
-    assert instance.cliff_history == history
+    assert instance.history == history

@@ -237,3 +237,23 @@ def test_every_knob_of_the_divergence_reaches_the_loss(run: Run, model_dir: str,
             )
         values.append(result.per_token)
     assert run(job).metrics["hdpo/jsd_mean"][0] == pytest.approx(torch.cat(values).mean().item(), rel=1e-4)
+
+
+def test_cross_entropy_is_minus_log_q_of_the_kept_tokens_and_reads_no_teacher(run: Run, model_dir: str) -> None:
+    """Against autograd's own cross entropy, whatever stands in the privileged prompts, on ranks of uneven counts."""
+    from transformers import AutoModelForCausalLM
+
+    kept = _kept(2, 3)
+    silent = [Row(r.prompt, r.response) for r in _rollouts(1, 2)]
+    job = _job(model_dir, 2, silent, [kept[:2], kept[2:]], hdpo={"divergence.kind": "cross_entropy"})
+    for part in job.privileged:
+        for row in part:
+            row.teacher_prompt = [1]
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    logits = torch.cat([_logits(model, row.prompt, row.response) for row in kept])
+    loss = torch.nn.functional.cross_entropy(logits, torch.tensor([t for row in kept for t in row.response]))
+    (LAMBDA * loss).backward()
+    result = run(job)
+    assert result.metrics["hdpo/jsd_mean"][0] == pytest.approx(loss.item(), rel=1e-5)
+    _assert_same(result.gradients[0], {n: p.grad for n, p in model.named_parameters()})
+    assert result.metrics["hdpo/teacher_topk_mass"][0] == pytest.approx(1.0)

@@ -9,10 +9,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 TEACHERS = ("drifting", "frozen")
-SOURCES = ("solution", "answer")
+SOURCES = ("solution", "answer", "problem")
+KEEPS = ("correct", "all")
+USES = ("distill", "replace")
 PLACEMENTS = ("user", "system")
 SCHEDULES = ("same_step",)
-DIVERGENCES = ("jsd", "forward_kl", "reverse_kl")
+DIVERGENCES = ("jsd", "forward_kl", "reverse_kl", "cross_entropy")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class PrivilegedConfig:
 
     n: int
     source: str
+    keep: str
+    use: str
     solution_key: str
     answer_key: str
     placement: str
@@ -52,8 +56,19 @@ class PrivilegedConfig:
     def __post_init__(self) -> None:
         _require(self.n >= 0, f"hdpo.privileged.n={self.n} must be 0 (no privileged rollouts) or more")
         _one_of("hdpo.privileged.source", self.source, SOURCES)
+        _one_of("hdpo.privileged.keep", self.keep, KEEPS)
+        _one_of("hdpo.privileged.use", self.use, USES)
         _one_of("hdpo.privileged.placement", self.placement, PLACEMENTS)
         _one_of("hdpo.privileged.schedule", self.schedule, SCHEDULES)
+        _require(
+            (self.source, self.use) != ("problem", "distill"),
+            "hdpo.privileged.source=problem shows the teacher what the student sees, so there is nothing to distill: "
+            "set hdpo.privileged.use=replace (GRPO with extra rollouts of cliffs), or source=solution",
+        )
+        _require(
+            (self.keep, self.use) != ("all", "replace"),
+            "hdpo.privileged.keep=all with use=replace would put failures in the place of failures: set keep=correct",
+        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,9 @@ class HDPOConfig:
     topk: int | None
     success_reward: float
     gradient_ratio_interval: int
+    collapse_warning: float
+    rollout_seed: int | None
+    validate_greedy: bool
     poll_interval: float
     divergence: DivergenceConfig
     privileged: PrivilegedConfig
@@ -81,12 +99,21 @@ class HDPOConfig:
             self.gradient_ratio_interval >= 0,
             f"hdpo.gradient_ratio_interval={self.gradient_ratio_interval} must be 0 (never) or a number of steps",
         )
+        _require(
+            0.0 <= self.collapse_warning < 1.0,
+            f"hdpo.collapse_warning={self.collapse_warning} must be 0 (never) or a fraction below 1",
+        )
         _require(self.poll_interval > 0, f"hdpo.poll_interval={self.poll_interval} must be above 0 seconds")
 
     @property
     def distills(self) -> bool:
         """Whether the distillation term can ever be part of the loss."""
-        return self.distillation_loss_coef > 0.0 and self.privileged.n > 0
+        return self.distillation_loss_coef > 0.0 and self.privileged.n > 0 and self.privileged.use == "distill"
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether a teacher's distribution is ever needed: hard labels need none."""
+        return self.distills and self.divergence.kind != "cross_entropy"
 
     @classmethod
     def from_mapping(cls, node: Mapping[str, Any] | None) -> HDPOConfig:

@@ -150,7 +150,7 @@ def no_room_for_the_response(config: DictConfig, hdpo: HDPOConfig) -> str | None
 
 def micro_batch_too_small(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     longest = max_privileged_prompt_length(config, hdpo)
-    if not hdpo.distills or longest is None or not select(config, f"{ACTOR}.use_dynamic_bsz", False):
+    if not hdpo.reads_teacher or longest is None or not select(config, f"{ACTOR}.use_dynamic_bsz", False):
         return None
     need = longest + config.data.max_response_length
     part = "ref" if hdpo.teacher == "frozen" else "rollout"
@@ -161,6 +161,16 @@ def micro_batch_too_small(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return (
         f"{key}={budget} is less than the longest privileged prompt and response together, {need} tokens: raise it, "
         "or lower hdpo.privileged.max_prompt_length"
+    )
+
+
+def too_many_replacements(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    size = select(config, f"{ROLLOUT}.n", 1)
+    if hdpo.privileged.use != "replace" or hdpo.privileged.n < size:
+        return None
+    return (
+        f"hdpo.privileged.n={hdpo.privileged.n} with use=replace could replace all {size} rollouts of a group "
+        f"({ROLLOUT}.n), which leaves no advantage: lower the first or raise the second"
     )
 
 
@@ -209,6 +219,7 @@ RULES: tuple[Rule, ...] = (
     no_room_for_the_solution,
     no_room_for_the_response,
     micro_batch_too_small,
+    too_many_replacements,
     topk_above_vocabulary,
     bad_template,
 )

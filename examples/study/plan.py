@@ -1,0 +1,119 @@
+"""Which runs a study consists of, read from a YAML file beside this one, and which learning rate each arm got."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run and its evaluation.
+
+    Attributes:
+        phase: "tune" (its seed is used for nothing else) or "report".
+        arm: a name of the plan's ``arms``.
+        lr: learning rate of the actor.
+        seed: of data order and sampling.
+    """
+
+    phase: str
+    arm: str
+    lr: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Names the run's file and folder."""
+        return f"{self.phase}-{self.arm}-lr{self.lr:g}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study. See ``sums.yaml`` for the meaning of the fields."""
+
+    name: str
+    steps: int
+    learning_rates: tuple[float, ...]
+    tuning_seeds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    select_by: str
+    base_model: tuple[str, ...]
+    test_problems: int
+    samples: int
+    ks: tuple[int, ...]
+    common: tuple[str, ...]
+    arms: dict[str, tuple[str, ...]]
+
+    @property
+    def baseline(self) -> str:
+        """The arm that all others are compared with."""
+        return next(iter(self.arms))
+
+    def tuning_runs(self) -> list[Run]:
+        """Every arm with every learning rate; whole rounds over the arms, so that an unfinished study is fair. None
+        where there is only one rate to choose."""
+        if len(self.learning_rates) == 1:
+            return []
+        return [
+            Run("tune", arm, lr, seed) for seed in self.tuning_seeds for lr in self.learning_rates for arm in self.arms
+        ]
+
+    def report_runs(self, chosen: Mapping[str, float]) -> list[Run]:
+        """Every arm with every seed, at the learning rate chosen for it; whole rounds over the arms."""
+        return [Run("report", arm, chosen[arm], seed) for seed in self.seeds for arm in self.arms]
+
+    def overrides(self, run: Run) -> list[str]:
+        """Hydra overrides of a run on top of ``examples/cpu_demo.sh``."""
+        own = [f"actor_rollout_ref.actor.optim.lr={run.lr:g}", f"data.seed={run.seed}", f"hdpo.rollout_seed={run.seed}"]
+        return [*self.common, *self.arms[run.arm], *own]
+
+
+def read_plan(name: str) -> Plan:
+    """The plan in ``examples/study/<name>.yaml``.
+
+    Raises:
+        ValueError: unknown or missing fields, seeds that serve both phases, or no arm.
+    """
+    node: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
+    expected = set(Plan.__dataclass_fields__) - {"name"}
+    if set(node) != expected:
+        raise ValueError(f"{name}.yaml: unknown or missing fields {sorted(set(node) ^ expected)}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in node.items()}
+    values["arms"] = {arm: tuple(overrides or ()) for arm, overrides in node["arms"].items()}
+    plan = Plan(name=name, **values)
+    if set(plan.seeds) & set(plan.tuning_seeds):
+        raise ValueError(f"{name}.yaml: seeds {set(plan.seeds) & set(plan.tuning_seeds)} are tuned on and reported")
+    if not plan.arms:
+        raise ValueError(f"{name}.yaml: no arms")
+    if len(plan.learning_rates) > 1 and not plan.tuning_seeds:
+        raise ValueError(f"{name}.yaml: several learning_rates and no tuning_seeds to choose by")
+    return plan
+
+
+def choose_learning_rates(plan: Plan, scores: Mapping[Run, float]) -> dict[str, float]:
+    """For every arm the learning rate with the best mean score over the tuning seeds; the lower one of equals.
+
+    Args:
+        scores: of every tuning run, higher is better.
+
+    Raises:
+        ValueError: a tuning run has no score yet.
+    """
+    missing = [run.name for run in plan.tuning_runs() if run not in scores]
+    if len(plan.learning_rates) == 1:
+        return dict.fromkeys(plan.arms, plan.learning_rates[0])
+    if missing:
+        raise ValueError(f"{len(missing)} tuning runs are not done: {', '.join(missing[:3])}")
+    return {arm: max(plan.learning_rates, key=lambda lr: (_mean(plan, scores, arm, lr), -lr)) for arm in plan.arms}
+
+
+def _mean(plan: Plan, scores: Mapping[Run, float], arm: str, lr: float) -> float:
+    values: Iterable[float] = [scores[Run("tune", arm, lr, seed)] for seed in plan.tuning_seeds]
+    return sum(values) / len(plan.tuning_seeds)

@@ -1,0 +1,155 @@
+"""The result of one run as a small JSON file: everything that the report needs, and what it takes to repeat the run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.study.plan import Plan, Run
+from recipe.hdpo.cliff import is_success
+from recipe.hdpo.evaluation.passk import pass_at_k
+from recipe.hdpo.evaluation.records import GREEDY, read_results
+from recipe.hdpo.evaluation.training_log import read_training_log
+
+CURVES = (
+    "critic/score/mean",
+    "actor/entropy",
+    "actor/grad_norm",
+    "response_length/mean",
+    "hdpo/cliff_rate",
+    "hdpo/privileged_rollouts",
+    "hdpo/privileged_solve_rate",
+    "hdpo/privileged_solve_rate_recent",
+    "hdpo/teacher_collapse",
+    "hdpo/kept_trajectories",
+    "hdpo/cliffs_solved_now",
+    "hdpo/jsd_mean",
+    "timing_s/step",
+    "hdpo/timing_s/privileged_wait",
+    "hdpo/timing_s/teacher_pass",
+)
+PACKAGES = ("verl", "vllm", "torch", "transformers", "ray", "TransferQueue")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Counts of one test problem: n samples of which ``correct`` are right, and whether the greedy one is."""
+
+    id: str
+    difficulty: str
+    n: int
+    correct: int
+    greedy: bool
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run's result.
+
+    Attributes:
+        problems: counts by test problem, sorted by id.
+        curves: training metric -> [step, value] pairs.
+        overrides: Hydra overrides on top of examples/cpu_demo.sh.
+        seconds: wall time of training (start-up included) and of evaluation.
+        about: number of steps, versions, cores.
+    """
+
+    run: Run
+    problems: list[Problem]
+    curves: dict[str, list[list[float]]]
+    overrides: list[str]
+    seconds: dict[str, float]
+    about: dict[str, Any]
+
+    def values(self, metric: str) -> np.ndarray:
+        """``greedy`` or ``pass@k`` of every problem, shape (P,)."""
+        if metric == "greedy":
+            return np.array([float(p.greedy) for p in self.problems])
+        n, correct = np.array([(p.n, p.correct) for p in self.problems]).T
+        return pass_at_k(n, correct, int(metric.removeprefix("pass@")))
+
+    def mean(self, metric: str) -> float:
+        """Mean over problems."""
+        return float(self.values(metric).mean())
+
+    def write(self, path: Path) -> None:
+        """Write the file in one step, one line per problem and curve, so that it can be read and compared."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = asdict(self)
+        content["problems"] = [list(problem.values()) for problem in content["problems"]]
+        lines = [f'"{key}": {_lines(value)}' for key, value in content.items()]
+        part = path.with_suffix(f".part-{os.getpid()}")
+        part.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        os.replace(part, path)
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return "[\n" + ",\n".join(json.dumps(item) for item in value) + "\n]"
+    if isinstance(value, Mapping) and value and isinstance(next(iter(value.values())), list):
+        return "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in value.items()) + "\n}"
+    return json.dumps(value)
+
+
+def make_record(
+    run: Run, plan: Plan, overrides: list[str], folder: Path, evaluated: Path, seconds: tuple[float, float]
+) -> Record:
+    """Take a run's evaluation and training metrics together."""
+    results = read_results(evaluated)
+    success = results.meta.settings["success_reward"]
+    counts: dict[str, dict[str, Any]] = {}
+    for s in results.samples:
+        entry = counts.setdefault(
+            s.problem_id, {"id": s.problem_id, "difficulty": s.difficulty, "n": 0, "correct": 0, "greedy": False}
+        )
+        right = is_success(s.score, success)
+        if s.sample == GREEDY:
+            entry["greedy"] = right
+        else:
+            entry["n"] += 1
+            entry["correct"] += right
+    log = read_training_log(folder / "metrics.jsonl") if run.phase != "base" else {}
+    curves = {
+        name: [[int(step), round(float(value), 5)] for step, value in zip(*log[name], strict=True)]
+        for name in CURVES
+        if name in log
+    }
+    versions = {name: version(name) for name in PACKAGES}
+    return Record(
+        run=run,
+        problems=[Problem(**counts[key]) for key in sorted(counts)],
+        curves=curves,
+        overrides=overrides,
+        seconds={"training": round(seconds[0], 1), "evaluation": round(seconds[1], 1)},
+        about={"steps": plan.steps, "cores": os.cpu_count(), "versions": versions},
+    )
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Every result file of a folder, in order of their names.
+
+    Raises:
+        ValueError: a file that is not a whole record, or files of different test problems.
+    """
+    records = [_read(path) for path in sorted(folder.glob("*.json"))]
+    sets = {tuple(p.id for p in record.problems) for record in records}
+    if len(sets) > 1:
+        raise ValueError(f"{folder}: the runs were evaluated on {len(sets)} different sets of problems; use another")
+    return records
+
+
+def _read(path: Path) -> Record:
+    try:
+        content = json.loads(path.read_text())
+        content["run"] = Run(**content["run"])
+        content["problems"] = [Problem(*values) for values in content["problems"]]
+        return Record(**content)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a whole result file ({error!r}). Remove it; its run is repeated.") from error

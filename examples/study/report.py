@@ -1,0 +1,126 @@
+"""Tables and figures of a study, from its result files alone: no model, no training.
+
+    python -m examples.study.report [--plan sums] [--results docs/results/sums]
+
+Writes README.md and PNGs into RESULTS. Runs that are not there yet are named in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from examples.study.figures import accuracy_png, curves_png, tuning_png
+from examples.study.plan import Plan, choose_learning_rates, read_plan
+from examples.study.record import Record, read_records
+from examples.study.tables import (
+    Results,
+    cost_table,
+    difference_table,
+    difficulty_table,
+    main_table,
+    parts,
+    sort_out,
+    tuning_table,
+)
+from examples.training import ROOT, say
+
+
+def main() -> None:
+    """Parse the command line and write the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--plan", default="sums", help="a YAML file of examples/study, without .yaml (default sums)")
+    parser.add_argument("--results", type=Path, help="folder of the result files (default docs/results/PLAN)")
+    args = parser.parse_args()
+    plan = read_plan(args.plan)
+    folder = args.results or ROOT / "docs" / "results" / plan.name
+    try:
+        files = write(plan, read_records(folder / "runs"), folder)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    say("report: " + ", ".join(str(path) for path in files))
+
+
+def write(plan: Plan, records: list[Record], folder: Path) -> list[Path]:
+    """Write every file of the report; returns their paths.
+
+    Raises:
+        ValueError: see :func:`examples.study.tables.sort_out`.
+    """
+    results = sort_out(plan, records)
+    figures = {"accuracy.png": accuracy_png(plan, results), "curves.png": curves_png(plan, results)}
+    if results.tuned:
+        figures["tuning.png"] = tuning_png(plan, results)
+    for name, content in figures.items():
+        (folder / name).write_bytes(content)
+    (folder / "README.md").write_text(text(plan, records, results))
+    return [folder / "README.md", *(folder / name for name in figures)]
+
+
+def text(plan: Plan, records: list[Record], results: Results) -> str:
+    """The report as Markdown."""
+    chosen = {arm: runs[0].run.lr for arm, runs in results.reported.items()}
+    sections = [f"# Study: {plan.name}", _about(plan, records, results), "![accuracy](accuracy.png)"]
+    for title, keep in parts(results.base).items():
+        count = sum(map(keep, results.base.problems))
+        sections.append(f"## {title[0].upper()}{title[1:]} ({count} of {len(results.base.problems)})")
+        if count:
+            sections += [main_table(plan, results, keep), difference_table(plan, results, keep)]
+    last = f"pass@{max(plan.ks)}"
+    sections += [
+        "## By difficulty",
+        *(difficulty_table(results, metric) for metric in ("greedy", last)),
+        "## Training",
+        "![curves](curves.png)",
+        cost_table(results),
+    ]
+    if results.tuned:
+        sections += [
+            "## Tuning",
+            f"Every arm was run with every learning rate, on seeds {list(plan.tuning_seeds)}, which are used for "
+            f"nothing else. The best {plan.select_by} is bold and was taken; in parentheses the privileged solve rate "
+            "over the last ten steps.",
+            tuning_table(plan, results, chosen),
+            "![tuning](tuning.png)",
+        ]
+    return "\n\n".join([*sections, _repeat(plan, records)]) + "\n"
+
+
+def _about(plan: Plan, records: list[Record], results: Results) -> str:
+    seeds = {arm: len(runs) for arm, runs in results.reported.items()}
+    missing = [run.name for run in plan.tuning_runs() if run not in {r.run for r in records}]
+    try:
+        scores = {r.run: r.mean(plan.select_by) for r in records if r.run.phase == "tune"}
+        wanted = plan.report_runs(choose_learning_rates(plan, scores))
+        missing += [run.name for run in wanted if run not in {r.run for r in records}]
+    except ValueError:
+        missing.append("all reported runs of arms that are not tuned yet")
+    lines = [
+        f"{plan.steps} training steps; {len(results.base.problems)} test problems, {plan.samples} samples each and a "
+        f"greedy one; runs per arm: {', '.join(f'{arm} {count}' for arm, count in seeds.items())}. Intervals are 95 %: "
+        "over problems and, where an arm has several runs, over runs. pass@k is the unbiased estimate.",
+    ]
+    if missing:
+        lines.append(f"**Not finished.** {len(missing)} runs are still missing, for example {', '.join(missing[:4])}.")
+    return "\n\n".join(lines)
+
+
+def _repeat(plan: Plan, records: list[Record]) -> str:
+    hours = sum(sum(r.seconds.values()) for r in records) / 3600
+    versions = sorted({f"{k} {v}" for r in records for k, v in r.about["versions"].items()})
+    cores = sorted({str(r.about["cores"]) for r in records})
+    return "\n\n".join(
+        [
+            "## Repeat it",
+            f"`python -m examples.study.run --plan {plan.name}` runs whatever has no file in `runs/`, and writes this "
+            f"page. The {len(records)} runs here took {hours:.1f} hours on {' or '.join(cores)} cores, without a GPU. "
+            "Each file in `runs/` has the counts of every problem (id, difficulty, samples, correct, greedy), the "
+            "training curves, the overrides on top of `examples/cpu_demo.sh`, and the wall time.",
+            f"Versions: {', '.join(versions)}.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The numbers of a study: means over seeds and problems with intervals, and paired differences to the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from examples.study.plan import Plan
+from examples.study.record import Problem, Record
+from recipe.hdpo.evaluation.intervals import Interval, two_level_difference, two_level_mean
+
+SEED = 0
+Keep = Callable[[Problem], bool]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The records of a study, sorted out.
+
+    Attributes:
+        base: the base model's record.
+        tuned, reported: records by arm; an arm without records is left out.
+    """
+
+    base: Record
+    tuned: dict[str, list[Record]]
+    reported: dict[str, list[Record]]
+
+
+def sort_out(plan: Plan, records: list[Record]) -> Results:
+    """Group a study's records.
+
+    Raises:
+        ValueError: no base record, or no reported run of the baseline.
+    """
+    base = [r for r in records if r.run.phase == "base"]
+    phases = [
+        {arm: found for arm in plan.arms if (found := [r for r in records if (r.run.phase, r.run.arm) == (phase, arm)])}
+        for phase in ("tune", "report")
+    ]
+    if not base or plan.baseline not in phases[1]:
+        raise ValueError(f"no finished run of {plan.baseline} yet; run `python -m examples.study.run` first")
+    return Results(base[0], *phases)
+
+
+def columns(plan: Plan) -> list[str]:
+    """The metrics of the main table."""
+    return ["greedy", *(f"pass@{k}" for k in plan.ks)]
+
+
+def parts(base: Record) -> dict[str, Keep]:
+    """The subsets of problems that are told apart, by what the base model did on them."""
+    solved = {p.id: (p.correct > 0 or p.greedy, p.greedy) for p in base.problems}
+    return {
+        "all problems": lambda p: True,
+        "the base model's cliffs (no sample right)": lambda p: not solved[p.id][0],
+        "what the base model solved greedily": lambda p: solved[p.id][1],
+    }
+
+
+def values(records: list[Record], metric: str, keep: Keep) -> np.ndarray:
+    """Shape (S, P): runs by the problems that are kept."""
+    mask = np.array([keep(p) for p in records[0].problems])
+    return np.stack([record.values(metric)[mask] for record in records])
+
+
+def mean(records: list[Record], metric: str, keep: Keep) -> Interval:
+    """Mean over runs and problems."""
+    return two_level_mean(values(records, metric, keep), SEED, (0.0, 1.0))
+
+
+def difference(records: list[Record], baseline: list[Record], metric: str, keep: Keep) -> Interval:
+    """Mean paired difference to the baseline."""
+    pair = values(records, metric, keep), values(baseline, metric, keep)
+    return two_level_difference(*pair, SEED, (-1.0, 1.0))
+
+
+def show(interval: Interval, signed: bool = False) -> str:
+    """``0.412 [0.380, 0.444]``."""
+    form = "{:+.3f}" if signed else "{:.3f}"
+    if interval.low is None or interval.high is None:
+        return form.format(interval.estimate)
+    return f"{form.format(interval.estimate)} [{form.format(interval.low)}, {form.format(interval.high)}]"
+
+
+def markdown(head: list[str], body: list[list[str]]) -> str:
+    """A Markdown table."""
+    rows = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def main_table(plan: Plan, results: Results, keep: Keep) -> str:
+    """Means of the base model and of every arm, over the problems that are kept."""
+    arms = {"base model": [results.base], **results.reported}
+    body = [
+        [arm, str(len(records)), *(show(mean(records, metric, keep)) for metric in columns(plan))]
+        for arm, records in arms.items()
+    ]
+    return markdown(["arm", "runs", *columns(plan)], body)
+
+
+def difference_table(plan: Plan, results: Results, keep: Keep) -> str:
+    """Every arm minus the baseline, over the problems that are kept."""
+    baseline = results.reported[plan.baseline]
+    body = [
+        [arm, *(show(difference(records, baseline, m, keep), signed=True) for m in columns(plan))]
+        for arm, records in results.reported.items()
+        if arm != plan.baseline
+    ]
+    return markdown([f"minus {plan.baseline}", *columns(plan)], body)
+
+
+def difficulty_table(results: Results, metric: str) -> str:
+    """One metric by difficulty, mean over runs."""
+    levels = sorted({p.difficulty for p in results.base.problems})
+    arms = {"base model": [results.base], **results.reported}
+    body = [
+        [arm, *(f"{values(records, metric, lambda p, d=level: p.difficulty == d).mean():.3f}" for level in levels)]
+        for arm, records in arms.items()
+    ]
+    return markdown([metric, *levels], body)
+
+
+def tuning_table(plan: Plan, results: Results, chosen: dict[str, float]) -> str:
+    """The score of every tuning run, with the privileged solve rate at its end; the chosen rate is bold."""
+    body = []
+    for arm, records in results.tuned.items():
+        cells = []
+        for lr in plan.learning_rates:
+            scores = [r.mean(plan.select_by) for r in records if r.run.lr == lr]
+            ends = [window(r, "hdpo/privileged_solve_rate", last=True) for r in records if r.run.lr == lr]
+            cell = f"{np.mean(scores):.3f}" if scores else ""
+            cell = f"**{cell}**" if chosen.get(arm) == lr else cell
+            shown = [f"{end:.2f}" for end in ends if end is not None]
+            cells.append(f"{cell} ({', '.join(shown)})" if shown else cell)
+        body.append([arm, *cells])
+    return markdown([f"{plan.select_by} (privileged solve rate)", *(f"{lr:g}" for lr in plan.learning_rates)], body)
+
+
+def window(record: Record, name: str, last: bool) -> float | None:
+    """Mean of a curve's first or last ten values; None without the curve."""
+    curve = [value for _, value in record.curves.get(name, [])]
+    return float(np.mean(curve[-10:] if last else curve[:10])) if curve else None
+
+
+def cost_table(results: Results) -> str:
+    """What each arm does and takes: privileged solve rate first and last, extra rollouts and kept rows per step."""
+    body = []
+    for arm, records in results.reported.items():
+        steps = records[0].about["steps"]
+        first, last = (
+            [v for r in records if (v := window(r, "hdpo/privileged_solve_rate", last=end)) is not None]
+            for end in (False, True)
+        )
+        totals = [
+            np.mean([sum(v for _, v in r.curves.get(name, [])) / steps for r in records])
+            for name in ("hdpo/privileged_rollouts", "hdpo/kept_trajectories")
+        ]
+        seconds = np.median([v for r in records for _, v in r.curves["timing_s/step"]])
+        collapsed = sum(any(v for _, v in r.curves.get("hdpo/teacher_collapse", [])) for r in records)
+        body.append(
+            [
+                arm,
+                " -> ".join(f"{np.mean(part):.2f}" for part in (first, last)) if first else "",
+                f"{collapsed} of {len(records)}",
+                *(f"{total:.1f}" for total in totals),
+                f"{seconds:.1f}",
+            ]
+        )
+    head = ["arm", "privileged solve rate, first -> last 10 steps", "runs with a collapse warning"]
+    return markdown([*head, "extra rollouts a step", "kept a step", "median seconds a step"], body)

@@ -1,0 +1,102 @@
+"""Running the CPU example from a Python program: training that resumes and shows its progress, and evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def say(text: str) -> None:
+    """Print a line of the program's own, told apart from the logs around it."""
+    print(f"[hdpo] {text}", flush=True)
+
+
+def python(*arguments: object, env: dict[str, str] | None = None) -> None:
+    """Run a Python program of this checkout; leave with its exit code if it fails."""
+    command = [sys.executable, *map(str, arguments)]
+    code = subprocess.run(command, cwd=ROOT, env={**os.environ, **(env or {})}).returncode
+    if code:
+        sys.exit(f"[hdpo] stopped: `{' '.join(command)}` failed with exit code {code} (messages above)")
+
+
+def train_with(overrides: list[str], steps: int, model: Path, data: Path, out: Path) -> None:
+    """Run examples/cpu_demo.sh, or go on from its last checkpoint. A progress bar follows the metrics."""
+    done = last_step(out)
+    if done >= steps:
+        say(f"{out.name} has its {steps} steps already")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    log, part = out / "train.log", out / f"metrics.from_{done}.jsonl"
+    part.unlink(missing_ok=True)
+    env = {
+        **os.environ,
+        "MODEL": str(model),
+        "DATA": str(data),
+        "OUT": str(out),
+        "METRICS": str(part),
+        "PYTHON": sys.executable,
+    }
+    command = ["bash", "examples/cpu_demo.sh", f"trainer.total_training_steps={steps}", *overrides]
+    say(f"log: {log}; Ray and vLLM take 1 to 3 minutes to start")
+    with log.open("a") as file:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT)
+        try:
+            follow(process, part, done, steps)
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            sys.exit(f"[hdpo] stopped; the same command goes on from the last checkpoint in {out / 'checkpoints'}")
+    merge_metrics(out)
+    if process.returncode or last_step(out) < steps:
+        tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-25:])
+        sys.exit(f"{tail}\n[hdpo] stopped: training failed (exit code {process.returncode}); whole log: {log}")
+
+
+def follow(process: subprocess.Popen, metrics: Path, done: int, steps: int) -> None:
+    """Show training progress from the metrics file until the process ends."""
+    with tqdm(total=steps, initial=done, desc="steps", unit="step") as bar:
+        while True:
+            ended = process.poll() is not None
+            lines = metrics.read_bytes().split(b"\n")[:-1] if metrics.exists() else []
+            if lines:
+                entry = json.loads(lines[-1])
+                values = entry["data"]
+                bar.n = entry["step"]
+                shown = {"reward": "critic/score/mean", "cliffs": "hdpo/cliff_rate", "kept": "hdpo/kept_trajectories"}
+                bar.set_postfix({k: f"{values[v]:.2f}" for k, v in shown.items() if v in values}, refresh=False)
+            bar.refresh()
+            if ended:
+                return
+            time.sleep(1.0)
+
+
+def last_step(out: Path) -> int:
+    """The step of the last whole checkpoint; 0 without one."""
+    marker = out / "checkpoints" / "latest_checkpointed_iteration.txt"
+    return int(marker.read_text()) if marker.exists() else 0
+
+
+def merge_metrics(out: Path) -> None:
+    """verl's file logger starts a new file at every start: join them, later starts replacing earlier ones."""
+    entries: dict[int, bytes] = {}
+    for part in sorted(out.glob("metrics.from_*.jsonl"), key=lambda p: int(p.stem.rsplit("_", 1)[1])):
+        for line in part.read_bytes().split(b"\n")[:-1]:
+            entries[json.loads(line)["step"]] = line
+    (out / "metrics.jsonl").write_bytes(b"".join(entries[step] + b"\n" for step in sorted(entries)))
+
+
+def evaluate(model: Path, data: Path, out: Path, n: int, k: Sequence[int], seed: int = 1) -> Path:
+    """Greedy and sampled evaluation of a model or checkpoint on ``data/test.parquet``; what is there is not redone."""
+    arguments = ["--model", model, "--data", data / "test.parquet", "--out", out, "--n", n, "--k", *k]
+    cpu = {"VERL_PLATFORM": "cpu", "VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    python("-m", "recipe.hdpo.evaluate", *arguments, "--max-tokens", 72, "--seed", seed, env=cpu)
+    return out

@@ -1,0 +1,69 @@
+"""Watches the privileged solve rate: a drifting teacher may forget how to use its privileged prompt.
+
+The teacher of HDPO is the model itself. Updates that break its reading of privileged prompts take away the very
+rollouts that it learns from: the solve rate falls, fewer and worse trajectories are kept, and training goes on as GRPO
+with noise. This shows nowhere else, so it is a metric and a log line of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+# Weight of the past in each step's recent rate: about the last ten steps that had privileged rollouts.
+DECAY = 0.9
+# A best value is believed once the recent rate rests on this many privileged rollouts.
+MIN_ROLLOUTS = 16.0
+
+
+@dataclass
+class CollapseMonitor:
+    """Recent privileged solve rate against its best value so far. Saved with every checkpoint.
+
+    Attributes:
+        threshold: fraction of the best rate below which the teacher counts as collapsed; 0 never warns.
+        solved, rollouts: exponentially weighted counts of privileged rollouts with R = 1, and of all.
+        best: highest recent rate so far.
+        collapsed: whether the last step was below the threshold.
+    """
+
+    threshold: float
+    solved: float = 0.0
+    rollouts: float = 0.0
+    best: float = 0.0
+    collapsed: bool = False
+
+    def update(self, solved: int, rollouts: int) -> dict[str, float]:
+        """Take in one step and return its metrics; none while there was no privileged rollout yet.
+
+        Logs a warning when the recent rate falls below ``threshold * best``, and again after each recovery.
+        """
+        if rollouts:
+            self.solved = DECAY * self.solved + solved
+            self.rollouts = DECAY * self.rollouts + rollouts
+        if not self.rollouts:
+            return {}
+        rate = self.solved / self.rollouts
+        if self.rollouts >= MIN_ROLLOUTS:
+            self.best = max(self.best, rate)
+        before, self.collapsed = self.collapsed, rate < self.threshold * self.best
+        if self.collapsed and not before:
+            logger.warning(
+                f"the privileged solve rate fell to {rate:.2f}, from {self.best:.2f} at best: the teacher is losing "
+                "its use of privileged prompts, and with it what HDPO learns from. What prevents it: README, "
+                "'When the teacher collapses'"
+            )
+        return {"hdpo/privileged_solve_rate_recent": rate, "hdpo/teacher_collapse": float(self.collapsed)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state, without the threshold."""
+        return {name: value for name, value in asdict(self).items() if name != "threshold"}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        for name, value in state.items():
+            setattr(self, name, value)

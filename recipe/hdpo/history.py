@@ -1,0 +1,56 @@
+"""What HDPO remembers from step to step, and saves with every checkpoint: open cliffs, and the teacher's solve rate."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from recipe.hdpo.collapse import CollapseMonitor
+from recipe.hdpo.metrics import CliffHistory, GroupRecord, step_metrics
+
+logger = logging.getLogger(__name__)
+
+HISTORY_FILE = "hdpo_history.json"
+
+
+@dataclass
+class History:
+    """The trainer's memory.
+
+    Attributes:
+        teacher: see :class:`~recipe.hdpo.collapse.CollapseMonitor`.
+        cliffs: see :class:`~recipe.hdpo.metrics.CliffHistory`.
+    """
+
+    teacher: CollapseMonitor
+    cliffs: CliffHistory = field(default_factory=CliffHistory)
+
+    def update(self, records: Sequence[GroupRecord]) -> dict[str, float]:
+        """Take in one step's groups and return their metrics."""
+        metrics = step_metrics(list(records), self.cliffs)
+        solved, rollouts = sum(r.solved_privileged for r in records), sum(r.rollouts for r in records)
+        return metrics | self.teacher.update(solved, rollouts)
+
+    def save(self, folder: str) -> None:
+        """Write the file of a checkpoint folder; it is whole or absent."""
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, HISTORY_FILE)
+        with open(path + ".tmp", "w", encoding="utf-8") as file:
+            json.dump({"cliffs": self.cliffs.state_dict(), "teacher": self.teacher.state_dict()}, file)
+        os.replace(path + ".tmp", path)
+
+    def load(self, folder: str) -> None:
+        """Read the file of a checkpoint folder. One that HDPO did not write leaves the history empty, and says so."""
+        path = os.path.join(folder, HISTORY_FILE)
+        if not os.path.exists(path):
+            logger.warning(
+                f"no cliff history at {path}: the checkpoint was not written by HDPO; the history starts empty"
+            )
+            return
+        with open(path, encoding="utf-8") as file:
+            state = json.load(file)
+        self.cliffs = CliffHistory.from_state_dict(state["cliffs"])
+        self.teacher.load_state_dict(state["teacher"])

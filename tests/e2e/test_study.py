@@ -1,0 +1,57 @@
+"""`make study-smoke`: tuning-free study of two arms on the real stack, with a base model that has hardly been trained.
+
+The first arm runs GRPO's extra rollouts, the second one distils from a frozen teacher (two copies of the weights).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples.study.record import Record, read_records
+
+pytestmark = pytest.mark.e2e
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Record]]:
+    folder = tmp_path_factory.mktemp("study")
+    command = [sys.executable, "-m", "examples.study.run", "--plan", "smoke"]
+    command += ["--out", str(folder / "out"), "--results", str(folder / "results")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder, {r.run.arm: r for r in read_records(folder / "results" / "runs")}
+
+
+def test_every_run_of_the_plan_leaves_counts_and_curves(study: tuple[Path, dict[str, Record]]) -> None:
+    _, records = study
+    assert set(records) == {"base", "matched_grpo", "frozen"}
+    for record in records.values():
+        assert len(record.problems) == 20 and all(p.n == 2 for p in record.problems)
+    for arm in ("matched_grpo", "frozen"):
+        assert [step for step, _ in records[arm].curves["hdpo/cliff_rate"]] == [1, 2]
+
+
+def test_cliffs_got_extra_rollouts_in_both_arms(study: tuple[Path, dict[str, Record]]) -> None:
+    for arm in ("matched_grpo", "frozen"):
+        assert sum(value for _, value in study[1][arm].curves["hdpo/privileged_rollouts"]) > 0
+    assert "hdpo/jsd_mean" not in study[1]["matched_grpo"].curves
+
+
+def test_the_report_stands_beside_the_runs_and_checkpoints_are_gone(study: tuple[Path, dict[str, Record]]) -> None:
+    folder, _ = study
+    text = (folder / "results" / "README.md").read_text()
+    assert "matched_grpo" in text and "missing" not in text
+    assert not list((folder / "out").glob("*/checkpoints"))
+
+
+def test_a_second_call_runs_nothing_again(study: tuple[Path, dict[str, Record]]) -> None:
+    folder, _ = study
+    command = [sys.executable, "-m", "examples.study.run", "--plan", "smoke", "--max-runs", "0"]
+    command += ["--out", str(folder / "out"), "--results", str(folder / "results")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -1,0 +1,170 @@
+"""The study: which runs, which learning rate, and a report whose numbers can be worked by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from examples.study import plan as plans
+from examples.study.plan import Plan, Run, choose_learning_rates, read_plan
+from examples.study.record import Problem, Record, read_records
+from examples.study.report import write
+from examples.study.tables import parts, show, sort_out, values, window
+from tests.examples.test_scripts import EXAMPLES, composed
+
+PLANS = sorted(path.stem for path in plans.FOLDER.glob("*.yaml"))
+TOY = Plan(
+    name="toy",
+    steps=2,
+    learning_rates=(0.1, 0.2),
+    tuning_seeds=(7, 8),
+    seeds=(1, 2),
+    select_by="pass@1",
+    base_model=(),
+    test_problems=3,
+    samples=4,
+    ks=(1, 4),
+    common=(),
+    arms={"grpo": ("+control=grpo",), "hdpo": ()},
+)
+
+
+def record(run: Run, correct: list[int], curves: dict | None = None) -> Record:
+    problems = [Problem(f"p{i}", str(i), 4, c, greedy=c > 2) for i, c in enumerate(correct)]
+    about = {"steps": 2, "cores": 2, "versions": {"verl": "0.9.1"}}
+    curves = {"timing_s/step": [[1, 3.0], [2, 5.0]], **(curves or {})}
+    return Record(run, problems, curves, [], {"training": 1800.0, "evaluation": 0.0}, about)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_run_of_every_plan_composes_an_accepted_config(name: str, tmp_path: Path) -> None:
+    from recipe.hdpo.config.checks import check_config
+
+    plan = read_plan(name)
+    for arm in plan.arms:
+        run = Run("report", arm, 3e-4, 5)
+        config = composed(EXAMPLES / "cpu_demo.sh", tmp_path, *plan.overrides(run))
+        check_config(config)
+        assert config.actor_rollout_ref.actor.optim.lr == 3e-4
+        assert (config.data.seed, config.hdpo.rollout_seed) == (5, 5)
+
+
+def test_the_study_has_the_promised_arms_at_equal_compute(tmp_path: Path) -> None:
+    plan = read_plan("sums")
+    knobs = {}
+    for arm in plan.arms:
+        hdpo = composed(EXAMPLES / "cpu_demo.sh", tmp_path, *plan.overrides(Run("report", arm, 1e-4, 1))).hdpo
+        coef = hdpo.distillation_loss_coef
+        knobs[arm] = (hdpo.teacher, coef) if hdpo.privileged.use == "distill" and hdpo.privileged.n else None
+    assert plan.baseline == "grpo" and knobs.pop("grpo") is None and knobs.pop("matched_grpo") is None
+    assert set(knobs.values()) == {(t, c) for t in ("drifting", "frozen") for c in (0.01, 0.1, 1.0)}
+    assert len(plan.seeds) >= 3
+
+
+def test_runs_come_in_whole_rounds_over_the_arms() -> None:
+    assert [(r.arm, r.lr) for r in TOY.tuning_runs()[:4]] == [
+        ("grpo", 0.1),
+        ("hdpo", 0.1),
+        ("grpo", 0.2),
+        ("hdpo", 0.2),
+    ]
+    chosen = {"grpo": 0.1, "hdpo": 0.2}
+    reported = [(r.arm, r.lr, r.seed) for r in TOY.report_runs(chosen)]
+    assert reported == [("grpo", 0.1, 1), ("hdpo", 0.2, 1), ("grpo", 0.1, 2), ("hdpo", 0.2, 2)]
+
+
+def test_each_arm_gets_the_rate_with_the_best_mean_over_tuning_seeds_and_the_lower_of_equals() -> None:
+    table = {("grpo", 0.1): (0.5, 0.5), ("grpo", 0.2): (0.2, 0.8), ("hdpo", 0.1): (0.9, 0.0), ("hdpo", 0.2): (0.4, 0.6)}
+    scores = {
+        Run("tune", arm, lr, s): v for (arm, lr), pair in table.items() for s, v in zip((7, 8), pair, strict=True)
+    }
+    assert choose_learning_rates(TOY, scores) == {"grpo": 0.1, "hdpo": 0.2}
+    del scores[Run("tune", "hdpo", 0.2, 8)]
+    with pytest.raises(ValueError, match=r"tune-hdpo-lr0\.2-seed8"):
+        choose_learning_rates(TOY, scores)
+
+
+def test_a_single_learning_rate_needs_no_tuning() -> None:
+    plan = replace(TOY, learning_rates=(0.3,), tuning_seeds=())
+    assert plan.tuning_runs() == [] and choose_learning_rates(plan, {}) == {"grpo": 0.3, "hdpo": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"seeds": [100]}, "tuned on and reported"), ({"typo": 1}, "typo"), ({"tuning_seeds": []}, "no tuning_seeds")],
+)
+def test_a_bad_plan_is_refused(change: dict, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = OmegaConf.merge(OmegaConf.load(plans.FOLDER / "sums.yaml"), change)
+    OmegaConf.save(node, tmp_path / "bad.yaml")
+    monkeypatch.setattr(plans, "FOLDER", tmp_path)
+    with pytest.raises(ValueError, match=said):
+        read_plan("bad")
+
+
+def test_a_record_survives_its_file_and_a_cut_one_is_named(tmp_path: Path) -> None:
+    saved = record(Run("report", "hdpo", 0.2, 1), [0, 2, 4], {"hdpo/cliff_rate": [[1, 0.5]]})
+    saved.write(tmp_path / "a.json")
+    assert read_records(tmp_path) == [saved]
+    assert (tmp_path / "a.json").read_text().count("\n") > 6  # one line per problem, so that versions compare well
+    (tmp_path / "b.json").write_text('{"run": ')
+    with pytest.raises(ValueError, match=r"b.json: not a whole result file"):
+        read_records(tmp_path)
+
+
+def test_records_of_other_problems_are_refused(tmp_path: Path) -> None:
+    record(Run("report", "hdpo", 0.2, 1), [0, 2, 4]).write(tmp_path / "a.json")
+    record(Run("report", "hdpo", 0.2, 2), [0, 2]).write(tmp_path / "b.json")
+    with pytest.raises(ValueError, match="different sets of problems"):
+        read_records(tmp_path)
+
+
+def test_metrics_of_a_record_by_hand() -> None:
+    r = record(Run("report", "hdpo", 0.2, 1), [0, 1, 4])
+    assert r.values("greedy").tolist() == [0.0, 0.0, 1.0]
+    assert r.values("pass@1").tolist() == [0.0, 0.25, 1.0]
+    assert r.values("pass@4").tolist() == [0.0, 1.0, 1.0] and r.mean("pass@4") == pytest.approx(2 / 3)
+
+
+def test_the_base_models_cliffs_and_what_it_knew_are_told_apart() -> None:
+    base = record(Run("base", "base", 0.0, 0), [0, 1, 4])
+    keep = list(parts(base).values())
+    assert [[p.id for p in base.problems if k(p)] for k in keep] == [["p0", "p1", "p2"], ["p0"], ["p2"]]
+    later = record(Run("report", "hdpo", 0.2, 1), [4, 0, 2])
+    assert np.array_equal(values([later], "pass@1", keep[1]), [[1.0]])
+    assert np.array_equal(values([later], "pass@1", keep[2]), [[0.5]])
+
+
+def test_the_window_takes_ten_values_from_either_end() -> None:
+    curve = {"x": [[i, float(i)] for i in range(30)]}
+    r = record(Run("report", "hdpo", 0.2, 1), [0], curve)
+    assert (window(r, "x", last=False), window(r, "x", last=True), window(r, "y", last=True)) == (4.5, 24.5, None)
+
+
+def test_the_report_says_what_is_missing_and_shows_every_arm(tmp_path: Path) -> None:
+    records = [record(Run("base", "base", 0.0, 0), [0, 1, 4])]
+    records += [record(run, [0, 2, 4]) for run in TOY.tuning_runs()]
+    solve = {"hdpo/privileged_solve_rate": [[1, 1.0], [2, 0.5]], "hdpo/kept_trajectories": [[1, 4.0], [2, 2.0]]}
+    records.append(record(Run("report", "grpo", 0.1, 1), [0, 2, 4]))
+    records.append(record(Run("report", "hdpo", 0.1, 1), [4, 2, 4], solve))
+    files = write(TOY, records, tmp_path)
+    text = files[0].read_text()
+    assert "2 runs are still missing, for example report-grpo-lr0.1-seed2" in text
+    assert "| hdpo | 1 | " in text and "+0.333" in text
+    assert "| hdpo | 0.75 -> 0.75 | 0 of 1 | 0.0 | 3.0 | 4.0 |" in text
+    assert all(path.stat().st_size > 0 for path in files) and len(files) == 4
+
+
+def test_a_study_without_a_finished_baseline_run_has_no_report() -> None:
+    with pytest.raises(ValueError, match=r"no finished run of grpo"):
+        sort_out(TOY, [record(Run("base", "base", 0.0, 0), [0])])
+
+
+def test_intervals_are_shown_with_their_ends() -> None:
+    from recipe.hdpo.evaluation.intervals import Interval
+
+    assert show(Interval(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
+    assert show(Interval(-0.1, None, None), signed=True) == "-0.100"

@@ -1,0 +1,60 @@
+"""When a falling privileged solve rate is reported."""
+
+import logging
+
+import pytest
+
+from recipe.hdpo.collapse import DECAY, CollapseMonitor
+
+
+def test_the_recent_rate_weights_rollouts_by_age() -> None:
+    monitor = CollapseMonitor(0.5)
+    monitor.update(8, 8)
+    metrics = monitor.update(0, 4)
+    assert metrics["hdpo/privileged_solve_rate_recent"] == pytest.approx(DECAY * 8 / (DECAY * 8 + 4))
+
+
+def test_a_fall_below_the_fraction_of_the_best_rate_is_logged_once_and_shown_every_step(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monitor = CollapseMonitor(0.5)
+    flags = []
+    with caplog.at_level(logging.WARNING, logger="recipe.hdpo.collapse"):
+        for solved in [10] * 10 + [0] * 20:
+            flags.append(monitor.update(solved, 10)["hdpo/teacher_collapse"])
+    # 0.9^7 = 0.478 is the first power of the decay below one half
+    first = flags.index(1.0)
+    weight = sum(DECAY**i for i in range(10))
+    rates = [DECAY**n * weight / sum(DECAY**i for i in range(10 + n)) for n in range(20)]
+    assert first == 10 + next(n for n, rate in enumerate(rates) if rate < 0.5) - 1
+    assert flags[first:] == [1.0] * (30 - first)
+    assert len(caplog.records) == 1 and "teacher" in caplog.text
+    for _ in range(30):
+        last = monitor.update(10, 10)
+    assert last["hdpo/teacher_collapse"] == 0.0
+
+
+def test_a_lucky_first_rollout_is_no_best_rate() -> None:
+    monitor = CollapseMonitor(0.5)
+    monitor.update(1, 1)
+    assert all(monitor.update(1, 5)["hdpo/teacher_collapse"] == 0.0 for _ in range(20))
+
+
+def test_a_threshold_of_0_never_warns() -> None:
+    monitor = CollapseMonitor(0.0)
+    monitor.update(20, 20)
+    assert all(monitor.update(0, 20)["hdpo/teacher_collapse"] == 0.0 for _ in range(50))
+
+
+def test_steps_without_privileged_rollouts_change_nothing() -> None:
+    monitor = CollapseMonitor(0.5)
+    assert monitor.update(0, 0) == {}
+    before = monitor.update(3, 4)
+    assert monitor.update(0, 0) == before
+
+
+def test_a_resumed_monitor_goes_on() -> None:
+    monitor, resumed = CollapseMonitor(0.5), CollapseMonitor(0.5)
+    monitor.update(20, 20)
+    resumed.load_state_dict(monitor.state_dict())
+    assert resumed == monitor and "threshold" not in monitor.state_dict()
