@@ -31,6 +31,8 @@ WEIGHTS = {2: 6, 3: 6, 4: 0, 5: 2, 6: 2}
 OVERRIDES = [
     "trainer.v1.trainer_mode=hdpo_overhead",
     "actor_rollout_ref.actor.optim.lr=0.0",
+    # one optimizer step for each batch of rollouts, as in the paper's settings
+    "actor_rollout_ref.actor.ppo_mini_batch_size=16",
     "hdpo.distillation_loss_coef=0.1",
     "hdpo.privileged.n=1",
     "trainer.save_freq=1000",

@@ -24,7 +24,7 @@ exec "${PYTHON:-python3}" -m verl.trainer.main_ppo --config-path pkg://recipe.hd
     data.seed=1 \
     actor_rollout_ref.model.path="$MODEL" \
     actor_rollout_ref.model.enable_gradient_checkpointing=false \
-    actor_rollout_ref.actor.ppo_mini_batch_size=16 \
+    actor_rollout_ref.actor.ppo_mini_batch_size=4 \
     actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024 \
     actor_rollout_ref.actor.optim.lr=1e-4 \
     actor_rollout_ref.actor.optim.lr_warmup_steps=5 \

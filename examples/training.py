@@ -33,6 +33,7 @@ def train_with(overrides: list[str], steps: int, model: Path, data: Path, out: P
     done = last_step(out)
     if done >= steps:
         say(f"{out.name} has its {steps} steps already")
+        merge_metrics(out)
         return
     out.mkdir(parents=True, exist_ok=True)
     log, part = out / "train.log", out / f"metrics.from_{done}.jsonl"

@@ -10,7 +10,8 @@ The files, in the same order. *Pure* ones import torch, numpy and the standard l
 - ``config/``: every knob, and the combinations that are refused (knobs: pure)
 - ``cliff.py``: K rewards of one prompt -> is the prompt a cliff (pure)
 - ``privileged.py``: problem and solution -> chat messages, by a sandboxed template (pure)
-- ``rollout.py``: the agent-loop worker that re-issues a cliff
+- ``rollout.py``, ``privileged_agent.py``: the agent-loop worker that re-issues a cliff
+- ``seeding.py``, ``greedy.py``: sampling seeds by rollout (pure); greedy accuracy in validation
 - ``advantage.py``: leave-one-out group advantage (pure)
 - ``teacher.py``: the teacher pass over kept trajectories
 - ``topk.py``, ``divergence.py``: the teacher's top-k; JSD_k and its relatives with their own backward (pure)
@@ -19,6 +20,7 @@ The files, in the same order. *Pure* ones import torch, numpy and the standard l
 - ``worker.py``, ``engine.py``, ``gradients.py``: the actor worker; gradient norms of the two terms
 - ``trainer.py``: short overrides of verl's synchronous trainer
 - ``metrics.py``: names and formulas of what is logged (pure)
+- ``collapse.py``, ``history.py``: the warning of a teacher that collapses; what a checkpoint remembers (pure)
 - ``plugin.py``: the only module whose import registers anything
 - ``reward.py``, ``math_answer.py``, ``math_process.py``: the reward, behind time and memory limits
 - ``evaluate.py``, ``compare.py``, ``evaluation/``: pass@k, paired comparison, report

@@ -33,7 +33,7 @@ from recipe.hdpo.greedy import GreedyValidationWorker
 from recipe.hdpo.metrics import GroupRecord
 from recipe.hdpo.privileged import NoPrivilegedText, PrivilegedPromptBuilder, compile_template, prompt_id
 from recipe.hdpo.privileged_agent import PRIVILEGED_AGENT, PrivilegedPromptTooLong, PrivilegedRollout
-from recipe.hdpo.seeding import rollout_seed
+from recipe.hdpo.seeding import derived_seed
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -82,7 +82,7 @@ class HDPOAgentLoopWorker(GreedyValidationWorker):
         """One rollout, with a sampling seed of its own where ``hdpo.rollout_seed`` asks for it."""
         if self.hdpo.rollout_seed is not None and not trajectory["validate"]:
             problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
-            seed = rollout_seed(self.hdpo.rollout_seed, trajectory["step"], problem, kwargs["session_id"])
+            seed = derived_seed(self.hdpo.rollout_seed, trajectory["step"], problem, kwargs["session_id"])
             sampling_params = {**sampling_params, "seed": seed}
         await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
 

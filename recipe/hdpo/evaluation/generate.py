@@ -8,7 +8,6 @@ resumed run batches requests differently, which can move a logit in its last bit
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 from recipe.hdpo.evaluation.problems import Problem
 from recipe.hdpo.evaluation.records import GREEDY
+from recipe.hdpo.seeding import derived_seed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Response:
 
 def sample_seed(seed: int, problem_id: str, sample: int) -> int:
     """Seed of one sample: 62 bits of SHA-256 over (seed, problem id, sample number)."""
-    return int(hashlib.sha256(f"{seed}/{problem_id}/{sample}".encode()).hexdigest(), 16) % 2**62
+    return derived_seed(seed, problem_id, sample)
 
 
 class Engine:
