@@ -1,6 +1,6 @@
 """A study: every arm tuned with the same budget, then run with several seeds; resumable, with small result files.
 
-    python -m examples.study.run [--plan sums] [--out outputs/study] [--results docs/results/sums] [--max-runs N]
+    python -m examples.study.run [--plan sums] [--out outputs/study] [--results docs/results/sums] [--arms ARM ...]
 
 Every finished run leaves one JSON file in RESULTS: per-problem counts, curves, settings, versions, wall time. A run
 whose file is there is not run again, so the study goes on wherever it was stopped, also on another machine. Weights and
@@ -13,6 +13,7 @@ import argparse
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from examples.study.plan import Plan, Run, choose_learning_rates, read_plan
@@ -30,9 +31,15 @@ def main() -> None:
     parser.add_argument("--plan", default="sums", help="a YAML file of examples/study, without .yaml (default sums)")
     parser.add_argument("--out", type=Path, help="folder of models, logs, checkpoints (default outputs/study-PLAN)")
     parser.add_argument("--results", type=Path, help="folder of the result files (default docs/results/PLAN)")
+    parser.add_argument("--arms", nargs="+", help="only these arms (default all); the report shows what there is")
     parser.add_argument("--max-runs", type=int, help="stop after this many runs")
     args = parser.parse_args()
     plan = read_plan(args.plan)
+    if args.arms:
+        unknown = sorted(set(args.arms) - set(plan.arms))
+        if unknown:
+            parser.error(f"unknown arms {unknown}; {args.plan}.yaml has {list(plan.arms)}")
+        plan = replace(plan, arms={arm: plan.arms[arm] for arm in args.arms})
     out = (args.out or ROOT / "outputs" / f"study-{plan.name}").resolve()
     results = (args.results or ROOT / "docs" / "results" / plan.name).resolve()
     runs = results / "runs"

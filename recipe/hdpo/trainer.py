@@ -43,7 +43,9 @@ class HDPOTrainerMixin(PPOTrainer):
             config.trainer.v1.trainer_mode = self.base_mode
             # The worker gets this node of the config only.
             config.actor_rollout_ref.hdpo = config.hdpo
-        self.history = History(teacher=CollapseMonitor(self.hdpo.collapse_warning))
+        # Extra rollouts of the plain prompt show nothing of a teacher.
+        threshold = 0.0 if self.hdpo.privileged.source == "problem" else self.hdpo.collapse_warning
+        self.history = History(teacher=CollapseMonitor(threshold))
         self.kept: KVBatchMeta | None = None
         super().__init__(config)
         self.replay_buffer.poll_interval = self.hdpo.poll_interval

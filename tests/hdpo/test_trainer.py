@@ -73,7 +73,7 @@ def test_the_trainer_is_registered_and_is_verls_synchronous_trainer() -> None:
     assert issubclass(HDPOTrainerSync, PPOTrainerSync) and HDPOTrainerSync.base_mode == "sync"
 
 
-def test_poll_interval_reaches_the_replay_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poll_interval_and_collapse_warning_reach_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     from tests.hdpo.test_config import composed
@@ -82,7 +82,9 @@ def test_poll_interval_reaches_the_replay_buffer(monkeypatch: pytest.MonkeyPatch
         self.config, self.replay_buffer = config, SimpleNamespace(poll_interval=2.0)
 
     monkeypatch.setattr(PPOTrainer, "__init__", init)
-    trainer = HDPOTrainerSync(composed("hdpo.poll_interval=0.25"))
+    trainer = HDPOTrainerSync(composed("hdpo.poll_interval=0.25", "hdpo.collapse_warning=0.3"))
+    assert trainer.history.teacher.threshold == 0.3
+    assert HDPOTrainerSync(composed("+control=matched_grpo")).history.teacher.threshold == 0.0
     assert trainer.replay_buffer.poll_interval == 0.25
     assert trainer.config.trainer.v1.trainer_mode == "sync"
     assert trainer.config.actor_rollout_ref.hdpo.topk == 64
