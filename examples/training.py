@@ -29,13 +29,16 @@ def python(*arguments: object, env: dict[str, str] | None = None) -> None:
 
 
 def train_with(overrides: list[str], steps: int, model: Path, data: Path, out: Path) -> None:
-    """Run examples/cpu_demo.sh, or go on from its last checkpoint. A progress bar follows the metrics."""
+    """Run examples/cpu_demo.sh, or go on from its last checkpoint. A progress bar follows the metrics.
+
+    A folder belongs to one set of settings; with others the program stops, and nothing in it is changed.
+    """
+    claim(out, overrides)
     done = last_step(out)
     if done >= steps:
         say(f"{out.name} has its {steps} steps already")
         merge_metrics(out)
         return
-    out.mkdir(parents=True, exist_ok=True)
     log, part = out / "train.log", out / f"metrics.from_{done}.jsonl"
     part.unlink(missing_ok=True)
     env = {
@@ -60,6 +63,30 @@ def train_with(overrides: list[str], steps: int, model: Path, data: Path, out: P
     if process.returncode or last_step(out) < steps:
         tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-25:])
         sys.exit(f"{tail}\n[hdpo] stopped: training failed (exit code {process.returncode}); whole log: {log}")
+
+
+def claim(out: Path, overrides: list[str]) -> None:
+    """Write down a training folder's settings, or stop if it was made with others."""
+    settings = {"script": (ROOT / "examples/cpu_demo.sh").read_text().splitlines(), "overrides": overrides}
+    path = out / "settings.json"
+    if path.exists():
+        old = json.loads(path.read_text())
+        changed = [f"{key}: {_changes(old[key], new)}" for key, new in settings.items() if old[key] != new]
+        if changed:
+            sys.exit(
+                f"[hdpo] {out} was trained with other settings ({'; '.join(changed)}): use another --out, or remove "
+                "that folder to train anew"
+            )
+        return
+    if last_step(out):
+        sys.exit(f"[hdpo] {out} has a checkpoint but no settings.json: use another --out, or remove that folder")
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def _changes(old: list[str], new: list[str]) -> str:
+    gone, come = ([line.strip(" \\") for line in a if line not in b] for a, b in ((old, new), (new, old)))
+    return f"{', '.join(gone) or 'nothing'} there, {', '.join(come) or 'nothing'} now"
 
 
 def follow(process: subprocess.Popen, metrics: Path, done: int, steps: int) -> None:

@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from examples.demo.run import ARMS
-from examples.training import last_step, merge_metrics
+from examples.training import claim, last_step, merge_metrics
 
 
 def _part(folder: Path, start: int, steps: range, tag: str) -> None:
@@ -38,3 +40,19 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
 
 def test_grpo_is_the_same_trainer_without_privileged_rollouts() -> None:
     assert ARMS == {"hdpo": [], "grpo": ["+control=grpo"]}
+
+
+def test_a_folder_that_was_trained_with_other_settings_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    claim(tmp_path / "run", ["a=1", "b=2"])
+    claim(tmp_path / "run", ["a=1", "b=2"])
+    before = (tmp_path / "run" / "settings.json").read_text()
+    with pytest.raises(SystemExit, match=r"overrides: b=2 there, b=3 now"):
+        claim(tmp_path / "run", ["a=1", "b=3"])
+    assert (tmp_path / "run" / "settings.json").read_text() == before
+
+
+def test_a_checkpoint_of_unknown_settings_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("25")
+    with pytest.raises(SystemExit, match=r"no settings\.json"):
+        claim(tmp_path, [])
