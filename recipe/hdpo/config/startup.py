@@ -49,7 +49,7 @@ def check_data(config: DictConfig, hdpo: HDPOConfig, dataset: Any) -> None:
             f"data column 'agent_name' names agents other than {STUDENT_AGENT}, and privileged rollouts are "
             "single-turn: remove the column"
         )
-    if hdpo.privileged.n > 0:
+    if hdpo.privileged.n > 0 and hdpo.privileged.source != "problem":
         _check_privileged_text(config, hdpo, frame)
 
 

@@ -1,0 +1,58 @@
+"""What the trainer refuses when it sees the data and the model, before any worker starts."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from recipe.hdpo.config.checks import check_config
+from recipe.hdpo.config.startup import check_data, check_vocabulary
+from tests.hdpo.test_config import composed
+
+ROW = {"extra_info": {"solution": "1+1=2"}, "reward_model": {"ground_truth": "2"}}
+
+
+def check(rows: list[dict[str, Any]], *overrides: str) -> None:
+    config = composed("data.train_files=train.parquet", *overrides)
+    check_data(config, check_config(config), SimpleNamespace(dataframe=Dataset.from_list(rows)))
+
+
+def test_rows_with_solutions_are_accepted() -> None:
+    check([ROW, ROW])
+
+
+def test_data_without_any_solution_is_refused_with_the_place_that_was_looked_at() -> None:
+    with pytest.raises(ValueError, match=r"train\.parquet has a text at extra_info\.solution"):
+        check([{"extra_info": {"solution": " "}}, {"extra_info": {"solution": ""}}])
+    with pytest.raises(ValueError, match=r"hdpo\.privileged\.answer_key"):
+        check([{"extra_info": {"solution": "1"}}], "hdpo.privileged.source=answer")
+
+
+def test_rows_without_a_solution_are_counted_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        check([ROW, {"extra_info": {"solution": ""}}, ROW, {"extra_info": {"solution": None}}])
+    assert "2 of 4 training rows" in caplog.text and "[1, 3]" in caplog.text
+
+
+@pytest.mark.parametrize("control", ["grpo", "matched_grpo"])
+def test_controls_that_show_nothing_need_no_solution(control: str) -> None:
+    check([{"extra_info": {"solution": ""}}], f"+control={control}")
+
+
+def test_multi_modal_rows_and_other_agents_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.image_key"):
+        check([{**ROW, "images": [1]}])
+    with pytest.raises(ValueError, match="agent_name"):
+        check([{**ROW, "agent_name": "tool_agent"}])
+    check([{**ROW, "agent_name": "single_turn_agent"}])
+
+
+def test_topk_above_the_vocabulary_is_refused() -> None:
+    hf_config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=63))
+    with pytest.raises(ValueError, match=r"hdpo\.topk=64 .* 63"):
+        check_vocabulary(check_config(composed()), hf_config)
+    check_vocabulary(check_config(composed("hdpo.topk=63")), hf_config)
