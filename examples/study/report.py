@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from examples.study.figures import accuracy_png, curves_png, tuning_png
-from examples.study.plan import Plan, choose_learning_rates, read_plan
+from examples.study.plan import Plan, read_plan
 from examples.study.record import Record, read_records
 from examples.study.tables import (
     Results,
@@ -49,7 +49,9 @@ def write(plan: Plan, records: list[Record], folder: Path) -> list[Path]:
         ValueError: see :func:`examples.study.tables.sort_out`.
     """
     results = sort_out(plan, records)
-    figures = {"accuracy.png": accuracy_png(plan, results), "curves.png": curves_png(plan, results)}
+    figures = {"accuracy.png": accuracy_png(plan, results)}
+    if results.reported:
+        figures["curves.png"] = curves_png(plan, results)
     if results.tuned:
         figures["tuning.png"] = tuning_png(plan, results)
     for name, content in figures.items():
@@ -61,20 +63,16 @@ def write(plan: Plan, records: list[Record], folder: Path) -> list[Path]:
 def text(plan: Plan, records: list[Record], results: Results) -> str:
     """The report as Markdown."""
     chosen = {arm: runs[0].run.lr for arm, runs in results.reported.items()}
-    sections = [f"# Study: {plan.name}", _about(plan, records, results), "![accuracy](accuracy.png)"]
+    sections = [f"# Study: {plan.name}", _about(plan, results), "![accuracy](accuracy.png)"]
     for title, keep in parts(results.base).items():
         count = sum(map(keep, results.base.problems))
         sections.append(f"## {title[0].upper()}{title[1:]} ({count} of {len(results.base.problems)})")
         if count:
             sections += [main_table(plan, results, keep), difference_table(plan, results, keep)]
-    last = f"pass@{max(plan.ks)}"
-    sections += [
-        "## By difficulty",
-        *(difficulty_table(results, metric) for metric in ("greedy", last)),
-        "## Training",
-        "![curves](curves.png)",
-        cost_table(results),
-    ]
+    metrics = ("greedy", f"pass@{max(plan.ks)}")
+    sections += ["## By difficulty", *(difficulty_table(results, metric) for metric in metrics)]
+    if results.reported:
+        sections += ["## Training", "![curves](curves.png)", cost_table(results)]
     if results.tuned:
         sections += [
             "## Tuning",
@@ -87,22 +85,21 @@ def text(plan: Plan, records: list[Record], results: Results) -> str:
     return "\n\n".join([*sections, _repeat(plan, records)]) + "\n"
 
 
-def _about(plan: Plan, records: list[Record], results: Results) -> str:
+def _about(plan: Plan, results: Results) -> str:
     seeds = {arm: len(runs) for arm, runs in results.reported.items()}
-    missing = [run.name for run in plan.tuning_runs() if run not in {r.run for r in records}]
-    try:
-        scores = {r.run: r.mean(plan.select_by) for r in records if r.run.phase == "tune"}
-        wanted = plan.report_runs(choose_learning_rates(plan, scores))
-        missing += [run.name for run in wanted if run not in {r.run for r in records}]
-    except ValueError:
-        missing.append("all reported runs of arms that are not tuned yet")
+    tuned = sum(map(len, results.tuned.values())), len(plan.tuning_runs())
+    reported = sum(seeds.values()), len(plan.arms) * len(plan.seeds)
     lines = [
         f"{plan.steps} training steps; {len(results.base.problems)} test problems, {plan.samples} samples each and a "
-        f"greedy one; runs per arm: {', '.join(f'{arm} {count}' for arm, count in seeds.items())}. Intervals are 95 %: "
-        "over problems and, where an arm has several runs, over runs. pass@k is the unbiased estimate.",
+        f"greedy one; runs per arm: {', '.join(f'{arm} {n}' for arm, n in seeds.items()) or 'none yet'}. "
+        "Intervals are 95 %: over problems and, where an arm has several runs, over runs. pass@k is the unbiased "
+        "estimate.",
     ]
-    if missing:
-        lines.append(f"**Not finished.** {len(missing)} runs are still missing, for example {', '.join(missing[:4])}.")
+    if (tuned[0], reported[0]) != (tuned[1], reported[1]):
+        lines.append(
+            f"**Not finished:** {tuned[0]} of {tuned[1]} tuning runs and {reported[0]} of {reported[1]} reported runs "
+            "are done."
+        )
     return "\n\n".join(lines)
 
 

@@ -21,7 +21,8 @@ class Results:
 
     Attributes:
         base: the base model's record.
-        tuned, reported: records by arm; an arm without records is left out.
+        tuned, reported: records by arm; an arm without records is left out. Nothing is compared before the baseline
+            has a reported run.
     """
 
     base: Record
@@ -33,15 +34,15 @@ def sort_out(plan: Plan, records: list[Record]) -> Results:
     """Group a study's records.
 
     Raises:
-        ValueError: no base record, or no reported run of the baseline.
+        ValueError: no record of the base model.
     """
     base = [r for r in records if r.run.phase == "base"]
     phases = [
         {arm: found for arm in plan.arms if (found := [r for r in records if (r.run.phase, r.run.arm) == (phase, arm)])}
         for phase in ("tune", "report")
     ]
-    if not base or plan.baseline not in phases[1]:
-        raise ValueError(f"no finished run of {plan.baseline} yet; run `python -m examples.study.run` first")
+    if not base:
+        raise ValueError("no evaluation of the base model yet; run `python -m examples.study.run` first")
     return Results(base[0], *phases)
 
 
@@ -103,7 +104,9 @@ def main_table(plan: Plan, results: Results, keep: Keep) -> str:
 
 def difference_table(plan: Plan, results: Results, keep: Keep) -> str:
     """Every arm minus the baseline, over the problems that are kept."""
-    baseline = results.reported[plan.baseline]
+    baseline = results.reported.get(plan.baseline)
+    if baseline is None or len(results.reported) == 1:
+        return f"No differences yet: {plan.baseline} and another arm need a reported run."
     body = [
         [arm, *(show(difference(records, baseline, m, keep), signed=True) for m in columns(plan))]
         for arm, records in results.reported.items()

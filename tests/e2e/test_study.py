@@ -45,7 +45,7 @@ def test_cliffs_got_extra_rollouts_in_both_arms(study: tuple[Path, dict[str, Rec
 def test_the_report_stands_beside_the_runs_and_checkpoints_are_gone(study: tuple[Path, dict[str, Record]]) -> None:
     folder, _ = study
     text = (folder / "results" / "README.md").read_text()
-    assert "matched_grpo" in text and "missing" not in text
+    assert "matched_grpo" in text and "Not finished" not in text
     assert not list((folder / "out").glob("*/checkpoints"))
 
 

@@ -157,15 +157,22 @@ def test_the_report_says_what_is_missing_and_shows_every_arm(tmp_path: Path) -> 
     records.append(record(Run("report", "hdpo", 0.1, 1), [4, 2, 4], solve))
     files = write(TOY, records, tmp_path)
     text = files[0].read_text()
-    assert "2 runs are still missing, for example report-grpo-lr0.1-seed2" in text
+    assert "8 of 8 tuning runs and 2 of 4 reported runs are done" in text
     assert "| hdpo | 1 | " in text and "+0.333" in text
     assert "| hdpo | 0.75 -> 0.75 | 0 of 1 | 0.0 | 3.0 | 4.0 |" in text
     assert all(path.stat().st_size > 0 for path in files) and len(files) == 4
 
 
-def test_a_study_without_a_finished_baseline_run_has_no_report() -> None:
-    with pytest.raises(ValueError, match=r"no finished run of grpo"):
-        sort_out(TOY, [record(Run("base", "base", 0.0, 0), [0])])
+def test_a_study_that_has_just_begun_shows_the_base_model_and_what_was_tuned(tmp_path: Path) -> None:
+    records = [record(Run("base", "base", 0.0, 0), [0, 1, 4]), record(TOY.tuning_runs()[0], [0, 4, 4])]
+    text = write(TOY, records, tmp_path)[0].read_text()
+    assert (
+        "1 of 8 tuning runs and 0 of 4 reported runs are done" in text
+        and "No differences yet" in text
+        and "| grpo | 0.667 |  |" in text
+    )
+    with pytest.raises(ValueError, match="no evaluation of the base model"):
+        sort_out(TOY, records[1:])
 
 
 def test_intervals_are_shown_with_their_ends() -> None:
