@@ -61,8 +61,8 @@ def finish(wanted: list[Run], plan: Plan, out: Path, results: Path, left: int) -
         if path.exists():
             continue
         if left == 0:
-            say(f"stopped after --max-runs; {sum(not (results / f'{r.name}.json').exists() for r in wanted)} runs of")
-            sys.exit("[hdpo] this phase are left. The same command goes on with them.")
+            missing = sum(not (results / f"{r.name}.json").exists() for r in wanted)
+            sys.exit(f"[hdpo] stopped by --max-runs; {missing} runs of this phase are left, the same command goes on")
         say(f"{run.name} ({number} of {len(wanted)} of this phase)")
         run_once(run, plan, out).write(path)
         left -= 1
