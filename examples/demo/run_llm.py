@@ -25,7 +25,7 @@ OVERRIDES = [
     "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
     "actor_rollout_ref.rollout.n=4",
     "actor_rollout_ref.rollout.max_model_len=1024",
-    "hdpo.privileged.n=2",
+    "hdpo.privileged.n=4",
     "hdpo.privileged.template=null",
     "trainer.save_freq=1000",
 ]

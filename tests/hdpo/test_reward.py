@@ -58,16 +58,23 @@ def test_math_verify_decides_what_text_leaves_open(response, truth, right):
     assert score(response, truth) == right
 
 
-def test_without_a_marker_math_verify_reads_the_end_of_the_response_unless_the_format_is_strict():
+def test_without_a_marker_a_response_is_wrong_unless_the_format_is_loose():
     response = "The answer is $\\frac{1}{2}$."
-    assert score(response, "0.5") == 1.0
-    assert score(response, "0.5", strict_format=True) == 0.0
-    assert score("0.5 " + "x " * reward.TAIL_CHARS, "0.5") == 0.0
+    assert score(response, "0.5") == 0.0
+    assert score(response, "0.5", strict_format=False) == 1.0
+    assert score("0.5 " + "x " * reward.TAIL_CHARS, "0.5", strict_format=False) == 0.0
 
 
-def test_a_strict_format_never_needs_a_process_for_a_response_without_a_marker(no_process):
-    assert score("The answer is 18", "18", strict_format=True) == 0.0
-    assert score("#### 18", "18", strict_format=True) == 1.0
+def test_talk_around_the_answer_is_not_a_solution():
+    """As a small model that was shown the solution writes it: the number is there, the solution is not."""
+    response = "This is 138 rabbits eating a toy, yet you need to solve the problem without using any kind of food."
+    assert score(response, "138") == 0.0
+    assert score(response, "138", strict_format=False) == 1.0
+
+
+def test_the_format_is_decided_without_a_process(no_process):
+    assert score("The answer is 18", "18") == 0.0
+    assert score("#### 18", "18") == 1.0
 
 
 @pytest.mark.parametrize(
