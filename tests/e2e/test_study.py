@@ -1,6 +1,7 @@
-"""`make study-smoke`: tuning-free study of two arms on the real stack, with a base model that has hardly been trained.
+"""`make study-smoke`: a study of two arms without tuning on the real stack, with a base model that was trained briefly.
 
-The first arm runs GRPO's extra rollouts, the second one distils from a frozen teacher (two copies of the weights).
+The first arm writes correct privileged rollouts over failures in TransferQueue and trains GRPO on them; the second one
+distils from a frozen teacher, a second copy of the weights.
 """
 
 from __future__ import annotations
@@ -29,23 +30,26 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Rec
 
 def test_every_run_of_the_plan_leaves_counts_and_curves(study: tuple[Path, dict[str, Record]]) -> None:
     _, records = study
-    assert set(records) == {"base", "matched_grpo", "frozen"}
+    assert set(records) == {"base", "hint_grpo", "frozen"}
     for record in records.values():
         assert len(record.problems) == 20 and all(p.n == 2 for p in record.problems)
-    for arm in ("matched_grpo", "frozen"):
+    for arm in ("hint_grpo", "frozen"):
         assert [step for step, _ in records[arm].curves["hdpo/cliff_rate"]] == [1, 2]
 
 
-def test_cliffs_got_extra_rollouts_in_both_arms(study: tuple[Path, dict[str, Record]]) -> None:
-    for arm in ("matched_grpo", "frozen"):
-        assert sum(value for _, value in study[1][arm].curves["hdpo/privileged_rollouts"]) > 0
-    assert "hdpo/jsd_mean" not in study[1]["matched_grpo"].curves
+def test_correct_privileged_rollouts_were_used_in_both_arms_and_distilled_in_one(
+    study: tuple[Path, dict[str, Record]],
+) -> None:
+    for arm in ("hint_grpo", "frozen"):
+        kept = [value for _, value in study[1][arm].curves["hdpo/kept_trajectories"]]
+        assert 0 < sum(kept) < sum(value for _, value in study[1][arm].curves["hdpo/privileged_rollouts"])
+    assert "hdpo/jsd_mean" in study[1]["frozen"].curves and "hdpo/jsd_mean" not in study[1]["hint_grpo"].curves
 
 
 def test_the_report_stands_beside_the_runs_and_checkpoints_are_gone(study: tuple[Path, dict[str, Record]]) -> None:
     folder, _ = study
     text = (folder / "results" / "README.md").read_text()
-    assert "matched_grpo" in text and "Not finished" not in text
+    assert "hint_grpo" in text and "Not finished" not in text
     assert not list((folder / "out").glob("*/checkpoints"))
 
 
