@@ -7,8 +7,8 @@
 The final answer stands after the last "####" or in the last `\\boxed{...}`. Equal texts and plain numbers are decided
 at once; all else goes to math-verify, in a process with a limit on time and memory. Nothing of a response is evaluated.
 
-A response without a marker is wrong. What HDPO distills was made with the answer in view, and a small model that babbles
-around that number would pass for correct wherever an answer is looked for in free text.
+A response without a marker is wrong. What HDPO distills was made with the answer in view, and a small model that
+babbles around that number would pass for correct wherever an answer is looked for in free text.
 """
 
 import logging
