@@ -49,9 +49,9 @@ def write(plan: Plan, records: list[Record], folder: Path) -> list[Path]:
         ValueError: see :func:`examples.study.tables.sort_out`.
     """
     results = sort_out(plan, records)
-    figures = {"accuracy.png": accuracy_png(plan, results)}
+    figures = {}
     if results.reported:
-        figures["curves.png"] = curves_png(plan, results)
+        figures |= {"accuracy.png": accuracy_png(plan, results), "curves.png": curves_png(plan, results)}
     if results.tuned:
         figures["tuning.png"] = tuning_png(plan, results)
     for name, content in figures.items():
@@ -63,16 +63,9 @@ def write(plan: Plan, records: list[Record], folder: Path) -> list[Path]:
 def text(plan: Plan, records: list[Record], results: Results) -> str:
     """The report as Markdown."""
     chosen = {arm: runs[0].run.lr for arm, runs in results.reported.items()}
-    sections = [f"# Study: {plan.name}", _about(plan, results), "![accuracy](accuracy.png)"]
-    for title, keep in parts(results.base).items():
-        count = sum(map(keep, results.base.problems))
-        sections.append(f"## {title[0].upper()}{title[1:]} ({count} of {len(results.base.problems)})")
-        if count:
-            sections += [main_table(plan, results, keep), difference_table(plan, results, keep)]
-    metrics = ("greedy", f"pass@{max(plan.ks)}")
-    sections += ["## By difficulty", *(difficulty_table(results, metric) for metric in metrics)]
+    sections = [f"# Study: {plan.name}", _about(plan, results)]
     if results.reported:
-        sections += ["## Training", "![curves](curves.png)", cost_table(results)]
+        sections += _reported(plan, results)
     if results.tuned:
         sections += [
             "## Tuning",
@@ -83,6 +76,22 @@ def text(plan: Plan, records: list[Record], results: Results) -> str:
             "![tuning](tuning.png)",
         ]
     return "\n\n".join([*sections, _repeat(plan, records)]) + "\n"
+
+
+def _reported(plan: Plan, results: Results) -> list[str]:
+    sections = ["![accuracy](accuracy.png)"]
+    for title, keep in parts(results.base).items():
+        count = sum(map(keep, results.base.problems))
+        sections.append(f"## {title[0].upper()}{title[1:]} ({count} of {len(results.base.problems)})")
+        if 0 < count < len(results.base.problems):
+            sections.append(
+                "Chosen by the base model's own samples, so its row is what it is by construction: compare the arms."
+            )
+        if count:
+            sections += [main_table(plan, results, keep), difference_table(plan, results, keep)]
+    metrics = ("greedy", f"pass@{max(plan.ks)}")
+    sections += ["## By difficulty", *(difficulty_table(results, metric) for metric in metrics)]
+    return [*sections, "## Training", "![curves](curves.png)", cost_table(results)]
 
 
 def _about(plan: Plan, results: Results) -> str:

@@ -163,7 +163,7 @@ def test_the_report_says_what_is_missing_and_shows_every_arm(tmp_path: Path) -> 
     assert all(path.stat().st_size > 0 for path in files) and len(files) == 4
 
 
-def test_a_study_that_has_just_begun_shows_the_base_model_and_what_was_tuned(tmp_path: Path) -> None:
+def test_a_study_that_has_just_begun_shows_what_was_tuned_and_compares_nothing(tmp_path: Path) -> None:
     records = [record(Run("base", "base", 0.0, 0), [0, 1, 4]), record(TOY.tuning_runs()[0], [0, 4, 4])]
     text = write(TOY, records, tmp_path)[0].read_text()
     assert (
