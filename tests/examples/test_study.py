@@ -166,13 +166,12 @@ def test_the_report_says_what_is_missing_and_shows_every_arm(tmp_path: Path) -> 
 def test_a_study_that_has_just_begun_shows_what_was_tuned_and_compares_nothing(tmp_path: Path) -> None:
     records = [record(Run("base", "base", 0.0, 0), [0, 1, 4]), record(TOY.tuning_runs()[0], [0, 4, 4])]
     text = write(TOY, records, tmp_path)[0].read_text()
-    assert (
-        "1 of 8 tuning runs and 0 of 4 reported runs are done" in text
-        and "No differences yet" in text
-        and "| grpo | 0.667 |  |" in text
-    )
+    assert "1 of 8 tuning runs and 0 of 4 reported runs are done" in text
+    assert "| grpo | 0.667 |  |" in text and "base model" not in text
+    records.append(record(Run("report", "hdpo", 0.1, 1), [0, 1, 4]))
+    assert "No differences yet: grpo" in write(TOY, records, tmp_path)[0].read_text()
     with pytest.raises(ValueError, match="no evaluation of the base model"):
-        sort_out(TOY, records[1:])
+        sort_out(TOY, records[1:2])
 
 
 def test_intervals_are_shown_with_their_ends() -> None:
