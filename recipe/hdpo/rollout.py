@@ -80,7 +80,7 @@ class HDPOAgentLoopWorker(GreedyValidationWorker):
 
     async def _run_seeded(self, sampling_params: dict, trajectory: dict, **kwargs: Any) -> None:
         """One rollout, with a sampling seed of its own where ``hdpo.rollout_seed`` asks for it."""
-        if self.hdpo.rollout_seed is not None and not trajectory["validate"]:
+        if self.hdpo.rollout_seed is not None:
             problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
             seed = derived_seed(self.hdpo.rollout_seed, trajectory["step"], problem, kwargs["session_id"])
             sampling_params = {**sampling_params, "seed": seed}

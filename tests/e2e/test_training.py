@@ -48,6 +48,8 @@ def train(out: Path, model: Path, data: Path, steps: int, name: str, *overrides:
         "hdpo.privileged.n=6",
         "hdpo.distillation_loss_coef=1.0",
         "hdpo.gradient_ratio_interval=1",
+        "hdpo.validate_greedy=true",
+        "hdpo.rollout_seed=1",
         "reward.custom_reward_function.path=tests/e2e/reward.py",
         "trainer.n_gpus_per_node=2",
         f"trainer.total_training_steps={steps}",
@@ -131,6 +133,8 @@ def test_validation_logs_the_unbiased_pass_at_k_beside_verls_own(first: Run) -> 
     assert {"val-hdpo/hdpo/sums/pass@1", "val-hdpo/hdpo/sums/pass@2"} <= last.keys()
     assert 0.0 <= last["val-hdpo/hdpo/sums/pass@1"] <= last["val-hdpo/hdpo/sums/pass@2"] <= 1.0
     assert any(name.startswith("val-core/hdpo/sums/") for name in last)
+    assert 0.0 <= last["val-hdpo/hdpo/sums/greedy"] <= 1.0
+    assert not any("greedy_score" in name for name in last)
 
 
 def test_every_promised_metric_reaches_the_logger(first: Run) -> None:
@@ -138,6 +142,7 @@ def test_every_promised_metric_reaches_the_logger(first: Run) -> None:
     promised = {
         *("cliff_rate", "cliffs", "cliffs_solved_now"),
         *("privileged_rollouts", "privileged_solve_rate", "kept_trajectories", "kept_tokens"),
+        *("privileged_solve_rate_recent", "teacher_collapse"),
         *("skipped_too_long", "skipped_no_solution", "skipped_error"),
         *("jsd_mean", "teacher_topk_mass", "student_topk_mass", "loss_distillation", "grad_norm_ratio"),
         *("timing_s/privileged_wait", "timing_s/teacher_pass"),
