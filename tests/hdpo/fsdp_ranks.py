@@ -43,6 +43,7 @@ class Job:
     max_tokens: int = 64
     frozen_dir: str | None = None
     measure_gradients: bool = False
+    temperature: float = 1.0
     sgd: bool = False
     hdpo: dict[str, Any] = field(default_factory=dict)
     actor: dict[str, Any] = field(default_factory=dict)
@@ -246,7 +247,7 @@ def _update(rank: int, job: Job) -> Result:
         distillation_only=False,
         global_batch_size=mini_batch_size,
         mini_batch_size=mini_batch_size,
-        temperature=1.0,
+        temperature=job.temperature,
     )
     if any(job.privileged):
         keys = [[f"{r}_{i}" for i in range(len(part))] for r, part in enumerate(job.privileged)]

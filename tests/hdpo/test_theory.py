@@ -189,7 +189,7 @@ def test_distillation_has_a_gradient_where_the_policy_gradient_has_none():
 
 def test_every_test_that_the_document_names_exists():
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/theory.md").read_text(encoding="utf-8")))
-    sources = [ROOT / "tests/hdpo" / name for name in ("test_theory.py", "test_divergence.py")]
+    sources = [ROOT / "tests/hdpo" / name for name in ("test_theory.py", "test_divergence.py", "test_worker.py")]
     defined = set(re.findall(r"^def (test_\w+)", "\n".join(map(Path.read_text, sources)), re.MULTILINE))
     assert len(named) > 10
     assert named <= defined

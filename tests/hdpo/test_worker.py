@@ -257,3 +257,21 @@ def test_cross_entropy_is_minus_log_q_of_the_kept_tokens_and_reads_no_teacher(ru
     assert result.metrics["hdpo/jsd_mean"][0] == pytest.approx(loss.item(), rel=1e-5)
     _assert_same(result.gradients[0], {n: p.grad for n, p in model.named_parameters()})
     assert result.metrics["hdpo/teacher_topk_mass"][0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+def test_teacher_and_student_are_compared_at_the_sampling_temperature(run: Run, model_dir: str, packed: bool) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from recipe.hdpo.divergence import topk_divergence
+    from recipe.hdpo.topk import teacher_topk
+
+    kept, temperature = _kept(2, 2), 2.5
+    job = _job(model_dir, 1, _rollouts(1, 2), [kept], packed=packed, dynamic=packed, temperature=temperature)
+    model, values = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32), []
+    for row in kept:
+        with torch.no_grad():
+            teacher = teacher_topk(_logits(model, row.teacher_prompt, row.response) / temperature, TOPK)
+            student = _logits(model, row.prompt, row.response) / temperature
+            values.append(topk_divergence(student, teacher, torch.arange(len(row.response))).per_token)
+    assert run(job).metrics["hdpo/jsd_mean"][0] == pytest.approx(torch.cat(values).mean().item(), rel=1e-4)
