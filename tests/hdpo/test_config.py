@@ -122,6 +122,13 @@ def test_micro_batches_must_hold_a_privileged_prompt_and_its_response() -> None:
     assert "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=1024" in next(problems(frozen))
 
 
+def test_only_the_recipes_rollout_hook_can_do_what_rollout_knobs_ask_for() -> None:
+    other = ["actor_rollout_ref.rollout.agent.agent_loop_manager_class=null", "hdpo.privileged.n=0"]
+    assert not list(problems(composed(*other)))
+    [message] = problems(composed(*other, "hdpo.rollout_seed=1", "hdpo.validate_greedy=true"))
+    assert "hdpo.rollout_seed=1, hdpo.validate_greedy=true" in message
+
+
 def test_failures_are_never_replaced_by_failures_nor_all_of_them_replaced() -> None:
     replace = "hdpo.privileged.use=replace"
     [message] = problems(composed(replace, "hdpo.privileged.keep=all"))

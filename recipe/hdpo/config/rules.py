@@ -51,11 +51,17 @@ def legacy_trainer(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 def no_rollout_hook(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     manager = select(config, f"{ROLLOUT}.agent.agent_loop_manager_class")
-    if hdpo.privileged.n == 0 or manager == MANAGER:
+    needed_by = {
+        f"hdpo.privileged.n={hdpo.privileged.n}": hdpo.privileged.n > 0,
+        f"hdpo.rollout_seed={hdpo.rollout_seed}": hdpo.rollout_seed is not None,
+        "hdpo.validate_greedy=true": hdpo.validate_greedy,
+    }
+    asked = [name for name, needed in needed_by.items() if needed]
+    if manager == MANAGER or not asked:
         return None
     return (
-        f"{ROLLOUT}.agent.agent_loop_manager_class={manager} never re-issues cliffs: set it to {MANAGER}, "
-        "or hdpo.privileged.n=0"
+        f"{ROLLOUT}.agent.agent_loop_manager_class={manager} never re-issues cliffs, nor does anything else for "
+        f"{', '.join(asked)}: set it to {MANAGER}, or switch these off"
     )
 
 
