@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -59,7 +61,7 @@ class Record:
         curves: training metric -> [step, value] pairs.
         overrides: Hydra overrides on top of examples/cpu_demo.sh.
         seconds: wall time of training (start-up included) and of evaluation.
-        about: number of steps, versions, cores.
+        about: number of steps, cores, commit of this checkout, versions.
     """
 
     run: Run
@@ -128,7 +130,12 @@ def make_record(
         curves=curves,
         overrides=overrides,
         seconds={"training": round(seconds[0], 1), "evaluation": round(seconds[1], 1)},
-        about={"steps": plan.steps, "cores": os.cpu_count(), "versions": installed_versions()},
+        about={
+            "steps": plan.steps,
+            "cores": os.cpu_count(),
+            "commit": checked_out_commit(),
+            "versions": installed_versions(),
+        },
     )
 
 
@@ -139,6 +146,18 @@ def installed_versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return versions
+
+
+def checked_out_commit() -> str | None:
+    """The commit of this checkout, with "+" where files were changed; None outside git, or without it."""
+    if not shutil.which("git"):
+        return None
+    git = ["git", "-C", str(Path(__file__).parent)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+    if head.returncode:
+        return None
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout
+    return head.stdout.strip() + ("+" if changed else "")
 
 
 def read_records(folder: Path) -> list[Record]:

