@@ -43,7 +43,7 @@ def curves_png(plan: Plan, results: Results) -> bytes:
     """Cliff rate, privileged solve rate, reward and entropy over steps; the mean over seeds, smoothed."""
     panels = {
         "hdpo/cliff_rate": "cliff rate",
-        "hdpo/privileged_solve_rate": "privileged solve rate",
+        "hdpo/privileged_solve_rate": "solve rate of the cliffs' extra rollouts",
         "critic/score/mean": "mean reward of the rollouts",
         "actor/entropy": "entropy (nats)",
     }
@@ -63,10 +63,9 @@ def tuning_png(plan: Plan, results: Results) -> bytes:
     panels = figure.subplots(1, len(plan.learning_rates), squeeze=False, sharey=True)[0]
     for axes, lr in zip(panels, plan.learning_rates, strict=True):
         for arm, records in results.tuned.items():
-            at_lr = [r for r in records if r.run.lr == lr]
-            # An arm without a teacher has no privileged prompts to lose.
-            if at_lr and not any("source=problem" in o or "=grpo" in o or "matched" in o for o in at_lr[0].overrides):
-                _curve(axes, at_lr, "hdpo/privileged_solve_rate", _colour(plan, arm), arm)
+            # Arms that distill nothing have no teacher to lose.
+            distilled = [r for r in records if r.run.lr == lr and "hdpo/jsd_mean" in r.curves]
+            _curve(axes, distilled, "hdpo/privileged_solve_rate", _colour(plan, arm), arm)
         axes.set(title=f"learning rate {lr:g}", xlabel="training step", ylim=(-0.03, 1.03))
         _clean(axes)
     panels[0].set_ylabel("privileged solve rate")

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from examples.study.figures import accuracy_png, curves_png, tuning_png
-from examples.study.plan import Plan, read_plan
+from examples.study.plan import Plan, choose_learning_rates, read_plan
 from examples.study.record import Record, read_records
 from examples.study.tables import (
     Results,
@@ -62,20 +63,30 @@ def write(plan: Plan, records: list[Record], folder: Path) -> list[Path]:
 
 def text(plan: Plan, records: list[Record], results: Results) -> str:
     """The report as Markdown."""
-    chosen = {arm: runs[0].run.lr for arm, runs in results.reported.items()}
     sections = [f"# Study: {plan.name}", _about(plan, results)]
     if results.reported:
         sections += _reported(plan, results)
     if results.tuned:
         sections += [
             "## Tuning",
-            f"Every arm was run with every learning rate, on seeds {list(plan.tuning_seeds)}, which are used for "
-            f"nothing else. The best {plan.select_by} is bold and was taken; in parentheses the privileged solve rate "
-            "over the last ten steps.",
-            tuning_table(plan, results, chosen),
+            f"Every arm is run with every learning rate, on seeds {list(plan.tuning_seeds)}, which are used for "
+            f"nothing else. The best {plan.select_by} of an arm is bold once all are done, and is taken; in parentheses "
+            "the solve rate of its extra rollouts over the last ten steps.",
+            tuning_table(plan, results, _chosen(plan, results)),
             "![tuning](tuning.png)",
         ]
     return "\n\n".join([*sections, _repeat(plan, records)]) + "\n"
+
+
+def _chosen(plan: Plan, results: Results) -> dict[str, float]:
+    """The learning rate of every arm whose tuning is complete."""
+    chosen: dict[str, float] = {}
+    for arm, records in results.tuned.items():
+        alone = replace(plan, arms={arm: plan.arms[arm]})
+        scores = {r.run: r.mean(plan.select_by) for r in records}
+        if all(run in scores for run in alone.tuning_runs()):
+            chosen |= choose_learning_rates(alone, scores)
+    return chosen
 
 
 def _reported(plan: Plan, results: Results) -> list[str]:

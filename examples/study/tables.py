@@ -139,7 +139,7 @@ def tuning_table(plan: Plan, results: Results, chosen: dict[str, float]) -> str:
             shown = [f"{end:.2f}" for end in ends if end is not None]
             cells.append(f"{cell} ({', '.join(shown)})" if shown else cell)
         body.append([arm, *cells])
-    return markdown([f"{plan.select_by} (privileged solve rate)", *(f"{lr:g}" for lr in plan.learning_rates)], body)
+    return markdown([f"{plan.select_by} (solve rate)", *(f"{lr:g}" for lr in plan.learning_rates)], body)
 
 
 def window(record: Record, name: str, last: bool) -> float | None:
@@ -172,5 +172,5 @@ def cost_table(results: Results) -> str:
                 f"{seconds:.1f}",
             ]
         )
-    head = ["arm", "privileged solve rate, first -> last 10 steps", "runs with a collapse warning"]
+    head = ["arm", "solve rate of extra rollouts, first -> last 10 steps", "runs with a collapse warning"]
     return markdown([*head, "extra rollouts a step", "kept a step", "median seconds a step"], body)

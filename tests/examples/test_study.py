@@ -167,6 +167,7 @@ def test_the_report_says_what_is_missing_and_shows_every_arm(tmp_path: Path) -> 
     text = files[0].read_text()
     assert "8 of 8 tuning runs and 2 of 4 reported runs are done" in text
     assert "| hdpo | 1 | " in text and "+0.333" in text
+    assert "| grpo | **0.500** | 0.500 |" in text
     assert "| hdpo | 0.75 -> 0.75 | 0 of 1 | 0.0 | 3.0 | 4.0 |" in text
     assert all(path.stat().st_size > 0 for path in files) and len(files) == 4
 
