@@ -70,8 +70,8 @@ def text(plan: Plan, records: list[Record], results: Results) -> str:
         sections += [
             "## Tuning",
             f"Every arm is run with every learning rate, on seeds {list(plan.tuning_seeds)}, which are used for "
-            f"nothing else. The best {plan.select_by} of an arm is bold once all are done, and is taken; in parentheses "
-            "the solve rate of its extra rollouts over the last ten steps.",
+            f"nothing else. The best {plan.select_by} of an arm is bold once all are done, and is taken; in "
+            "parentheses the solve rate of its extra rollouts over the last ten steps.",
             tuning_table(plan, results, _chosen(plan, results)),
             "![tuning](tuning.png)",
         ]
