@@ -8,6 +8,7 @@ with noise. This shows nowhere else, so it is a metric and a log line of its own
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,8 +17,11 @@ logger = logging.getLogger(__name__)
 
 # Weight of the past in each step's recent rate: about the last ten steps that had privileged rollouts.
 DECAY = 0.9
-# A best value is believed once the recent rate rests on this many privileged rollouts.
-MIN_ROLLOUTS = 16.0
+# A best value is believed after this many such steps: before, the recent rate rests on too few rollouts.
+MIN_STEPS = 10
+# The fall must also exceed this many standard errors. The best is the highest of many noisy values, so that at a low
+# solve rate the fraction alone would warn in every run; with 4, a constant rate warns in less than 1 run of 10.
+STANDARD_ERRORS = 4.0
 
 
 @dataclass
@@ -26,12 +30,14 @@ class CollapseMonitor:
 
     Attributes:
         threshold: fraction of the best rate below which the teacher counts as collapsed; 0 never warns.
+        steps: steps with privileged rollouts so far.
         solved, rollouts: exponentially weighted counts of privileged rollouts with R = 1, and of all.
         best: highest recent rate so far.
-        collapsed: whether the last step was below the threshold.
+        collapsed: whether the last step was below the threshold, and that by more than chance.
     """
 
     threshold: float
+    steps: int = 0
     solved: float = 0.0
     rollouts: float = 0.0
     best: float = 0.0
@@ -40,17 +46,23 @@ class CollapseMonitor:
     def update(self, solved: int, rollouts: int) -> dict[str, float]:
         """Take in one step and return its metrics; none while there was no privileged rollout yet.
 
-        Logs a warning when the recent rate falls below ``threshold * best``, and again after each recovery.
+        Logs a warning when the recent rate falls below ``threshold * best`` by more than chance, and again after each
+        recovery.
         """
         if rollouts:
+            self.steps += 1
             self.solved = DECAY * self.solved + solved
             self.rollouts = DECAY * self.rollouts + rollouts
         if not self.rollouts:
             return {}
         rate = self.solved / self.rollouts
-        if self.rollouts >= MIN_ROLLOUTS:
+        if self.steps >= MIN_STEPS:
             self.best = max(self.best, rate)
-        before, self.collapsed = self.collapsed, rate < self.threshold * self.best
+        # Old rollouts weigh less, so the weighted count understates their number, and this overstates the error.
+        error = math.sqrt((self.best * (1 - self.best) + rate * (1 - rate)) / self.rollouts)
+        fall = self.best - rate
+        before = self.collapsed
+        self.collapsed = rate < self.threshold * self.best and fall > STANDARD_ERRORS * error
         if self.collapsed and not before:
             logger.warning(
                 f"the privileged solve rate fell to {rate:.2f}, from {self.best:.2f} at best: the teacher is losing "

@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 
 from recipe.hdpo.collapse import DECAY, CollapseMonitor
@@ -34,10 +35,35 @@ def test_a_fall_below_the_fraction_of_the_best_rate_is_logged_once_and_shown_eve
     assert last["hdpo/teacher_collapse"] == 0.0
 
 
-def test_a_lucky_first_rollout_is_no_best_rate() -> None:
+def test_lucky_first_steps_are_no_best_rate() -> None:
     monitor = CollapseMonitor(0.5)
-    monitor.update(1, 1)
-    assert all(monitor.update(1, 5)["hdpo/teacher_collapse"] == 0.0 for _ in range(20))
+    for _ in range(9):
+        monitor.update(100, 100)
+    assert monitor.best == 0.0
+    monitor.update(100, 100)
+    assert monitor.best == 1.0
+
+
+@pytest.mark.parametrize("rollouts", [2, 16, 128])
+@pytest.mark.parametrize("rate", [0.05, 0.3, 0.9])
+def test_a_constant_solve_rate_hardly_ever_warns(rate: float, rollouts: int) -> None:
+    draws = np.random.default_rng(0).binomial(rollouts, rate, size=(40, 500))
+    monitors = [CollapseMonitor(0.7) for _ in draws]
+    warned = [
+        any(monitor.update(int(solved), rollouts)["hdpo/teacher_collapse"] for solved in run)
+        for monitor, run in zip(monitors, draws, strict=True)
+    ]
+    assert sum(warned) <= 4
+
+
+def test_a_fall_that_chance_explains_does_not_warn_and_the_same_fall_of_many_rollouts_does() -> None:
+    few, many = CollapseMonitor(0.7), CollapseMonitor(0.7)
+    for _ in range(30):
+        few.update(1, 2)
+        many.update(50, 100)
+    few_flags = [few.update(0, 2)["hdpo/teacher_collapse"] for _ in range(6)]
+    many_flags = [many.update(0, 100)["hdpo/teacher_collapse"] for _ in range(6)]
+    assert not any(few_flags) and many_flags[-1] == 1.0
 
 
 def test_a_threshold_of_0_never_warns() -> None:
