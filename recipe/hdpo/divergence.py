@@ -1,41 +1,18 @@
-"""Token-level divergence between a truncated teacher and the full student.
+"""Token-level divergence between a truncated teacher and the full student, as a differentiable function of the logits.
 
-    S       ids of the teacher's k most likely tokens
-    p~      the teacher's probabilities on S, renormalised to 1 (0 outside S)
-    q       the student's full softmax, never renormalised;  q_rest = 1 - sum_S q
-    m       beta p~ + (1 - beta) q
+Forward stores nothing of size N x V, backward only the gradient: both go through the rows in chunks.
 
-    jsd         JSD_k = beta sum_S p~ ln(p~/m) + (1 - beta) (sum_S q ln(q/m) + q_rest ln(1/(1 - beta)))
-    forward_kl  KL(p~ || q) = sum_S p~ ln(p~/q)
-    reverse_kl  sum_S q ln(q/p) + q_rest ln(q_rest/p_rest),   p not renormalised,  p_rest = 1 - sum_S p
-
-One convention for beta: it is the teacher's weight, in m and in the sum. beta = 1/2 is HDPO's JSD_k: the tail
-is 1/2 q_rest ln 2 and the whole lies in [0, ln 2]. JSD_k/beta tends to KL(p~ || q) as beta -> 0, and
-JSD_k/(1 - beta) to KL(q || p~) as beta -> 1 where that is finite. The ends are kinds, not values of beta.
-
-JSD_k is exact, not an approximation: outside S the teacher is 0, so m = (1 - beta) q and ln(q/m) is constant.
-The reverse KL has no such constant, KL(q || p~) is infinite; so reverse_kl compares the k + 1 events "each id
-of S" and "anything else". That is our choice: a lower bound of KL(q || p) by the data-processing inequality,
-and equal to it at k = V.
-
-The gradient is written by hand, so that nothing of size N x V is stored. With g_v the derivative in q_v,
-
-    d/dz_v = q_v (g_v - sum_u q_u g_u),    jsd: g_v = (1 - beta) ln(q_v/m_v), so (1 - beta) ln(1/(1 - beta))
-                                                outside S
-
-`docs/theory.md` derives both. Shape suffixes: see `topk.py`.
+What is computed, with its derivatives: :mod:`recipe.hdpo.divergence_formulas`. Shape suffixes: see `topk.py`.
 """
 
-import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 
+from recipe.hdpo.divergence_formulas import DivergenceKind, divergence_value, logit_gradient
 from recipe.hdpo.topk import RowChunks, TeacherTopK, check_rows, teacher_topk
 
 __all__ = ["Divergence", "DivergenceKind", "TeacherTopK", "teacher_topk", "topk_divergence"]
-
-DivergenceKind = Literal["jsd", "forward_kl", "reverse_kl"]
 
 
 class Divergence(NamedTuple):
@@ -76,7 +53,7 @@ def topk_divergence(
         teacher: N rows; row n is the teacher of student row rows_N[n]. Gets no gradient.
         rows_N: (N,) int64, distinct, in [0, T). Rows of T that are not named get a gradient of exactly 0.
             N = 0 gives empty tensors that stay connected to the logits' graph.
-        kind: "jsd", "forward_kl" or "reverse_kl", as defined above.
+        kind: "jsd", "forward_kl" or "reverse_kl", as defined in `divergence_formulas.py`.
         beta: the teacher's weight in the mixture, in (0, 1); only "jsd" reads it.
         chunk_size: rows per chunk; None picks it from V. It changes memory and speed only.
         protect_logits: for logits that something overwrites during backward before this function's own
@@ -120,7 +97,7 @@ class _TopKDivergence(torch.autograd.Function):
                     kept_TV[rows] = chunk
                 torch.gather(chunks.log_softmax(chunk), -1, ids[span], out=log_q[span])
             mass = log_q.exp().sum(-1)
-            value_N[block] = _value(options, log_p, log_q, _rest(mass, logits_TV, ids))
+            value_N[block] = divergence_value(options.kind, options.beta, log_p, log_q, _rest(mass, logits_TV, ids))
             student_mass_N[block], teacher_mass_N[block] = mass, log_p.exp().sum(-1)
             log_z_N[block] = _log_normaliser(logits_TV, rows_N[block], ids, log_q)
         ctx.save_for_backward(kept_TV, ids_NK, log_p_NK, rows_N, log_z_N)
@@ -134,7 +111,8 @@ class _TopKDivergence(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError("topk_divergence has no second derivative: call backward without create_graph=True.")
         logits_TV, ids_NK, log_p_NK, rows_N, log_z_N = ctx.saved_tensors
-        chunks = RowChunks(logits_TV, rows_N, ctx.options.chunk_size)
+        options = ctx.options
+        chunks = RowChunks(logits_TV, rows_N, options.chunk_size)
         if ctx.protected:
             grad_TV = logits_TV
         else:
@@ -145,7 +123,7 @@ class _TopKDivergence(torch.autograd.Function):
             ids, scale = ids_NK[block], grad_N[block, None]
             log_q = _gather(logits_TV, rows_N[block], ids, chunks.dtype) - log_z_N[block, None]
             q_rest = _rest(log_q.exp().sum(-1), logits_TV, ids)
-            on_s, tail = _logit_gradient(ctx.options, log_p_NK[block].to(chunks.dtype), log_q, q_rest)
+            on_s, tail = logit_gradient(options.kind, options.beta, log_p_NK[block].to(chunks.dtype), log_q, q_rest)
             on_s, tail = on_s * scale, tail * scale
             for span, rows in chunks.within(block):
                 # Straight into the gradient where that is a view, of the same dtype, that is not the logits.
@@ -176,63 +154,6 @@ def _rest(mass: torch.Tensor, logits_TV: torch.Tensor, ids_NK: torch.Tensor) -> 
     """1 - sum_S without rounding below 0, and exactly 0 where S is the whole vocabulary."""
     is_whole_vocabulary = ids_NK.shape[1] == logits_TV.shape[1]
     return torch.zeros_like(mass) if is_whole_vocabulary else (1.0 - mass).clamp_(min=0.0)
-
-
-def _value(options: _Options, log_p: torch.Tensor, log_q: torch.Tensor, q_rest: torch.Tensor) -> torch.Tensor:
-    """The divergence of C rows, up to rounding below 0; log_p and log_q are (C, K), q_rest is (C,)."""
-    q = log_q.exp()
-    if options.kind == "reverse_kl":
-        on_s, rest = _reverse_log_ratios(log_p, log_q, q_rest)
-        return _times(q, on_s).sum(-1) + q_rest * rest
-    log_p = log_p.log_softmax(-1)
-    p = log_p.exp()
-    if options.kind == "forward_kl":
-        return _times(p, log_p - log_q).sum(-1)
-    beta = options.beta
-    log_m_over_p = _log_mixture(1.0 - beta, log_q - log_p)
-    log_m_over_q = _log_mixture(beta, log_p - log_q)
-    on_s = beta * _times(p, log_m_over_p) + (1.0 - beta) * _times(q, log_m_over_q)
-    return -on_s.sum(-1) - (1.0 - beta) * math.log1p(-beta) * q_rest
-
-
-def _logit_gradient(
-    options: _Options, log_p: torch.Tensor, log_q: torch.Tensor, q_rest: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradient in the logits of S, (C, K), and the factor a of the gradient a q_v outside S, (C, 1)."""
-    q = log_q.exp()
-    if options.kind == "forward_kl":
-        return q - log_p.softmax(-1), q.new_ones(len(q), 1)
-    if options.kind == "reverse_kl":
-        g, g_rest = _reverse_log_ratios(log_p, log_q, q_rest)
-    else:
-        g = (options.beta - 1.0) * _log_mixture(options.beta, log_p.log_softmax(-1) - log_q)
-        g_rest = torch.full_like(q_rest, (options.beta - 1.0) * math.log1p(-options.beta))
-    q_g = _times(q, g)
-    mean = (q_g.sum(-1) + q_rest * g_rest)[:, None]
-    return q_g - q * mean, g_rest[:, None] - mean
-
-
-def _log_mixture(weight: float, log_ratio: torch.Tensor) -> torch.Tensor:
-    """ln(1 - w + w e^r): ln(m/p) for w = 1 - beta, r = ln(q/p). Exact near r = 0, no overflow far from it."""
-    near = torch.log1p(weight * torch.expm1(log_ratio))
-    far = torch.logaddexp(log_ratio.new_tensor(math.log1p(-weight)), log_ratio + math.log(weight))
-    return torch.where(log_ratio.abs() < 1.0, near, far)
-
-
-def _reverse_log_ratios(
-    log_p: torch.Tensor, log_q: torch.Tensor, q_rest: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """ln(q/p) on S, (C, K), and of the rest, (C,). Floors keep both finite: p at the smallest normal number,
-    and the rests at the machine epsilon, since a difference from 1 below it is only rounding."""
-    finfo = torch.finfo(log_p.dtype)
-    p_rest = 1.0 - log_p.exp().sum(-1)
-    log_rest_ratio = q_rest.clamp(min=finfo.eps).log() - p_rest.clamp(min=finfo.eps).log()
-    return log_q - log_p.clamp(min=math.log(finfo.tiny)), log_rest_ratio
-
-
-def _times(probability: torch.Tensor, log_ratio: torch.Tensor) -> torch.Tensor:
-    """probability * log_ratio, where 0 times anything is 0, as in the limit of x ln x."""
-    return torch.where(probability > 0, probability * log_ratio, 0.0)
 
 
 def _check(logits_TV: torch.Tensor, teacher: TeacherTopK, rows_N: torch.Tensor, kind: str, beta: float) -> None:
