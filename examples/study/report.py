@@ -107,7 +107,8 @@ def _reported(plan: Plan, results: Results) -> list[str]:
 
 def _about(plan: Plan, results: Results) -> str:
     seeds = {arm: len(runs) for arm, runs in results.reported.items()}
-    tuned = sum(map(len, results.tuned.values())), len(plan.tuning_runs())
+    planned = set(plan.tuning_runs())
+    tuned = sum(r.run in planned for runs in results.tuned.values() for r in runs), len(planned)
     reported = sum(seeds.values()), len(plan.arms) * len(plan.seeds)
     lines = [
         f"{plan.steps} training steps; {len(results.base.problems)} test problems, {plan.samples} samples each and a "

@@ -34,7 +34,7 @@ def sort_out(plan: Plan, records: list[Record]) -> Results:
     """Group a study's records.
 
     Raises:
-        ValueError: no record of the base model.
+        ValueError: no record of the base model, or reported runs of one arm at different learning rates.
     """
     base = [r for r in records if r.run.phase == "base"]
     phases = [
@@ -43,6 +43,10 @@ def sort_out(plan: Plan, records: list[Record]) -> Results:
     ]
     if not base:
         raise ValueError("no evaluation of the base model yet; run `python -m examples.study.run` first")
+    for arm, found in phases[1].items():
+        rates = sorted({r.run.lr for r in found})
+        if len(rates) > 1:
+            raise ValueError(f"reported runs of {arm} have learning rates {rates}: remove those that are out of date")
     return Results(base[0], *phases)
 
 
@@ -126,12 +130,17 @@ def difficulty_table(results: Results, metric: str) -> str:
     return markdown([metric, *levels], body)
 
 
+def tried_rates(plan: Plan, results: Results) -> list[float]:
+    """Learning rates of the plan, and others that have a tuning run on record: shown, never chosen."""
+    return sorted({*plan.learning_rates, *(r.run.lr for records in results.tuned.values() for r in records)})
+
+
 def tuning_table(plan: Plan, results: Results, chosen: dict[str, float]) -> str:
     """The score of every tuning run, with the privileged solve rate at its end; the chosen rate is bold."""
-    body = []
+    body, rates = [], tried_rates(plan, results)
     for arm, records in results.tuned.items():
         cells = []
-        for lr in plan.learning_rates:
+        for lr in rates:
             scores = [r.mean(plan.select_by) for r in records if r.run.lr == lr]
             ends = [window(r, "hdpo/privileged_solve_rate", last=True) for r in records if r.run.lr == lr]
             cell = f"{np.mean(scores):.3f}" if scores else ""
@@ -139,7 +148,8 @@ def tuning_table(plan: Plan, results: Results, chosen: dict[str, float]) -> str:
             shown = [f"{end:.2f}" for end in ends if end is not None]
             cells.append(f"{cell} ({', '.join(shown)})" if shown else cell)
         body.append([arm, *cells])
-    return markdown([f"{plan.select_by} (solve rate)", *(f"{lr:g}" for lr in plan.learning_rates)], body)
+    head = [f"{lr:g}" if lr in plan.learning_rates else f"{lr:g}, outside the plan" for lr in rates]
+    return markdown([f"{plan.select_by} (solve rate)", *head], body)
 
 
 def window(record: Record, name: str, last: bool) -> float | None:

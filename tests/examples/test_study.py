@@ -183,6 +183,21 @@ def test_a_study_that_has_just_begun_shows_what_was_tuned_and_compares_nothing(t
         sort_out(TOY, records[1:2])
 
 
+def test_a_rate_outside_the_plan_is_shown_and_neither_counted_nor_chosen(tmp_path: Path) -> None:
+    one = replace(TOY, arms={"grpo": ()}, tuning_seeds=(7,))
+    runs = [Run("base", "base", 0.0, 0), *(Run("tune", "grpo", lr, 7) for lr in (0.1, 0.2, 0.3))]
+    write(one, [record(run, [i, i, i]) for i, run in enumerate(runs)], tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "| grpo | 0.250 | **0.500** | 0.750 |" in text and "0.3, outside the plan" in text
+    assert "2 of 2 tuning runs" in text
+
+
+def test_reported_runs_of_one_arm_at_two_rates_are_refused() -> None:
+    runs = [Run("base", "base", 0.0, 0), Run("report", "grpo", 0.1, 1), Run("report", "grpo", 0.2, 2)]
+    with pytest.raises(ValueError, match=r"grpo have learning rates \[0.1, 0.2\]"):
+        sort_out(TOY, [record(run, [0, 1, 2]) for run in runs])
+
+
 def test_intervals_are_shown_with_their_ends() -> None:
     from recipe.hdpo.evaluation.intervals import Interval
 
