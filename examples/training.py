@@ -122,9 +122,9 @@ def merge_metrics(out: Path) -> None:
     (out / "metrics.jsonl").write_bytes(b"".join(entries[step] + b"\n" for step in sorted(entries)))
 
 
-def evaluate(model: Path, data: Path, out: Path, n: int, k: Sequence[int], seed: int = 1) -> Path:
-    """Greedy and sampled evaluation of a model or checkpoint on ``data/test.parquet``; what is there is not redone."""
-    arguments = ["--model", model, "--data", data / "test.parquet", "--out", out, "--n", n, "--k", *k]
+def evaluate(model: Path, problems: Path, out: Path, n: int, k: Sequence[int], seed: int = 1) -> Path:
+    """Greedy and sampled evaluation of a model or checkpoint on a parquet file; what is there is not redone."""
+    arguments = ["--model", model, "--data", problems, "--out", out, "--n", n, "--k", *k]
     cpu = {"VERL_PLATFORM": "cpu", "VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     python("-m", "recipe.hdpo.evaluate", *arguments, "--max-tokens", 72, "--seed", seed, env=cpu)
     return out

@@ -2,7 +2,7 @@
 
 It is trained from scratch on two kinds of chat, with the loss on the response alone:
 
-    plain        sums of 2 and 3 numbers
+    plain        sums of 2 and 3 numbers (`--plain-weights` can add longer ones)
     privileged   sums of 2 to 6 numbers, the reference solution in the user turn (`PRIVILEGED_TEMPLATE`)
 
 So it fails on nearly every plain sum of 4 to 6 numbers (cliffs), and solves them when it reads the solution:
@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 # Waiting threads sleep instead of spinning: several times faster where other processes use the same cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -33,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from data_preprocess.sums import problem_text, solution_text
 from examples.demo.model_folder import FolderError, is_made, publish
 from examples.demo.sums_model import (
-    PLAIN_TERMS,
+    FEWEST_TERMS,
     PLAIN_WEIGHTS,
     PRIVILEGED_TEMPLATE,
     PRIVILEGED_TERMS,
@@ -57,6 +58,19 @@ class Settings:
     batch: int = 8
     lr: float = 3e-3
     seed: int = 0
+    plain_weights: tuple[float, ...] = PLAIN_WEIGHTS
+
+    @property
+    def plain_terms(self) -> range:
+        """Numbers of terms of the plain chats."""
+        return range(FEWEST_TERMS, FEWEST_TERMS + len(self.plain_weights))
+
+    def record(self) -> dict[str, Any]:
+        """JSON-able, as written beside the model."""
+        return asdict(self) | {"plain_weights": list(self.plain_weights)}
+
+
+DEFAULT = Settings()
 
 
 def train(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
@@ -70,11 +84,12 @@ def train(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCau
         optimizer,
         lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / settings.steps))),
     )
+    plain_terms = settings.plain_terms
     bar = tqdm(range(settings.steps), desc="training the base model", unit="step", mininterval=1.0)
     for step in bar:
         losses = []
         for privileged in (False, True):
-            size = rng.choice(PRIVILEGED_TERMS) if privileged else rng.choices(PLAIN_TERMS, PLAIN_WEIGHTS)[0]
+            size = rng.choice(PRIVILEGED_TERMS) if privileged else rng.choices(plain_terms, settings.plain_weights)[0]
             chats = [sample_chat(size, privileged, rng) for _ in range(settings.batch)]
             ids, labels = encode_batch(chats, tokenizer)
             loss = model(input_ids=ids, labels=labels).loss
@@ -130,14 +145,15 @@ def evaluate(
     return table
 
 
-def missed_goals(table: list[dict[str, float]]) -> list[str]:
-    """What the demo needs of its base model and the evaluation does not show."""
+def missed_goals(table: list[dict[str, float]], settings: Settings = DEFAULT) -> list[str]:
+    """What a base model needs and the evaluation does not show: the demo's solves every sum of the lengths that it was
+    shown plain; with weights of one's own it may solve some of them only."""
     missed = []
     for row in table:
         size = row["terms"]
-        if size in PLAIN_TERMS and row["plain_greedy"] < 0.95:
+        if settings.plain_weights == PLAIN_WEIGHTS and size in settings.plain_terms and row["plain_greedy"] < 0.95:
             missed.append(f"plain sums of {size} are right in {row['plain_greedy']:.0%}, wanted 95% or more")
-        if size not in PLAIN_TERMS and row["plain_greedy"] > 0.05:
+        if size not in settings.plain_terms and row["plain_greedy"] > 0.05:
             missed.append(f"plain sums of {size} are right in {row['plain_greedy']:.0%}, wanted 5% or less")
         if row["privileged_sampled"] < 0.9:
             missed.append(f"privileged sums of {size} are right in {row['privileged_sampled']:.0%}, wanted 90% or more")
@@ -153,7 +169,7 @@ def print_table(table: list[dict[str, float]]) -> None:
 
 def make(out: Path, settings: Settings, eval_problems: int) -> None:
     """Train, evaluate and save; nothing to do where `out` holds the model of these settings already."""
-    if is_made(out, asdict(settings)):
+    if is_made(out, settings.record()):
         print(f"{out} already holds the model of these settings; nothing to do")
         return
     torch.set_num_threads(THREADS)
@@ -165,27 +181,36 @@ def make(out: Path, settings: Settings, eval_problems: int) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    publish(out, asdict(settings), table, save)
+    publish(out, settings.record(), table, save)
     print_table(table)
-    for line in missed_goals(table):
+    for line in missed_goals(table, settings):
         print(f"warning: {line}; train longer (--steps) or with another --seed")
     print(f"saved {model.num_parameters():,} parameters to {out}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    default = Settings()
     parser = argparse.ArgumentParser(description="Make the demo's base model.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
-    parser.add_argument("--steps", type=int, default=default.steps, help="optimizer steps")
-    parser.add_argument("--batch", type=int, default=default.batch, help="chats of each kind per step")
-    parser.add_argument("--lr", type=float, default=default.lr, help="peak learning rate")
-    parser.add_argument("--seed", type=int, default=default.seed, help="same seed and threads, same model")
+    parser.add_argument("--steps", type=int, default=DEFAULT.steps, help="optimizer steps")
+    parser.add_argument("--batch", type=int, default=DEFAULT.batch, help="chats of each kind per step")
+    parser.add_argument("--lr", type=float, default=DEFAULT.lr, help="peak learning rate")
+    parser.add_argument("--seed", type=int, default=DEFAULT.seed, help="same seed and threads, same model")
+    parser.add_argument(
+        "--plain-weights",
+        type=float,
+        nargs="+",
+        default=DEFAULT.plain_weights,
+        help="shares of plain sums of 2, 3, ... numbers; how many weights there are says how long they get",
+    )
     parser.add_argument("--eval-problems", type=int, default=200, help="evaluated problems per number of terms")
     args = parser.parse_args(argv)
     if min(args.steps, args.batch, args.eval_problems) < 1 or args.lr <= 0:
         parser.error("--steps, --batch and --eval-problems must be 1 or more, --lr above 0")
+    weights = tuple(args.plain_weights)
+    if len(weights) > len(PRIVILEGED_TERMS) or min(weights) < 0 or not 0 < sum(weights) < math.inf:
+        parser.error(f"--plain-weights: at most {len(PRIVILEGED_TERMS)} weights of 0 or more, not all 0")
     try:
-        make(args.out, Settings(args.steps, args.batch, args.lr, args.seed), args.eval_problems)
+        make(args.out, Settings(args.steps, args.batch, args.lr, args.seed, weights), args.eval_problems)
     except FolderError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

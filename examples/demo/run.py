@@ -50,10 +50,10 @@ def main() -> None:
         say(f"3/5 training: {arm}, {args.steps} steps")
         train_with([*ARMS[arm], *overrides], args.steps, model, data, out / arm)
     say("4/5 evaluation")
-    evaluated = {"base": evaluate(model, data, out / "eval" / "base", SAMPLES, KS)}
+    evaluated = {"base": evaluate(model, data / "test.parquet", out / "eval" / "base", SAMPLES, KS)}
     for arm in args.arms:
         checkpoint = out / arm / "checkpoints" / f"global_step_{args.steps}"
-        evaluated[arm] = evaluate(checkpoint, data, out / "eval" / f"{arm}-{args.steps}", SAMPLES, KS)
+        evaluated[arm] = evaluate(checkpoint, data / "test.parquet", out / "eval" / f"{arm}-{args.steps}", SAMPLES, KS)
     say("5/5 report")
     report = write_report(out, args.arms, evaluated)
     print_figures(evaluated)

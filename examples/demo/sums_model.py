@@ -26,9 +26,9 @@ CHATML = (
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-PLAIN_TERMS = (2, 3)
-# There are nine times as many sums of 3 as of 2.
-PLAIN_WEIGHTS = (1, 3)
+FEWEST_TERMS = 2
+# Shares of plain sums of 2 and 3 numbers: there are nine times as many sums of 3 as of 2.
+PLAIN_WEIGHTS = (1.0, 3.0)
 PRIVILEGED_TERMS = (2, 3, 4, 5, 6)
 MAX_NUMBER = 9
 # Share of the privileged chats whose reference is made up of random numbers.

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from examples.study.plan import Plan
 from examples.study.record import Record
-from examples.study.tables import Results, mean, parts, tried_rates, values
+from examples.study.tables import Results, mean, parts, values
 
 _COLOURS = ("#000000", "#777777", "#56B4E9", "#0072B2", "#003f66", "#F0A35E", "#D55E00", "#7a2f00", "#009E73")
 
@@ -59,7 +59,7 @@ def curves_png(plan: Plan, results: Results) -> bytes:
 
 def tuning_png(plan: Plan, results: Results) -> bytes:
     """Privileged solve rate over steps in the tuning runs, a panel per learning rate: where a teacher collapses."""
-    rates = tried_rates(plan, results)
+    rates = plan.learning_rates
     figure = Figure(figsize=(4.6 * len(rates), 3.8), layout="constrained")
     panels = figure.subplots(1, len(rates), squeeze=False, sharey=True)[0]
     for axes, lr in zip(panels, rates, strict=True):

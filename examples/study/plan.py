@@ -10,6 +10,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 FOLDER = Path(__file__).parent
+# Rows by number of terms, 2 to 6, of the training data; the problems to evaluate on have as many of each.
+WEIGHTS = (1, 2, 4, 3, 2)
+TRAIN_PROBLEMS = 640
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Run:
 
     Attributes:
         phase: "tune" (its seed is used for nothing else) or "report".
-        arm: a name of the plan's ``arms``.
+        arm: a name of the plan's ``arms``, or "base".
         lr: learning rate of the actor.
         seed: of data order and sampling.
     """
@@ -31,7 +34,22 @@ class Run:
     @property
     def name(self) -> str:
         """Names the run's file and folder."""
-        return f"{self.phase}-{self.arm}-lr{self.lr:g}-seed{self.seed}"
+        return f"{self.phase}-{self.arm}-lr{self.lr:g}-seed{self.seed}" if self.trains else f"{self.phase}-{self.arm}"
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is something to train: not for the base model."""
+        return self.arm != BASE
+
+    @property
+    def problems(self) -> str:
+        """The set of problems that it is evaluated on: those that learning rates are chosen by are not reported."""
+        return "tune" if self.phase == "tune" else "test"
+
+
+BASE = "base"
+# The untrained model on either set of problems.
+BASE_RUNS = (Run("tune", BASE, 0.0, 0), Run("report", BASE, 0.0, 0))
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,7 @@ class Plan:
     seeds: tuple[int, ...]
     select_by: str
     base_model: tuple[str, ...]
+    tuning_problems: int
     test_problems: int
     samples: int
     ks: tuple[int, ...]
@@ -70,7 +89,9 @@ class Plan:
         return [Run("report", arm, chosen[arm], seed) for seed in self.seeds for arm in self.arms]
 
     def overrides(self, run: Run) -> list[str]:
-        """Hydra overrides of a run on top of ``examples/cpu_demo.sh``."""
+        """Hydra overrides of a run on top of ``examples/cpu_demo.sh``; none of the base model."""
+        if not run.trains:
+            return []
         own = [f"actor_rollout_ref.actor.optim.lr={run.lr:g}", f"data.seed={run.seed}", f"hdpo.rollout_seed={run.seed}"]
         return [*self.common, *self.arms[run.arm], *own]
 
@@ -79,7 +100,7 @@ def read_plan(name: str) -> Plan:
     """The plan in ``examples/study/<name>.yaml``.
 
     Raises:
-        ValueError: unknown or missing fields, seeds that serve both phases, or no arm.
+        ValueError: unknown or missing fields, seeds that serve both phases, no arm, a metric that is not measured.
     """
     node: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     expected = set(Plan.__dataclass_fields__) - {"name"}
@@ -90,8 +111,11 @@ def read_plan(name: str) -> Plan:
     plan = Plan(name=name, **values)
     if set(plan.seeds) & set(plan.tuning_seeds):
         raise ValueError(f"{name}.yaml: seeds {set(plan.seeds) & set(plan.tuning_seeds)} are tuned on and reported")
-    if not plan.arms:
-        raise ValueError(f"{name}.yaml: no arms")
+    if not plan.arms or BASE in plan.arms:
+        raise ValueError(f"{name}.yaml: no arms, or one called {BASE}, which is the untrained model")
+    metrics = ["greedy", *(f"pass@{k}" for k in plan.ks)]
+    if plan.select_by not in metrics or not all(1 <= k <= plan.samples for k in plan.ks):
+        raise ValueError(f"{name}.yaml: select_by must be one of {metrics}, ks from 1 to samples={plan.samples}")
     if len(plan.learning_rates) > 1 and not plan.tuning_seeds:
         raise ValueError(f"{name}.yaml: several learning_rates and no tuning_seeds to choose by")
     return plan

@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from examples.study.plan import Plan, Run
+from examples.study.plan import TRAIN_PROBLEMS, WEIGHTS, Plan, Run
+from examples.training import ROOT
 from recipe.hdpo.cliff import is_success
 from recipe.hdpo.evaluation.passk import pass_at_k
+from recipe.hdpo.evaluation.problems import file_sha256
 from recipe.hdpo.evaluation.records import GREEDY, read_results
+from recipe.hdpo.evaluation.scoring import grader_sha256
 from recipe.hdpo.evaluation.training_log import read_training_log
 
 CURVES = (
@@ -60,14 +63,17 @@ class Record:
         problems: counts by test problem, sorted by id.
         curves: training metric -> [step, value] pairs.
         overrides: Hydra overrides on top of examples/cpu_demo.sh.
-        seconds: wall time of training (start-up included) and of evaluation.
-        about: number of steps, cores, commit of this checkout, versions.
+        settings: all else that decides the counts, see :func:`plan_settings`.
+        seconds: wall time of training (start-up included; of a training that was interrupted, the last start, or
+            the sum of its steps if that is more) and of evaluation.
+        about: cores, commit of this checkout, versions.
     """
 
     run: Run
     problems: list[Problem]
     curves: dict[str, list[list[float]]]
     overrides: list[str]
+    settings: dict[str, Any]
     seconds: dict[str, float]
     about: dict[str, Any]
 
@@ -101,8 +107,22 @@ def _lines(value: Any) -> str:
     return json.dumps(value)
 
 
+def plan_settings(plan: Plan) -> dict[str, Any]:
+    """What decides the counts of every run of a plan, besides a run's own overrides."""
+    return {
+        "script": file_sha256(ROOT / "examples" / "cpu_demo.sh"),
+        "grader": grader_sha256(ROOT / "recipe" / "hdpo" / "reward.py"),
+        "base_model": list(plan.base_model),
+        "train_problems": [TRAIN_PROBLEMS, list(WEIGHTS)],
+        "tuning_problems": plan.tuning_problems,
+        "test_problems": plan.test_problems,
+        "samples": plan.samples,
+        "steps": plan.steps,
+    }
+
+
 def make_record(
-    run: Run, plan: Plan, overrides: list[str], folder: Path, evaluated: Path, seconds: tuple[float, float]
+    run: Run, plan: Plan, settings: Mapping[str, Any], folder: Path, evaluated: Path, seconds: tuple[float, float]
 ) -> Record:
     """Take a run's evaluation and training metrics together."""
     results = read_results(evaluated)
@@ -118,20 +138,21 @@ def make_record(
         else:
             entry["n"] += 1
             entry["correct"] += right
-    log = read_training_log(folder / "metrics.jsonl") if run.phase != "base" else {}
+    log = read_training_log(folder / "metrics.jsonl") if run.trains else {}
     curves = {
         name: [[int(step), round(float(value), 5)] for step, value in zip(*log[name], strict=True)]
         for name in CURVES
         if name in log
     }
+    steps_took = sum(value for _, value in curves.get("timing_s/step", []))
     return Record(
         run=run,
         problems=[Problem(**counts[key]) for key in sorted(counts)],
         curves=curves,
-        overrides=overrides,
-        seconds={"training": round(seconds[0], 1), "evaluation": round(seconds[1], 1)},
+        overrides=plan.overrides(run),
+        settings=dict(settings),
+        seconds={"training": round(max(seconds[0], steps_took), 1), "evaluation": round(seconds[1], 1)},
         about={
-            "steps": plan.steps,
             "cores": os.cpu_count(),
             "commit": checked_out_commit(),
             "versions": installed_versions(),
@@ -164,16 +185,24 @@ def read_records(folder: Path) -> list[Record]:
     """Every result file of a folder, in order of their names.
 
     Raises:
-        ValueError: a file that is not a whole record, or files of different test problems.
+        ValueError: a file that is not a whole record, or files that were made with different settings.
     """
-    records = [_read(path) for path in sorted(folder.glob("*.json"))]
-    sets = {tuple(p.id for p in record.problems) for record in records}
-    if len(sets) > 1:
-        raise ValueError(f"{folder}: the runs were evaluated on {len(sets)} different sets of problems; use another")
+    records = [read_record(path) for path in sorted(folder.glob("*.json"))]
+    for phase in ("tune", "report"):
+        sets = {tuple(p.id for p in r.problems) for r in records if r.run.phase == phase}
+        if len(sets) > 1:
+            raise ValueError(f"{folder}: {phase} runs were evaluated on {len(sets)} different sets of problems")
+    if any(record.settings != records[0].settings for record in records):
+        raise ValueError(f"{folder}: the runs were made with different settings; the study's next start names them")
     return records
 
 
-def _read(path: Path) -> Record:
+def read_record(path: Path) -> Record:
+    """A result file.
+
+    Raises:
+        ValueError: it is not whole.
+    """
     try:
         content = json.loads(path.read_text())
         content["run"] = Run(**content["run"])

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 from examples.study.figures import accuracy_png, curves_png, tuning_png
-from examples.study.plan import Plan, choose_learning_rates, read_plan
+from examples.study.plan import Plan, read_plan
 from examples.study.record import Record, read_records
 from examples.study.tables import (
     Results,
@@ -69,24 +68,14 @@ def text(plan: Plan, records: list[Record], results: Results) -> str:
     if results.tuned:
         sections += [
             "## Tuning",
-            f"Every arm is run with every learning rate, on seeds {list(plan.tuning_seeds)}, which are used for "
-            f"nothing else. The best {plan.select_by} of an arm is bold once all are done, and is taken; in "
-            "parentheses the solve rate of its extra rollouts over the last ten steps.",
-            tuning_table(plan, results, _chosen(plan, results)),
+            f"Every arm is run with every learning rate, on seeds {list(plan.tuning_seeds)} and "
+            f"{len(results.tuned[next(iter(results.tuned))][0].problems)} problems, which are used for nothing else. "
+            f"The best {plan.select_by} of an arm is bold once all are done, and is taken; in parentheses the solve "
+            f"rate of its extra rollouts over the last ten steps.{_base_tuning(plan, results)}",
+            tuning_table(plan, results),
             "![tuning](tuning.png)",
         ]
     return "\n\n".join([*sections, _repeat(plan, records)]) + "\n"
-
-
-def _chosen(plan: Plan, results: Results) -> dict[str, float]:
-    """The learning rate of every arm whose tuning is complete."""
-    chosen: dict[str, float] = {}
-    for arm, records in results.tuned.items():
-        alone = replace(plan, arms={arm: plan.arms[arm]})
-        scores = {r.run: r.mean(plan.select_by) for r in records}
-        if all(run in scores for run in alone.tuning_runs()):
-            chosen |= choose_learning_rates(alone, scores)
-    return chosen
 
 
 def _reported(plan: Plan, results: Results) -> list[str]:
@@ -105,10 +94,15 @@ def _reported(plan: Plan, results: Results) -> list[str]:
     return [*sections, "## Training", "![curves](curves.png)", cost_table(results)]
 
 
+def _base_tuning(plan: Plan, results: Results) -> str:
+    if results.base_tuning is None:
+        return ""
+    return f" The untrained base model has {results.base_tuning.mean(plan.select_by):.3f} on these problems."
+
+
 def _about(plan: Plan, results: Results) -> str:
     seeds = {arm: len(runs) for arm, runs in results.reported.items()}
-    planned = set(plan.tuning_runs())
-    tuned = sum(r.run in planned for runs in results.tuned.values() for r in runs), len(planned)
+    tuned = sum(map(len, results.tuned.values())), len(plan.tuning_runs())
     reported = sum(seeds.values()), len(plan.arms) * len(plan.seeds)
     lines = [
         f"{plan.steps} training steps; {len(results.base.problems)} test problems, {plan.samples} samples each and a "
@@ -121,6 +115,9 @@ def _about(plan: Plan, results: Results) -> str:
             f"**Not finished:** {tuned[0]} of {tuned[1]} tuning runs and {reported[0]} of {reported[1]} reported runs "
             "are done."
         )
+    if results.others:
+        names = ", ".join(record.run.name for record in results.others)
+        lines.append(f"Not part of the plan, and in no table: {names}.")
     return "\n\n".join(lines)
 
 

@@ -12,17 +12,19 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from examples.study.plan import Plan, Run, choose_learning_rates, read_plan
-from examples.study.record import Record, make_record, read_records
-from examples.training import ROOT, evaluate, python, say, train_with
+import pandas as pd
+import pyarrow.parquet as pq
 
-# Rows by number of terms, 2 to 6, of the training data; the test data has as many of each.
-WEIGHTS = (1, 3, 4, 2, 1)
-TRAIN_PROBLEMS = 640
+from examples.study.plan import BASE_RUNS, TRAIN_PROBLEMS, WEIGHTS, Plan, Run, choose_learning_rates, read_plan
+from examples.study.record import Record, make_record, plan_settings, read_record, read_records
+from examples.training import ROOT, evaluate, last_step, python, say, train_with
 
 
 def main() -> None:
@@ -45,9 +47,9 @@ def main() -> None:
     runs = results / "runs"
     say(f"models and logs: {out}; results: {results}")
     left = args.max_runs if args.max_runs is not None else sys.maxsize
-    left = finish([Run("base", "base", 0.0, 0), *plan.tuning_runs()], plan, out, runs, left)
+    left = finish([*BASE_RUNS, *plan.tuning_runs()], plan, out, runs, left)
     records = read_records(runs)
-    chosen = choose_learning_rates(plan, {r.run: r.mean(plan.select_by) for r in records if r.run.phase == "tune"})
+    chosen = choose_learning_rates(plan, {r.run: r.mean(plan.select_by) for r in records})
     say("learning rates: " + ", ".join(f"{arm} {lr:g}" for arm, lr in chosen.items()))
     finish(plan.report_runs(chosen), plan, out, runs, left)
     python("-m", "examples.study.report", "--plan", plan.name, "--results", results)
@@ -55,39 +57,74 @@ def main() -> None:
 
 def finish(wanted: list[Run], plan: Plan, out: Path, results: Path, left: int) -> int:
     """Run what has no result file yet, at most ``left`` runs; returns how many more are allowed. Leaves the program
-    when some of these runs are still missing."""
+    when some of these runs are still missing, or when a file was made with other settings."""
+    settings = plan_settings(plan)
     for number, run in enumerate(wanted, 1):
         path = results / f"{run.name}.json"
         if path.exists():
+            check_settings(path, run, plan, settings)
             continue
         if left == 0:
             missing = sum(not (results / f"{r.name}.json").exists() for r in wanted)
             sys.exit(f"[hdpo] stopped by --max-runs; {missing} runs of this phase are left, the same command goes on")
         say(f"{run.name} ({number} of {len(wanted)} of this phase)")
-        run_once(run, plan, out).write(path)
+        run_once(run, plan, settings, out).write(path)
+        # Only now that the result is on disk.
+        shutil.rmtree(out / run.name / "checkpoints", ignore_errors=True)
         left -= 1
     return left
 
 
-def run_once(run: Run, plan: Plan, out: Path) -> Record:
-    """Train (unless it is the base model), evaluate, and take the results together. Checkpoints are removed."""
+def check_settings(path: Path, run: Run, plan: Plan, settings: Mapping[str, Any]) -> None:
+    """Leave the program if a result file was made by another plan, data set, base model or reward."""
+    record = read_record(path)
+    old = {**record.settings, "overrides": record.overrides}
+    new = {**settings, "overrides": plan.overrides(run)}
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if changed:
+        sys.exit(
+            f"[hdpo] {path} was made with other settings ({', '.join(changed)}): give another --results and --out, or "
+            "remove the file, and its run is repeated"
+        )
+
+
+def run_once(run: Run, plan: Plan, settings: Mapping[str, Any], out: Path) -> Record:
+    """Train (unless it is the base model), evaluate, and take the results together."""
     model, data, folder = out / "model", out / "data", out / run.name
     python("examples/demo/make_sums_model.py", "--out", model, *plan.base_model)
-    if not (data / "test.parquet").exists():
-        sizes = ["--train-size", TRAIN_PROBLEMS, "--test-size", plan.test_problems, "--weights", *WEIGHTS]
-        python("data_preprocess/sums.py", "--out", data, *sizes)
+    make_data(plan, data)
+    if not last_step(folder):
+        # Of an earlier try, whose weights are gone.
+        shutil.rmtree(folder / "eval", ignore_errors=True)
     began, trained, checkpoint = time.time(), 0.0, model
-    overrides: list[str] = []
-    if run.phase != "base":
-        overrides = plan.overrides(run)
+    if run.trains:
         saving = [f"trainer.save_freq={plan.steps}"]
-        train_with([*overrides, *saving], plan.steps, model, data, folder)
+        train_with([*plan.overrides(run), *saving], plan.steps, model, data, folder)
         trained = time.time() - began
         checkpoint = folder / "checkpoints" / f"global_step_{plan.steps}"
-    evaluated = evaluate(checkpoint, data, folder / "eval", plan.samples, plan.ks)
-    record = make_record(run, plan, overrides, folder, evaluated, (trained, time.time() - began - trained))
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    return record
+    problems = data / f"{run.problems}.parquet"
+    evaluated = evaluate(checkpoint, problems, folder / "eval", plan.samples, plan.ks)
+    return make_record(run, plan, settings, folder, evaluated, (trained, time.time() - began - trained))
+
+
+def make_data(plan: Plan, data: Path) -> None:
+    """Training problems, and two sets to evaluate on that share none with it nor with each other: ``tune.parquet``,
+    by which learning rates are chosen, and ``test.parquet``, on which the reported runs are evaluated."""
+    if (data / "tune.parquet").exists():
+        return
+    held_out = plan.tuning_problems + plan.test_problems
+    sizes = ["--train-size", TRAIN_PROBLEMS, "--test-size", held_out, "--weights", *WEIGHTS]
+    with tempfile.TemporaryDirectory(dir=data.parent) as folder:
+        python("data_preprocess/sums.py", "--out", folder, *sizes)
+        rows = pq.read_table(Path(folder, "test.parquet"))
+        difficulty = pd.Series([info["difficulty"] for info in rows["extra_info"].to_pylist()])
+        # The same share of every difficulty.
+        rank = difficulty.groupby(difficulty).cumcount() / difficulty.map(difficulty.value_counts())
+        tuning = (rank < plan.tuning_problems / held_out).to_numpy()
+        data.mkdir(exist_ok=True)
+        shutil.copy(Path(folder, "train.parquet"), data)
+        pq.write_table(rows.filter(~tuning), data / "test.parquet")
+        pq.write_table(rows.filter(tuning), data / "tune.parquet")
 
 
 if __name__ == "__main__":

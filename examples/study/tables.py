@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from examples.study.plan import Plan
+from examples.study.plan import BASE_RUNS, Plan, Run, choose_learning_rates
 from examples.study.record import Problem, Record
 from recipe.hdpo.evaluation.intervals import Interval, two_level_difference, two_level_mean
 
@@ -17,37 +17,54 @@ Keep = Callable[[Problem], bool]
 
 @dataclass(frozen=True)
 class Results:
-    """The records of a study, sorted out.
+    """The records of a study, sorted out. Runs that are not the plan's are in neither of the last two.
 
     Attributes:
-        base: the base model's record.
-        tuned, reported: records by arm; an arm without records is left out. Nothing is compared before the baseline
-            has a reported run.
+        base: the base model's record on the reported problems; ``base_tuning`` on those that rates are chosen by.
+        chosen: the learning rate of every arm whose tuning is complete.
+        tuned, reported: records by arm, at the plan's seeds, the reported ones at the chosen rate; an arm without
+            records is left out. Nothing is compared before the baseline has a reported run.
+        others: records that no part of the plan asks for.
     """
 
     base: Record
+    base_tuning: Record | None
+    chosen: dict[str, float]
     tuned: dict[str, list[Record]]
     reported: dict[str, list[Record]]
+    others: list[Record]
 
 
 def sort_out(plan: Plan, records: list[Record]) -> Results:
     """Group a study's records.
 
     Raises:
-        ValueError: no record of the base model, or reported runs of one arm at different learning rates.
+        ValueError: no record of the base model.
     """
-    base = [r for r in records if r.run.phase == "base"]
-    phases = [
-        {arm: found for arm in plan.arms if (found := [r for r in records if (r.run.phase, r.run.arm) == (phase, arm)])}
-        for phase in ("tune", "report")
-    ]
-    if not base:
+    by_run = {record.run: record for record in records}
+    base_tuning, base = (by_run.pop(run, None) for run in BASE_RUNS)
+    if base is None:
         raise ValueError("no evaluation of the base model yet; run `python -m examples.study.run` first")
-    for arm, found in phases[1].items():
-        rates = sorted({r.run.lr for r in found})
-        if len(rates) > 1:
-            raise ValueError(f"reported runs of {arm} have learning rates {rates}: remove those that are out of date")
-    return Results(base[0], *phases)
+    tuned = _by_arm(plan.tuning_runs(), by_run)
+    chosen: dict[str, float] = {}
+    for arm in plan.arms:
+        alone = replace(plan, arms={arm: plan.arms[arm]})
+        scores = {record.run: record.mean(plan.select_by) for record in tuned.get(arm, [])}
+        if all(run in scores for run in alone.tuning_runs()):
+            chosen |= choose_learning_rates(alone, scores)
+    decided = replace(plan, arms={arm: plan.arms[arm] for arm in chosen})
+    reported = _by_arm(decided.report_runs(chosen), by_run)
+    used = {record.run for found in (*tuned.values(), *reported.values()) for record in found}
+    others = [record for run, record in by_run.items() if run not in used]
+    return Results(base, base_tuning, chosen, tuned, reported, others)
+
+
+def _by_arm(wanted: list[Run], by_run: dict[Run, Record]) -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for run in wanted:
+        if run in by_run:
+            found.setdefault(run.arm, []).append(by_run[run])
+    return {arm: found[arm] for arm in dict.fromkeys(run.arm for run in wanted) if arm in found}
 
 
 def columns(plan: Plan) -> list[str]:
@@ -130,26 +147,20 @@ def difficulty_table(results: Results, metric: str) -> str:
     return markdown([metric, *levels], body)
 
 
-def tried_rates(plan: Plan, results: Results) -> list[float]:
-    """Learning rates of the plan, and others that have a tuning run on record: shown, never chosen."""
-    return sorted({*plan.learning_rates, *(r.run.lr for records in results.tuned.values() for r in records)})
-
-
-def tuning_table(plan: Plan, results: Results, chosen: dict[str, float]) -> str:
+def tuning_table(plan: Plan, results: Results) -> str:
     """The score of every tuning run, with the privileged solve rate at its end; the chosen rate is bold."""
-    body, rates = [], tried_rates(plan, results)
+    body = []
     for arm, records in results.tuned.items():
         cells = []
-        for lr in rates:
+        for lr in plan.learning_rates:
             scores = [r.mean(plan.select_by) for r in records if r.run.lr == lr]
             ends = [window(r, "hdpo/privileged_solve_rate", last=True) for r in records if r.run.lr == lr]
             cell = f"{np.mean(scores):.3f}" if scores else ""
-            cell = f"**{cell}**" if chosen.get(arm) == lr else cell
+            cell = f"**{cell}**" if results.chosen.get(arm) == lr else cell
             shown = [f"{end:.2f}" for end in ends if end is not None]
             cells.append(f"{cell} ({', '.join(shown)})" if shown else cell)
         body.append([arm, *cells])
-    head = [f"{lr:g}" if lr in plan.learning_rates else f"{lr:g}, outside the plan" for lr in rates]
-    return markdown([f"{plan.select_by} (solve rate)", *head], body)
+    return markdown([f"{plan.select_by} (solve rate)", *(f"{lr:g}" for lr in plan.learning_rates)], body)
 
 
 def window(record: Record, name: str, last: bool) -> float | None:
@@ -162,7 +173,7 @@ def cost_table(results: Results) -> str:
     """What each arm does and takes: privileged solve rate first and last, extra rollouts and kept rows per step."""
     body = []
     for arm, records in results.reported.items():
-        steps = records[0].about["steps"]
+        steps = records[0].settings["steps"]
         first, last = (
             [v for r in records if (v := window(r, "hdpo/privileged_solve_rate", last=end)) is not None]
             for end in (False, True)

@@ -32,7 +32,7 @@ class CollapseMonitor:
         threshold: fraction of the best rate below which the teacher counts as collapsed; 0 never warns.
         steps: steps with privileged rollouts so far.
         solved, rollouts: exponentially weighted counts of privileged rollouts with R = 1, and of all.
-        best: highest recent rate so far.
+        best, best_rollouts: highest recent rate so far, and the weighted count that it rests on.
         collapsed: whether the last step was below the threshold, and that by more than chance.
     """
 
@@ -41,6 +41,7 @@ class CollapseMonitor:
     solved: float = 0.0
     rollouts: float = 0.0
     best: float = 0.0
+    best_rollouts: float = 1.0
     collapsed: bool = False
 
     def update(self, solved: int, rollouts: int) -> dict[str, float]:
@@ -56,10 +57,10 @@ class CollapseMonitor:
         if not self.rollouts:
             return {}
         rate = self.solved / self.rollouts
-        if self.steps >= MIN_STEPS:
-            self.best = max(self.best, rate)
+        if self.steps >= MIN_STEPS and rate >= self.best:
+            self.best, self.best_rollouts = rate, self.rollouts
         # Old rollouts weigh less, so the weighted count understates their number, and this overstates the error.
-        error = math.sqrt((self.best * (1 - self.best) + rate * (1 - rate)) / self.rollouts)
+        error = math.sqrt(self.best * (1 - self.best) / self.best_rollouts + rate * (1 - rate) / self.rollouts)
         fall = self.best - rate
         before = self.collapsed
         self.collapsed = rate < self.threshold * self.best and fall > STANDARD_ERRORS * error

@@ -24,7 +24,7 @@ from recipe.hdpo.evaluation.generate import Engine, Sampling
 from recipe.hdpo.evaluation.passk import MAX_SAMPLES
 from recipe.hdpo.evaluation.problems import Problem, ProblemSet, file_sha256, read_problems
 from recipe.hdpo.evaluation.records import GREEDY, Meta, ResultWriter, Sample, read_results
-from recipe.hdpo.evaluation.scoring import DEFAULT_REWARD, load_reward, score_response
+from recipe.hdpo.evaluation.scoring import DEFAULT_REWARD, grader_sha256, load_reward, score_response
 from recipe.hdpo.evaluation.summary import print_summary, summarise
 
 
@@ -84,6 +84,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         )
     if args.temperature < 0:
         raise ValueError(f"--temperature {args.temperature}: must not be negative.")
+    if args.seed < 0:
+        raise ValueError(f"--seed {args.seed}: must be 0 or more.")
     for name in ("max_tokens", "batch_size", "tensor_parallel_size"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be at least 1.")
@@ -191,7 +193,7 @@ def _settings(
         "weights_dtype": weights_dtype(model),
         "dtype": engine.dtype,
         "device": engine.device,
-        "reward_sha256": file_sha256(reward_file),
+        "grader_sha256": grader_sha256(reward_file),
         "reward_function": function,
         **engine.versions,
     }

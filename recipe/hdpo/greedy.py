@@ -7,12 +7,10 @@ validation metrics never see it as a sample.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ, apply_greedy_sampling_params
 
-from recipe.hdpo.cliff import is_success
 from recipe.hdpo.config import HDPOConfig
 
 logger = logging.getLogger(__name__)
@@ -63,21 +61,3 @@ class GreedyValidationWorker(AgentLoopWorker):
         extra = outputs[-1].extra_fields.setdefault("reward_extra_info", {})
         extra[GREEDY_SCORE] = self.greedy_scores.get(kwargs["uid"])
         await super()._agent_loop_postprocess(output, validate, **kwargs)
-
-
-def greedy_accuracy(
-    uids: Sequence[str], greedy_scores: Sequence[float | None], data_sources: Sequence[str], success_reward: float
-) -> dict[str, float]:
-    """Share of the prompts of every data source whose greedy rollout is correct; a lost one counts as wrong.
-
-    Args:
-        uids, greedy_scores, data_sources: of every sample, length N; samples of a prompt agree.
-
-    Returns:
-        ``{"val-hdpo/<data_source>/greedy": value}``.
-    """
-    by_source: dict[str, dict[str, bool]] = {}
-    for uid, score, source in zip(uids, greedy_scores, data_sources, strict=True):
-        right = score is not None and is_success(score, success_reward)
-        by_source.setdefault(str(source), {})[str(uid)] = right
-    return {f"val-hdpo/{name}/greedy": sum(right.values()) / len(right) for name, right in by_source.items()}

@@ -24,8 +24,8 @@ from recipe.hdpo import rows
 from recipe.hdpo.collapse import CollapseMonitor
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.startup import check_data, check_vocabulary
-from recipe.hdpo.evaluation.validation import validation_passk
-from recipe.hdpo.greedy import GREEDY_SCORE, greedy_accuracy
+from recipe.hdpo.evaluation.validation import greedy_accuracy, validation_passk
+from recipe.hdpo.greedy import GREEDY_SCORE
 from recipe.hdpo.history import History
 from recipe.hdpo.metrics import GroupRecord
 from recipe.hdpo.worker import MEASURE_GRADIENTS, HDPOWorker
@@ -123,23 +123,23 @@ class HDPOTrainerMixin(PPOTrainer):
     # ---- validation ----
 
     def _val_metrics_update(
-        self, data_sources: list, sample_uids: list, reward_extra_infos_dict: dict, sample_turns: list, **kwargs: Any
+        self,
+        data_sources: list,
+        sample_uids: list,
+        reward_extra_infos_dict: dict,
+        sample_turns: list,
+        expected_acc_counts: dict[tuple[str, str], int],
     ) -> dict[str, float]:
         """verl's metrics, and unbiased pass@k and greedy accuracy under names of their own."""
         greedy_scores = reward_extra_infos_dict.pop(GREEDY_SCORE, None)
         metrics = super()._val_metrics_update(
-            data_sources, sample_uids, reward_extra_infos_dict, sample_turns, **kwargs
+            data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts=expected_acc_counts
         )
         success = self.hdpo.success_reward
         if greedy_scores is not None:
-            metrics |= greedy_accuracy(sample_uids, greedy_scores, data_sources, success)
-        return metrics | validation_passk(
-            sample_uids,
-            reward_extra_infos_dict["reward"],
-            n=self.config.actor_rollout_ref.rollout.val_kwargs.n,
-            success_reward=success,
-            data_sources=data_sources,
-        )
+            metrics |= greedy_accuracy(expected_acc_counts, sample_uids, greedy_scores, success)
+        rewards = reward_extra_infos_dict["reward"]
+        return metrics | validation_passk(expected_acc_counts, sample_uids, rewards, success)
 
     # ---- checkpoints ----
 

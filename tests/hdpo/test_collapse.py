@@ -44,14 +44,25 @@ def test_lucky_first_steps_are_no_best_rate() -> None:
     assert monitor.best == 1.0
 
 
-@pytest.mark.parametrize("rollouts", [2, 16, 128])
+SCHEDULES = {
+    "2 a step": [2] * 500,
+    "16 a step": [16] * 500,
+    "128 a step": [128] * 500,
+    "2, then 64": [2] * 30 + [64] * 200,
+    "4 to 64": list(range(4, 65)) + [64] * 200,
+    "64, then 2": [64] * 30 + [2] * 200,
+}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.9])
-def test_a_constant_solve_rate_hardly_ever_warns(rate: float, rollouts: int) -> None:
-    draws = np.random.default_rng(0).binomial(rollouts, rate, size=(40, 500))
+def test_a_constant_solve_rate_hardly_ever_warns(rate: float, schedule: str) -> None:
+    rollouts = SCHEDULES[schedule]
+    draws = np.random.default_rng(0).binomial(rollouts, rate, size=(40, len(rollouts)))
     monitors = [CollapseMonitor(0.7) for _ in draws]
     warned = [
-        any(monitor.update(int(solved), rollouts)["hdpo/teacher_collapse"] for solved in run)
-        for monitor, run in zip(monitors, draws, strict=True)
+        any(m.update(int(s), n)["hdpo/teacher_collapse"] for s, n in zip(run, rollouts, strict=True))
+        for m, run in zip(monitors, draws, strict=True)
     ]
     assert sum(warned) <= 4
 
@@ -67,9 +78,12 @@ def test_a_fall_that_chance_explains_does_not_warn_and_the_same_fall_of_many_rol
 
 
 def test_a_threshold_of_0_never_warns() -> None:
-    monitor = CollapseMonitor(0.0)
-    monitor.update(20, 20)
-    assert all(monitor.update(0, 20)["hdpo/teacher_collapse"] == 0.0 for _ in range(50))
+    never, warns = CollapseMonitor(0.0), CollapseMonitor(0.7)
+    for _ in range(10):
+        never.update(20, 20)
+        warns.update(20, 20)
+    assert not any(never.update(0, 20)["hdpo/teacher_collapse"] for _ in range(50))
+    assert any(warns.update(0, 20)["hdpo/teacher_collapse"] for _ in range(50))
 
 
 def test_steps_without_privileged_rollouts_change_nothing() -> None:

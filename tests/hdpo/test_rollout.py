@@ -338,7 +338,8 @@ def test_validation_adds_one_greedy_rollout_per_prompt_where_asked_and_hands_its
 
 
 def test_a_lost_greedy_rollout_leaves_the_samples_and_counts_as_wrong(model_dir, monkeypatch) -> None:
-    from recipe.hdpo.greedy import GREEDY_SCORE, greedy_accuracy
+    from recipe.hdpo.evaluation.validation import greedy_accuracy
+    from recipe.hdpo.greedy import GREEDY_SCORE
 
     calls = iter(range(9))
 
@@ -351,4 +352,5 @@ def test_a_lost_greedy_rollout_leaves_the_samples_and_counts_as_wrong(model_dir,
     store, _, _ = run_prompt(model_dir, monkeypatch, answer, *overrides, validate=True)
     assert store.events[-1] == ("uid-1", {"status": "finished"}) and len(store.fields) == 2
     scores = [row["extra_fields"]["reward_extra_info"][GREEDY_SCORE] for row in store.fields.values()]
-    assert greedy_accuracy(["u", "u", "v"], [*scores, 1.0], ["d"] * 3, 1.0) == {"val-hdpo/d/greedy": 0.5}
+    expected = {("d", "u"): 2, ("d", "v"): 1}
+    assert greedy_accuracy(expected, ["u", "u", "v"], [*scores, 1.0]) == {"val-hdpo/d/greedy": 0.5}

@@ -25,7 +25,7 @@ _MUST_AGREE = (
     "top_p",
     "top_k",
     "max_tokens",
-    "reward_sha256",
+    "grader_sha256",
     "reward_function",
     "success_reward",
 )

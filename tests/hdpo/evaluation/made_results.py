@@ -17,7 +17,7 @@ SETTINGS: dict[str, Any] = {
     "seed": 0,
     "limit": None,
     "success_reward": 1.0,
-    "reward_sha256": "r",
+    "grader_sha256": "r",
     "reward_function": "compute_score",
     "model_sha256": "m",
 }

@@ -98,7 +98,7 @@ def test_other_problems_are_refused_with_the_counts(tmp_path):
         load_arms(folders)
 
 
-@pytest.mark.parametrize(("key", "value"), [("temperature", 0.6), ("max_tokens", 99), ("reward_sha256", "q")])
+@pytest.mark.parametrize(("key", "value"), [("temperature", 0.6), ("max_tokens", 99), ("grader_sha256", "q")])
 def test_arms_measured_differently_are_refused(tmp_path, key, value):
     with pytest.raises(ValueError, match=f"measured differently.*{key}"):
         load_arms(_two(tmp_path, **{key: value}))
