@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from recipe.hdpo.evaluation.scoring import grader_sha256
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -67,11 +69,15 @@ def train_with(overrides: list[str], steps: int, model: Path, data: Path, out: P
 
 def claim(out: Path, overrides: list[str]) -> None:
     """Write down a training folder's settings, or stop if it was made with others."""
-    settings = {"script": (ROOT / "examples/cpu_demo.sh").read_text().splitlines(), "overrides": overrides}
+    grader = grader_sha256(ROOT / "recipe" / "hdpo" / "reward.py")
+    script = (ROOT / "examples/cpu_demo.sh").read_text().splitlines()
+    settings = {"script": script, "overrides": overrides, "reward": [grader[:12]]}
     path = out / "settings.json"
     if path.exists():
         old = json.loads(path.read_text())
-        changed = [f"{key}: {_changes(old[key], new)}" for key, new in settings.items() if old[key] != new]
+        changed = [
+            f"{key}: {_changes(old.get(key, []), new)}" for key, new in settings.items() if old.get(key, []) != new
+        ]
         if changed:
             sys.exit(
                 f"[hdpo] {out} was trained with other settings ({'; '.join(changed)}): use another --out, or remove "

@@ -10,6 +10,7 @@ logs go to OUT. Then `python -m examples.study.report` writes tables and plots; 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
@@ -110,7 +111,11 @@ def run_once(run: Run, plan: Plan, settings: Mapping[str, Any], out: Path) -> Re
 def make_data(plan: Plan, data: Path) -> None:
     """Training problems, and two sets to evaluate on that share none with it nor with each other: ``tune.parquet``,
     by which learning rates are chosen, and ``test.parquet``, on which the reported runs are evaluated."""
-    if (data / "tune.parquet").exists():
+    made, about = data / "made_by.json", {"tune": plan.tuning_problems, "test": plan.test_problems}
+    about |= {"train": TRAIN_PROBLEMS, "weights": list(WEIGHTS)}
+    if made.exists():
+        if json.loads(made.read_text()) != about:
+            sys.exit(f"[hdpo] {data} was made with other settings: use another --out, or remove that folder")
         return
     held_out = plan.tuning_problems + plan.test_problems
     sizes = ["--train-size", TRAIN_PROBLEMS, "--test-size", held_out, "--weights", *WEIGHTS]
@@ -125,6 +130,7 @@ def make_data(plan: Plan, data: Path) -> None:
         shutil.copy(Path(folder, "train.parquet"), data)
         pq.write_table(rows.filter(~tuning), data / "test.parquet")
         pq.write_table(rows.filter(tuning), data / "tune.parquet")
+    made.write_text(json.dumps(about) + "\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from examples import training
 from examples.demo.run import ARMS
 from examples.training import claim, last_step, merge_metrics
 
@@ -42,12 +43,17 @@ def test_grpo_is_the_same_trainer_without_privileged_rollouts() -> None:
     assert ARMS == {"hdpo": [], "grpo": ["+control=grpo"]}
 
 
-def test_a_folder_that_was_trained_with_other_settings_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+def test_a_folder_that_was_trained_with_other_settings_is_refused_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     claim(tmp_path / "run", ["a=1", "b=2"])
     claim(tmp_path / "run", ["a=1", "b=2"])
     before = (tmp_path / "run" / "settings.json").read_text()
     with pytest.raises(SystemExit, match=r"overrides: b=2 there, b=3 now"):
         claim(tmp_path / "run", ["a=1", "b=3"])
+    monkeypatch.setattr(training, "grader_sha256", lambda file: "another reward")
+    with pytest.raises(SystemExit, match=r"reward: .* there, another rewa now"):
+        claim(tmp_path / "run", ["a=1", "b=2"])
     assert (tmp_path / "run" / "settings.json").read_text() == before
 
 

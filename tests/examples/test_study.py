@@ -188,6 +188,9 @@ def test_tuning_and_reported_problems_share_none_and_have_every_difficulty_alike
     for name, count in (("tune", 2), ("test", 4)):
         counts = splits[name]["extra_info"].map(lambda info: info["difficulty"]).value_counts()
         assert counts.to_dict() == dict.fromkeys("23456", count)
+    make_data(plan, tmp_path / "data")
+    with pytest.raises(SystemExit, match="other settings"):
+        make_data(replace(plan, test_problems=30), tmp_path / "data")
 
 
 def test_versions_name_what_is_installed() -> None:

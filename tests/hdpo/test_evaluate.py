@@ -177,6 +177,7 @@ def test_other_k_give_another_summary_of_the_same_samples(arguments, tmp_path):
         ({"max_tokens": 0}, "--max-tokens 0"),
         ({"batch_size": 0}, "--batch-size 0"),
         ({"top_p": 0}, "--top-p 0.0"),
+        ({"seed": -1}, "--seed -1: must be 0 or more"),
         ({"limit": 0}, "--limit 0"),
         ({"data": "/nowhere.parquet"}, "cannot be read as parquet"),
         ({"model": "/nowhere"}, "is not a folder"),

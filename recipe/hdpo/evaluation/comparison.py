@@ -17,7 +17,7 @@ import numpy as np
 from recipe.hdpo.evaluation.intervals import sign_flip_p_value, two_level_difference, two_level_mean
 from recipe.hdpo.evaluation.passk import powers_of_two
 from recipe.hdpo.evaluation.records import Results, read_results
-from recipe.hdpo.evaluation.summary import ProblemTable, support, tabulate
+from recipe.hdpo.evaluation.summary import ProblemTable, holds_answers, support, tabulate
 
 # Settings that must agree, or a difference would be one of the measurement.
 _MUST_AGREE = (
@@ -92,7 +92,9 @@ def load_arms(folders: Sequence[tuple[str, Sequence[Path]]], ks: Sequence[int] |
     everything = [run for _, runs in read for run in runs]
     _check_comparable(everything)
     ks = sorted(set(ks)) if ks else powers_of_two(min(run.meta.settings["n"] for run in everything))
-    return [Arm(name, runs, [tabulate(run, list(ks)) for run in runs]) for name, runs in read]
+    # In a run whose responses hold no answer, every vote is lost; that is a result and not a missing one.
+    answers = any(map(holds_answers, everything))
+    return [Arm(name, runs, [tabulate(run, list(ks), answers) for run in runs]) for name, runs in read]
 
 
 def compare(arms: Sequence[Arm], seed: int = 0) -> Comparison:
@@ -104,7 +106,7 @@ def compare(arms: Sequence[Arm], seed: int = 0) -> Comparison:
     """
     arms = list(arms)
     tables = [table for arm in arms for table in arm.tables]
-    metrics = [metric for metric in tables[0].values if all(metric in table.values for table in tables)]
+    metrics = list(tables[0].values)
     means = {arm.name: {m: two_level_mean(arm.values(m), seed, support(m)).as_dict() for m in metrics} for arm in arms}
     differences = [_difference(arms[0], arm, metric, seed) for arm in arms[1:] for metric in metrics]
     groups = tables[0].groups()["difficulty"]

@@ -8,7 +8,9 @@ the same kind. One run's interval therefore knows nothing of the luck of the tra
                   resample the runs' part is added: t_{S-1} * sqrt(max(0, MS_a - MS_e) / (S P)) for every arm.
                   Resampling 2 to 5 runs themselves covers badly (measured: 86 % to 99.8 % where 95 % is asked
                   for; this form: 92 % to 97 %), because so few runs have so few distinct resamples, and
-                  because each of the two resamplings counts e_ij once more.
+                  because each of the two resamplings counts e_ij once more. Where only a handful of problems
+                  differ from 0 the upper end is too low (measured: 86 % at a mean of 0.03 over 30 problems,
+                  91 % to 94 % over 100): no resample holds a success that was not drawn.
     a p-value     sign-flip permutation test of the paired differences. It treats the runs as given.
 """
 

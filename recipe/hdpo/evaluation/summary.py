@@ -61,12 +61,13 @@ def support(metric: str) -> tuple[float, float] | None:
     return None if metric == "mean_tokens" else (0.0, 1.0)
 
 
-def tabulate(results: Results, ks: list[int] | None = None) -> ProblemTable:
+def tabulate(results: Results, ks: list[int] | None = None, answers: bool | None = None) -> ProblemTable:
     """Compute every metric of every problem.
 
     Args:
         results: a complete result folder.
         ks: subset sizes; None takes 1, 2, 4, ... <= n.
+        answers: whether there is a maj@k; None where a response holds an answer.
 
     Raises:
         ValueError: a k above n.
@@ -76,7 +77,7 @@ def tabulate(results: Results, ks: list[int] | None = None) -> ProblemTable:
         by_problem[sample.problem_id].append(sample)
     n, success = results.meta.settings["n"], results.meta.settings["success_reward"]
     ks = sorted(set(ks)) if ks else powers_of_two(n)
-    has_answers = any(s.answer for s in results.samples)
+    answers = holds_answers(results) if answers is None else answers
     ids = sorted(by_problem)
     rows: list[dict[str, float]] = []
     for problem in ids:
@@ -85,7 +86,7 @@ def tabulate(results: Results, ks: list[int] | None = None) -> ProblemTable:
         right = [is_success(s.score, success) for s in drawn]
         row = {"greedy": float(is_success(greedy.score, success))}
         row |= {f"pass@{k}": float(pass_at_k(n, sum(right), k)) for k in ks}
-        if has_answers:
+        if answers:
             row |= {f"maj@{k}": maj_at_k([s.answer for s in drawn], right, k) for k in ks if k > 2}
         row["mean_tokens"] = float(np.mean([s.tokens for s in drawn]))
         row["truncated"] = float(np.mean([s.truncated for s in drawn]))
@@ -93,6 +94,11 @@ def tabulate(results: Results, ks: list[int] | None = None) -> ProblemTable:
     first = [by_problem[problem][0] for problem in ids]
     values = {metric: np.array([row[metric] for row in rows]) for metric in rows[0]}
     return ProblemTable(ids, [s.data_source for s in first], [s.difficulty for s in first], values)
+
+
+def holds_answers(results: Results) -> bool:
+    """Whether any response holds an answer to vote on."""
+    return any(s.answer for s in results.samples)
 
 
 def summarise(results: Results, ks: list[int] | None = None, seed: int = 0) -> dict[str, Any]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from recipe.hdpo.evaluation.comparison import compare, load_arms
-from recipe.hdpo.evaluation.records import SAMPLES
-from tests.hdpo.evaluation.made_results import write_results
+from recipe.hdpo.evaluation.records import SAMPLES, ResultWriter
+from tests.hdpo.evaluation.made_results import meta, sample, write_results
 
 BASE = {"p1": [0, 1, 0], "p2": [0, 0, 0], "p3": [1, 1, 1], "p4": [0, 0, 0]}
 ARM = {"p1": [1, 1, 1], "p2": [0, 1, 0], "p3": [0, 1, 0], "p4": [0, 0, 0]}
@@ -75,6 +75,14 @@ def test_pass_at_1_by_difficulty(tmp_path):
     means = {level: point["estimate"] for level, point in comparison.by_difficulty["base"].items()}
     assert means == {"2": 0.75, "10": 0.0}
     assert comparison.problems_by_difficulty == {"2": 2, "10": 2}
+
+
+def test_a_run_without_any_answer_loses_every_vote_and_stays_in_the_comparison(tmp_path):
+    answers = write_results(tmp_path / "b", {"p1": [1, 1, 1, 1, 1]})
+    with ResultWriter(tmp_path / "a", meta(1)) as writer:
+        writer.write(sample("p1", i, False, answer=None) for i in range(-1, 4))
+    comparison = compare(load_arms([("b", [answers]), ("a", [tmp_path / "a"])]))
+    assert [comparison.means[arm]["maj@4"]["estimate"] for arm in "ba"] == [1.0, 0.0]
 
 
 def test_the_comparison_is_json(tmp_path):
