@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The paper's run: Qwen2.5-Math-1.5B-Instruct on OpenMathInstruct-2, one node of 8 GPUs.
+# The paper's run, as far as it is known: Qwen2.5-Math-1.5B-Instruct on OpenMathInstruct-2, one node of 8 GPUs.
 #   python data_preprocess/openmathinstruct2.py --out ~/data/openmathinstruct2
 #   bash examples/qwen2.5_math_1.5b_8gpu.sh [overrides, e.g. hdpo.distillation_loss_coef=0.1 hdpo.teacher=frozen]
 # Settings of the paper: 32 prompts x 16 rollouts a step, clip 0.2, AdamW 1e-6 with 50 steps of linear warm-up, 2000 steps,
@@ -36,7 +36,7 @@ exec python3 -m verl.trainer.main_ppo --config-path pkg://recipe.hdpo.config --c
     actor_rollout_ref.rollout.val_kwargs.n=8 \
     actor_rollout_ref.rollout.val_kwargs.do_sample=true \
     actor_rollout_ref.rollout.val_kwargs.temperature=1.0 \
-    reward.custom_reward_function.path=recipe/hdpo/reward.py \
+    reward.custom_reward_function.path=pkg://recipe.hdpo.reward \
     reward.custom_reward_function.name=compute_score \
     hdpo.distillation_loss_coef=0.01 \
     hdpo.topk=64 \

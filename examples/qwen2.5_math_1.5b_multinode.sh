@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Several nodes of 8 GPUs. Start a Ray cluster first (`ray start --head` on one node, `ray start --address=HEAD:6379` on the others),
-# with this package installed on every node, then run this on the head node.
+# with this package installed on every node, then run this on the head node. 32 prompts a step for each node, at the paper's learning
+# rate and number of steps for 32 in all.
 #   NNODES=4 bash examples/qwen2.5_math_1.5b_multinode.sh
 set -euo pipefail
 exec bash "$(dirname "$0")/qwen2.5_math_1.5b_8gpu.sh" \

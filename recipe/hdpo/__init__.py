@@ -5,7 +5,7 @@ One prompt, in the order of the algorithm:
     rollouts -> cliff? -> privileged prompt -> privileged rollouts -> keep R = 1
              -> teacher top-k -> student JSD_k -> L_GRPO + lambda * L_JSD -> metrics
 
-The files, in the same order. *Pure* ones import torch, numpy and the standard library only.
+The files, in the same order. *Pure* ones import neither verl nor Ray, vLLM or transformers.
 
 - ``config/``: every knob, and the combinations that are refused (knobs: pure)
 - ``cliff.py``: K rewards of one prompt -> is the prompt a cliff (pure)
@@ -14,7 +14,7 @@ The files, in the same order. *Pure* ones import torch, numpy and the standard l
 - ``seeding.py``, ``greedy.py``: sampling seeds by rollout (pure); greedy accuracy in validation
 - ``advantage.py``: leave-one-out group advantage (pure)
 - ``teacher.py``: the teacher pass over kept trajectories
-- ``topk.py``, ``divergence.py``: the teacher's top-k; JSD_k and its relatives with their own backward (pure)
+- ``topk.py``, ``divergence_formulas.py``, ``divergence.py``: the teacher's top-k; JSD_k and its relatives (pure)
 - ``loss.py``, ``policy_loss.py``: both terms, in verl's two calls of the engine's loss function
 - ``rows.py``: mini-batches that hold rollout rows and privileged rows
 - ``worker.py``, ``engine.py``, ``gradients.py``: the actor worker; gradient norms of the two terms

@@ -9,7 +9,7 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 
 from recipe.hdpo.cliff import RolloutGroup
 from recipe.hdpo.config.checks import read_hdpo
-from recipe.hdpo.config.rules import max_privileged_prompt_length
+from recipe.hdpo.config.lengths import max_privileged_prompt_length
 from recipe.hdpo.metrics import GroupRecord
 
 PRIVILEGED_AGENT = "hdpo_privileged_agent"

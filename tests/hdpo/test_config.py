@@ -77,6 +77,8 @@ REFUSED = {
     "hdpo.divergence.kind=l2": "jsd, forward_kl, reverse_kl",
     "hdpo.divergence.beta=1.0": "forward_kl or reverse_kl",
     "hdpo.divergence.chunk_size=0": "chunk_size=0",
+    "actor_rollout_ref.rollout.n=1": "set it to 2 or more",
+    "actor_rollout_ref.rollout.max_model_len=null": "nothing limits privileged prompts",
     "hdpo.privileged.n=-1": "hdpo.privileged.n=-1",
     "hdpo.privileged.n=1.5": "must be of type int",
     "hdpo.privileged.source=hint": "solution, answer, problem",
@@ -208,10 +210,51 @@ def test_stock_main_ppo_stops_when_the_plug_in_was_not_loaded(tmp_path: Path) ->
     assert "pip install ." in done.stderr
 
 
-def test_the_group_can_be_added_to_a_config_of_ones_own() -> None:
-    from hydra import initialize_config_module as init
+def _own_config(*overrides: str, defaults: str, folder: Path) -> DictConfig:
+    """A user's config with settings of its own, composed from a file."""
+    from hydra import initialize_config_dir
 
-    with init("verl.trainer.config", version_base=None):
-        overrides = ["hydra.searchpath=[pkg://recipe.hdpo.config]", "+hdpo=default", "+use=hdpo"]
-        config = compose("ppo_trainer", overrides=[*overrides, *GOOD])
-    assert check_config(config).topk == 64
+    own = [
+        f"defaults: [{defaults}]",
+        "hydra: {searchpath: ['pkg://verl.trainer.config', 'pkg://recipe.hdpo.config']}",
+        "algorithm: {use_kl_in_reward: true}",
+        "actor_rollout_ref:",
+        "  model: {path: /nowhere}",
+        "  actor: {use_kl_loss: true}",
+        "  rollout: {name: vllm, n: 8, temperature: 0.8, tensor_model_parallel_size: 4, max_model_len: 2048}",
+    ]
+    if "hdpo" in defaults:
+        own.append("hdpo: {distillation_loss_coef: 0.1}")
+    (folder / "mine.yaml").write_text("\n".join(own))
+    with initialize_config_dir(str(folder), version_base=None):
+        return compose("mine", overrides=list(overrides))
+
+
+def test_switching_hdpo_on_in_a_config_of_ones_own_changes_nothing_else_in_it(tmp_path: Path) -> None:
+    by_file = _own_config(defaults="ppo_trainer, hdpo: default, use: hdpo, _self_", folder=tmp_path)
+    by_flags = _own_config("+hdpo=default", "+use=hdpo", defaults="ppo_trainer, _self_", folder=tmp_path)
+    for config in (by_file, by_flags):
+        rollout = config.actor_rollout_ref.rollout
+        assert (rollout.n, rollout.temperature, rollout.tensor_model_parallel_size) == (8, 0.8, 4)
+        assert config.actor_rollout_ref.actor.use_kl_loss and config.algorithm.use_kl_in_reward
+        assert check_config(config).topk == 64
+    assert (by_file.hdpo.distillation_loss_coef, by_flags.hdpo.distillation_loss_coef) == (0.1, 0.01)
+
+
+def test_the_readmes_command_composes_what_verl_and_the_recipe_accept() -> None:
+    import re
+    import shlex
+
+    from verl.utils.config import validate_config
+    from verl.utils.import_utils import load_extern_object
+
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    command = next(block for block in blocks if "verl.trainer.main_ppo" in block)
+    words = shlex.split(command.replace("\\\n", " "), comments=True)
+    overrides = words[words.index("hdpo_trainer") + 1 :]
+    with initialize_config_module("recipe.hdpo.config", version_base=None):
+        config = compose("hdpo_trainer", overrides=overrides)
+    check_config(config)
+    validate_config(config, use_reference_policy=False, use_critic=False)
+    reward = config.reward.custom_reward_function
+    assert load_extern_object(reward.path, reward.name)("hdpo/sums", "#### 4", "4")["score"] == 1.0

@@ -53,7 +53,10 @@ def test_full_vocabulary_jsd_is_at_most_a_quarter_of_the_squared_largest_logit_d
     z, delta = (torch.randn(20, vocab, generator=generator, dtype=torch.float64) for _ in range(2))
     teacher = teacher_topk(z + gap * delta, None)
     jsd = topk_divergence(z, teacher, torch.arange(20)).per_token
-    assert (jsd <= (gap * delta).abs().amax(-1) ** 2 / 4 + 1e-12).all()
+    difference = gap * delta
+    tighter = (difference.amax(-1) - difference.amin(-1)) / 2
+    assert (tighter <= difference.abs().amax(-1)).all()
+    assert (jsd <= (tighter**2 / 4).clamp(max=math.log(2)) + 1e-12).all()
 
 
 # Proposition 2: a policy over all token sequences of length 4 over 3 tokens

@@ -9,25 +9,23 @@ import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.config.keys import ACTOR, MODEL, ROLLOUT, select
+from recipe.hdpo.config.lengths import (
+    micro_batch_too_small,
+    no_limit,
+    no_room_for_the_response,
+    no_room_for_the_solution,
+)
 from recipe.hdpo.privileged import compile_template
 
 VERL_VERSION = "0.9.1"
 MANAGER = "recipe.hdpo.rollout.HDPOAgentLoopManager"
 
-ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
-
 Rule = Callable[[DictConfig, HDPOConfig], str | None]
-
-
-def select(config: DictConfig, key: str, default: Any = None) -> Any:
-    """The value at a dotted key; the default where it is missing or null."""
-    value = OmegaConf.select(config, key)
-    return default if value is None else value
 
 
 def wrong_verl(config: DictConfig, hdpo: HDPOConfig) -> str | None:
@@ -97,6 +95,13 @@ def sequence_parallel(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return None
 
 
+def one_rollout(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    size = select(config, f"{ROLLOUT}.n", 1)
+    if size > 1 or select(config, "algorithm.adv_estimator") != "hdpo":
+        return None
+    return f"{ROLLOUT}.n={size}: an advantage needs other rollouts of the same prompt: set it to 2 or more (paper: 16)"
+
+
 def filtered_groups(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     if not select(config, "algorithm.filter_groups.enable", False):
         return None
@@ -128,45 +133,6 @@ def verl_distillation(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return (
         "distillation.enabled=true is verl's own distillation from another model, whose loss would take the place of "
         "HDPO's: set it to false"
-    )
-
-
-def no_room_for_the_solution(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    longest, plain = max_privileged_prompt_length(config, hdpo), config.data.max_prompt_length
-    if hdpo.privileged.n == 0 or longest is None or longest > plain:
-        return None
-    return (
-        f"privileged prompts may have {longest} tokens, no more than plain ones (data.max_prompt_length={plain}), but "
-        f"they hold the problem and its solution: raise {ROLLOUT}.max_model_len (now "
-        f"{select(config, f'{ROLLOUT}.max_model_len')}, of which data.max_response_length="
-        f"{config.data.max_response_length} go to the response) or hdpo.privileged.max_prompt_length"
-    )
-
-
-def no_room_for_the_response(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    wanted, context = hdpo.privileged.max_prompt_length, select(config, f"{ROLLOUT}.max_model_len")
-    room = None if context is None else context - config.data.max_response_length
-    if hdpo.privileged.n == 0 or wanted is None or room is None or wanted <= room:
-        return None
-    return (
-        f"hdpo.privileged.max_prompt_length={wanted} leaves no full response: {ROLLOUT}.max_model_len={context} minus "
-        f"data.max_response_length={config.data.max_response_length} is {room}: lower the first or raise the second"
-    )
-
-
-def micro_batch_too_small(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    longest = max_privileged_prompt_length(config, hdpo)
-    if not hdpo.reads_teacher or longest is None or not select(config, f"{ACTOR}.use_dynamic_bsz", False):
-        return None
-    need = longest + config.data.max_response_length
-    part = "ref" if hdpo.teacher == "frozen" else "rollout"
-    key = f"actor_rollout_ref.{part}.log_prob_max_token_len_per_gpu"
-    budget = select(config, key)
-    if budget is None or budget >= need:
-        return None
-    return (
-        f"{key}={budget} is less than the longest privileged prompt and response together, {need} tokens: raise it, "
-        "or lower hdpo.privileged.max_prompt_length"
     )
 
 
@@ -202,14 +168,6 @@ def bad_template(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return None
 
 
-def max_privileged_prompt_length(config: DictConfig, hdpo: HDPOConfig) -> int | None:
-    """Longest privileged prompt in tokens; None where the model's own context length decides."""
-    if hdpo.privileged.max_prompt_length is not None:
-        return hdpo.privileged.max_prompt_length
-    context = select(config, f"{ROLLOUT}.max_model_len")
-    return None if context is None else context - config.data.max_response_length
-
-
 RULES: tuple[Rule, ...] = (
     wrong_verl,
     legacy_trainer,
@@ -218,10 +176,12 @@ RULES: tuple[Rule, ...] = (
     fused_kernels,
     pad_to_length,
     sequence_parallel,
+    one_rollout,
     filtered_groups,
     multi_turn,
     late_reward,
     verl_distillation,
+    no_limit,
     no_room_for_the_solution,
     no_room_for_the_response,
     micro_batch_too_small,
