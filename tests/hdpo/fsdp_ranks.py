@@ -45,6 +45,7 @@ class Job:
     measure_gradients: bool = False
     temperature: float = 1.0
     sgd: bool = False
+    lr: float = 1e-2
     hdpo: dict[str, Any] = field(default_factory=dict)
     actor: dict[str, Any] = field(default_factory=dict)
 
@@ -201,7 +202,7 @@ def _build_actor(job: Job, actor_config: Any, folder: str, forward_only: bool = 
             model_config=model_config,
             engine_config=engine,
             optimizer_config=FSDPOptimizerConfig(
-                lr=1e-2, weight_decay=0.0, clip_grad=1e9, total_training_steps=10, **optimizer
+                lr=job.lr, weight_decay=0.0, clip_grad=1e9, total_training_steps=10, **optimizer
             ),
             checkpoint_config=CheckpointConfig(),
         )

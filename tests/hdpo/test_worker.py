@@ -51,13 +51,27 @@ def _logits(model: torch.nn.Module, prompt: list[int], response: list[int]) -> t
 
 
 def _brute_force(
-    model_dir: str, rollouts: list[Row], kept: list[Row], *, topk: int = TOPK, teacher_dir: str | None = None
+    model_dir: str,
+    rollouts: list[Row],
+    kept: list[Row],
+    *,
+    topk: int = TOPK,
+    teacher_dir: str | None = None,
+    update: dict[str, torch.Tensor] | None = None,
+    update_teacher: bool = False,
 ) -> tuple[dict[str, torch.Tensor], float]:
-    """Gradient of L_GRPO (token-mean, clip 0.2) + LAMBDA * L_JSD, and L_JSD, from their definitions."""
+    """Gradient of L_GRPO (token-mean, clip 0.2) + LAMBDA * L_JSD, and L_JSD, from their definitions.
+
+    ``update`` is added to the student's weights first, and on request to the teacher's.
+    """
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     teacher = AutoModelForCausalLM.from_pretrained(teacher_dir or model_dir, dtype=torch.float32)
+    for name, change in (update or {}).items():
+        model.get_parameter(name).data += change
+        if update_teacher:
+            teacher.get_parameter(name).data += change
     grpo, jsd = torch.zeros(()), torch.zeros(())
     for row in rollouts:
         log_probs = _logits(model, row.prompt, row.response).log_softmax(-1)
@@ -151,10 +165,16 @@ def test_frozen_teacher_distills_from_the_initial_weights(run: Run, model_dir: s
 
 def test_each_mini_batch_is_one_optimizer_step_and_gets_its_share_of_kept_rows(run: Run, model_dir: str) -> None:
     rollouts, kept = _rollouts(1, 4), _kept(2, 2)
-    result = run(_job(model_dir, 1, rollouts, [kept], mini_batch_size=2, sgd=True))
+    result = run(_job(model_dir, 1, rollouts, [kept], mini_batch_size=2, sgd=True, lr=1.0))
     assert len(result.gradients) == 2
-    expected, _ = _brute_force(model_dir, rollouts[:2], kept[:1])
-    _assert_same(result.gradients[0], expected)
+    first, _ = _brute_force(model_dir, rollouts[:2], kept[:1])
+    _assert_same(result.gradients[0], first)
+    # The student has moved, the teacher has not: it was read before the first update.
+    step = {name: -gradient for name, gradient in first.items()}
+    second, _ = _brute_force(model_dir, rollouts[2:], kept[1:], update=step)
+    _assert_same(result.gradients[1], second)
+    read_again, _ = _brute_force(model_dir, rollouts[2:], kept[1:], update=step, update_teacher=True)
+    assert any((read_again[n] - second[n]).abs().max() > 1e-3 for n in second)
 
 
 @pytest.mark.parametrize(

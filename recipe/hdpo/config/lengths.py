@@ -1,4 +1,4 @@
-"""How long a privileged prompt may be, and lengths that cannot work together (rules, see :mod:`recipe.hdpo.config.rules`)."""
+"""How long a privileged prompt may be; lengths that cannot work together are refused as in `rules.py`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def no_limit(config: DictConfig, hdpo: HDPOConfig) -> str | None:
         return None
     return (
         f"{ROLLOUT}.max_model_len=null, verl's default: nothing limits privileged prompts then, and the engine "
-        f"takes what they need from the response. Set it to the context that a privileged prompt and data.max_response_length="
-        f"{config.data.max_response_length} need together"
+        "takes what they need from the response. Set it to the context that a privileged prompt and "
+        f"data.max_response_length={config.data.max_response_length} need together"
     )
 
 
