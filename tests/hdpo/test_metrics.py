@@ -1,10 +1,14 @@
 """What is logged each step, worked by hand."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from recipe.hdpo.metrics import CliffHistory, GroupRecord, privileged_wait_seconds, step_metrics
+
+ROOT = Path(__file__).parents[2]
 
 
 def _records() -> list[GroupRecord]:
@@ -69,3 +73,14 @@ def test_records_survive_their_tag_and_rows_have_none() -> None:
     for record in _records():
         assert GroupRecord.from_tag(json.loads(json.dumps(record.as_tag()))) == record
     assert GroupRecord.from_tag({"status": "success"}) is None
+
+
+def test_every_metric_is_explained_and_every_explained_metric_is_logged() -> None:
+    logged = set()
+    for file in (ROOT / "recipe/hdpo").rglob("*.py"):
+        logged |= set(re.findall(r'"hdpo/((?:timing_s/)?[a-z_]+)[":]', file.read_text()))
+    logged |= {"grad_norm_grpo", "grad_norm_distillation"}  # made of a prefix and a term
+    table = (ROOT / "docs/metrics.md").read_text().partition("Validation adds")[0]
+    first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    explained = set(re.findall(r"`([a-z_/]+)`", " ".join(first_cells)))
+    assert explained == logged
