@@ -28,6 +28,7 @@ import argparse
 import ctypes
 import gc
 import json
+import math
 import re
 import statistics
 import time
@@ -176,19 +177,23 @@ def run_benchmark(args: argparse.Namespace) -> dict[str, Any]:
     return {"setting": setting, "medians": medians, "ratios": ratios(medians), "runs": runs}
 
 
+def _over(ours: float, theirs: float) -> float:
+    return ours / theirs if theirs else math.nan
+
+
 def ratios(medians: dict[str, Figures]) -> Figures:
-    """Our medians over the others', for the variants that were run."""
+    """Our medians over the others', for the variants that were run; nan where theirs was too small to be measured."""
     found: Figures = {}
     mine = medians.get("ours")
     if mine and "plain" in medians:
-        found["memory_vs_plain"] = mine["extra_bytes"] / medians["plain"]["extra_bytes"]
+        found["memory_vs_plain"] = _over(mine["extra_bytes"], medians["plain"]["extra_bytes"])
         found["time_vs_plain"] = mine["seconds"] / medians["plain"]["seconds"]
     paths = [medians[name] for name in ("verl_full", "verl_chunked") if name in medians]
     if mine and paths:
         faster = min(paths, key=lambda path: path["seconds"])
         found["time_vs_verl_faster"] = mine["seconds"] / faster["seconds"]
-        found["cpu_time_vs_verl_faster"] = mine["cpu_seconds"] / min(path["cpu_seconds"] for path in paths)
-        found["memory_vs_verl_leaner"] = mine["extra_bytes"] / min(path["extra_bytes"] for path in paths)
+        found["cpu_time_vs_verl_faster"] = _over(mine["cpu_seconds"], min(path["cpu_seconds"] for path in paths))
+        found["memory_vs_verl_leaner"] = _over(mine["extra_bytes"], min(path["extra_bytes"] for path in paths))
         without_topk = faster["seconds"] - medians["student_topk"]["seconds"]
         found["time_vs_verl_faster_less_its_topk"] = mine["seconds"] / without_topk
     return found

@@ -1,6 +1,7 @@
 """The divergence benchmark at tiny sizes: every variant runs, figures mean what they say, ours equals plain."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -38,6 +39,13 @@ def test_run_writes_figures_of_every_variant(tmp_path, capsys):
     assert stored["setting"]["tokens"] == 12
     printed = capsys.readouterr().out
     assert all(name in printed for name in jsd.VARIANTS)
+
+
+def test_a_ratio_to_what_was_too_small_to_measure_is_no_number():
+    nothing = {"seconds": 1.0, "cpu_seconds": 0.0, "extra_bytes": 0.0}
+    found = jsd.ratios({"ours": nothing, "plain": nothing, "verl_full": nothing, "student_topk": {"seconds": 0.5}})
+    assert math.isnan(found["memory_vs_plain"]) and math.isnan(found["memory_vs_verl_leaner"])
+    assert found["time_vs_plain"] == 1.0 and found["time_vs_verl_faster_less_its_topk"] == 2.0
 
 
 def test_measure_sees_the_peak_of_memory_that_is_freed_again():

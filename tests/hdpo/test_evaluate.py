@@ -143,10 +143,10 @@ def test_other_settings_in_the_same_folder_are_refused(arguments, tmp_path, caps
     assert (tmp_path / "out" / SAMPLES).read_bytes() == before
 
 
-@pytest.mark.parametrize("what", ["reward", "data", "model"])
+@pytest.mark.parametrize("what", ["grader", "data", "model"])
 def test_another_reward_data_or_model_under_the_same_path_is_refused(arguments, tmp_path, capsys, what):
     _run(arguments)
-    if what == "reward":
+    if what == "grader":
         (tmp_path / "reward.py").write_text(REWARD + "\n# changed\n")
     elif what == "data":
         frame = pd.read_parquet(tmp_path / "test.parquet")

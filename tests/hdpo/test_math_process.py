@@ -103,7 +103,9 @@ def test_workers_that_cannot_start_are_an_error_and_not_a_score(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment)
     assert done.returncode == 1 and "score" not in done.stdout
-    assert done.stderr.rstrip().splitlines()[-1].startswith("RuntimeError: the processes that compare answers cannot")
+    # Python's resource tracker may add a warning of its own after it.
+    lines = done.stderr.splitlines()
+    assert any(line.startswith("RuntimeError: the processes that compare answers cannot") for line in lines)
 
 
 def test_comparisons_run_in_other_processes_that_the_threads_share(monkeypatch):
