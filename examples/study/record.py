@@ -66,7 +66,7 @@ class Record:
         settings: all else that decides the counts, see :func:`plan_settings`.
         seconds: wall time of training (start-up included; of a training that was interrupted, the last start, or
             the sum of its steps if that is more) and of evaluation.
-        about: cores, commit of this checkout, versions.
+        about: digest of the base model's weights, cores, commit of this checkout, versions.
     """
 
     run: Run
@@ -121,8 +121,19 @@ def plan_settings(plan: Plan) -> dict[str, Any]:
     }
 
 
+def base_model_sha256(model: Path) -> str:
+    """Digest of the weights that every run starts from."""
+    return file_sha256(model / "model.safetensors")
+
+
 def make_record(
-    run: Run, plan: Plan, settings: Mapping[str, Any], folder: Path, evaluated: Path, seconds: tuple[float, float]
+    run: Run,
+    plan: Plan,
+    settings: Mapping[str, Any],
+    model: Path,
+    folder: Path,
+    evaluated: Path,
+    seconds: tuple[float, float],
 ) -> Record:
     """Take a run's evaluation and training metrics together."""
     results = read_results(evaluated)
@@ -153,6 +164,7 @@ def make_record(
         settings=dict(settings),
         seconds={"training": round(max(seconds[0], steps_took), 1), "evaluation": round(seconds[1], 1)},
         about={
+            "base_model_sha256": base_model_sha256(model),
             "cores": os.cpu_count(),
             "commit": checked_out_commit(),
             "versions": installed_versions(),

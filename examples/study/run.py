@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from examples.study.plan import BASE_RUNS, TRAIN_PROBLEMS, WEIGHTS, Plan, Run, choose_learning_rates, read_plan
-from examples.study.record import Record, make_record, plan_settings, read_record, read_records
+from examples.study.record import Record, base_model_sha256, make_record, plan_settings, read_record, read_records
 from examples.training import ROOT, evaluate, last_step, python, say, train_with
 
 
@@ -69,6 +69,8 @@ def finish(wanted: list[Run], plan: Plan, out: Path, results: Path, left: int) -
             missing = sum(not (results / f"{r.name}.json").exists() for r in wanted)
             sys.exit(f"[hdpo] stopped by --max-runs; {missing} runs of this phase are left, the same command goes on")
         say(f"{run.name} ({number} of {len(wanted)} of this phase)")
+        make_start(plan, out)
+        check_base_model(out / "model", results)
         run_once(run, plan, settings, out).write(path)
         # Only now that the result is on disk.
         shutil.rmtree(out / run.name / "checkpoints", ignore_errors=True)
@@ -89,11 +91,27 @@ def check_settings(path: Path, run: Run, plan: Plan, settings: Mapping[str, Any]
         )
 
 
+def make_start(plan: Plan, out: Path) -> None:
+    """The base model and the data, where they are not there yet."""
+    python("examples/demo/make_sums_model.py", "--out", out / "model", *plan.base_model)
+    make_data(plan, out / "data")
+
+
+def check_base_model(model: Path, results: Path) -> None:
+    """Leave the program if the results that are there started from other weights: the same settings can give others on
+    another kind of processor."""
+    own = base_model_sha256(model)
+    others = [r.run.name for r in read_records(results) if r.about["base_model_sha256"] != own]
+    if others:
+        sys.exit(
+            f"[hdpo] {model} has other weights than the base model of {len(others)} results in {results} ({others[0]}, "
+            "...): go on with the folder of models that they were made with (--out), or give another --results"
+        )
+
+
 def run_once(run: Run, plan: Plan, settings: Mapping[str, Any], out: Path) -> Record:
     """Train (unless it is the base model), evaluate, and take the results together."""
     model, data, folder = out / "model", out / "data", out / run.name
-    python("examples/demo/make_sums_model.py", "--out", model, *plan.base_model)
-    make_data(plan, data)
     if not last_step(folder):
         # Of an earlier try, whose weights are gone.
         shutil.rmtree(folder / "eval", ignore_errors=True)
@@ -105,7 +123,8 @@ def run_once(run: Run, plan: Plan, settings: Mapping[str, Any], out: Path) -> Re
         checkpoint = folder / "checkpoints" / f"global_step_{plan.steps}"
     problems = data / f"{run.problems}.parquet"
     evaluated = evaluate(checkpoint, problems, folder / "eval", plan.samples, plan.ks)
-    return make_record(run, plan, settings, folder, evaluated, (trained, time.time() - began - trained))
+    seconds = trained, time.time() - began - trained
+    return make_record(run, plan, settings, model, folder, evaluated, seconds)
 
 
 def make_data(plan: Plan, data: Path) -> None:

@@ -18,6 +18,7 @@ from examples.study.plan import BASE_RUNS, Plan, Run, choose_learning_rates, rea
 from examples.study.record import (
     Problem,
     Record,
+    base_model_sha256,
     checked_out_commit,
     installed_versions,
     make_record,
@@ -25,7 +26,7 @@ from examples.study.record import (
     read_records,
 )
 from examples.study.report import write
-from examples.study.run import finish, make_data
+from examples.study.run import check_base_model, finish, make_data
 from examples.study.tables import parts, show, sort_out, values, window
 from tests.examples.test_scripts import EXAMPLES, composed
 
@@ -52,7 +53,7 @@ BASE_TUNING, BASE = BASE_RUNS
 
 def record(run: Run, correct: list[int], curves: dict | None = None) -> Record:
     problems = [Problem(f"p{i}", str(i), 4, c, greedy=c > 2) for i, c in enumerate(correct)]
-    about = {"cores": 2, "versions": {"verl": "0.9.1"}}
+    about = {"base_model_sha256": "m", "cores": 2, "versions": {"verl": "0.9.1"}}
     curves = {"timing_s/step": [[1, 3.0], [2, 5.0]], **(curves or {})}
     overrides = TOY.overrides(run) if run.arm in TOY.arms else []
     return Record(run, problems, curves, overrides, plan_settings(TOY), {"training": 1800.0, "evaluation": 0.0}, about)
@@ -168,13 +169,29 @@ def test_a_result_of_other_settings_stops_the_study_and_is_kept(tmp_path: Path) 
     assert path.read_bytes() == before
 
 
+def test_results_that_started_from_other_weights_stop_the_study(tmp_path: Path) -> None:
+    results, model = tmp_path / "runs", tmp_path / "model"
+    results.mkdir()
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    check_base_model(model, results)
+    made = record(Run("report", "grpo", 0.2, 1), [0, 2, 4])
+    replace(made, about={**made.about, "base_model_sha256": base_model_sha256(model)}).write(results / "a.json")
+    check_base_model(model, results)
+    replace(made, run=Run("report", "grpo", 0.2, 2)).write(results / "b.json")
+    with pytest.raises(SystemExit, match=r"base model of 1 results .*report-grpo-lr0\.2-seed2"):
+        check_base_model(model, results)
+
+
 def test_a_training_that_was_resumed_counts_at_least_the_time_of_its_steps(tmp_path: Path) -> None:
     from tests.hdpo.evaluation.made_results import write_results
 
     evaluated = write_results(tmp_path / "eval", {"p0": [1, 0, 1], "p1": [0, 0, 0]})
     entries = [{"step": i, "data": {"timing_s/step": 30.0}} for i in (1, 2)]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    made = make_record(Run("report", "grpo", 0.2, 1), TOY, plan_settings(TOY), tmp_path, evaluated, (1.0, 2.0))
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    run, settings = Run("report", "grpo", 0.2, 1), plan_settings(TOY)
+    made = make_record(run, TOY, settings, tmp_path, tmp_path, evaluated, (1.0, 2.0))
     assert made.seconds == {"training": 60.0, "evaluation": 2.0}
     assert [(p.id, p.n, p.correct) for p in made.problems] == [("p0", 2, 1), ("p1", 2, 0)]
 
