@@ -101,7 +101,7 @@ def check_base_model(model: Path, results: Path) -> None:
     """Leave the program if the results that are there started from other weights: the same settings can give others on
     another kind of processor."""
     own = base_model_sha256(model)
-    others = [r.run.name for r in read_records(results) if r.about["base_model_sha256"] != own]
+    others = [r.run.name for r in read_records(results) if r.about.get("base_model_sha256") != own]
     if others:
         sys.exit(
             f"[hdpo] {model} has other weights than the base model of {len(others)} results in {results} ({others[0]}, "
