@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
+PLAN ?= sums
 
 .PHONY: help setup demo demo-compare demo-llm study study-smoke test test-fast lint lock benchmark clean
 
@@ -22,8 +23,8 @@ demo-compare: setup  ## the same for GRPO from the same start, and both side by 
 demo-llm: setup  ## a real language model on real word problems, 3 steps
 	@$(PY) -m examples.demo.run_llm
 
-study: setup  ## every arm, tuned, several seeds: hours; goes on where it stopped
-	@$(PY) -m examples.study.run --plan sums
+study: setup  ## every arm, tuned, several seeds: hours; goes on where it stopped (PLAN=collapse: another question)
+	@$(PY) -m examples.study.run --plan $(PLAN)
 
 study-smoke: setup  ## the study's machinery in minutes, into outputs/
 	@$(PY) -m examples.study.run --plan smoke --results outputs/study-smoke/results
