@@ -57,7 +57,13 @@ def run(args: argparse.Namespace) -> Comparison:
     check_writable([args.out, args.out.with_suffix(".json"), *names.values()], args.force)
     metrics_files = dict(_named_paths(args.train_metrics, "--train-metrics"))
     training = {arm: [read_training_log(file) for file in files] for arm, files in metrics_files.items()}
-    comparison = compare(load_arms(_named_paths(args.arms, "ARM=DIR"), args.k), args.seed)
+    arms = _named_paths(args.arms, "ARM=DIR")
+    strangers = sorted(set(training) - {name for name, _ in arms})
+    if strangers:
+        raise ValueError(f"--train-metrics names {', '.join(strangers)}; the arms are {', '.join(dict(arms))}.")
+    # In the order of the arms, so that an arm has one colour in all figures.
+    training = {name: training.get(name, []) for name, _ in arms} if training else {}
+    comparison = compare(load_arms(arms, args.k), args.seed)
 
     figures = {
         "pass@k": (names["passk"], passk_png(comparison)),
@@ -100,9 +106,7 @@ def main_table(comparison: Comparison) -> str:
             ]
             for d in comparison.differences
         ]
-        text.append(
-            text_table(["paired difference", "metric", "95 % interval", "p (given runs)", "won", "lost", "tied"], rows)
-        )
+        text.append(text_table(["paired difference", "metric", "95 % interval", "p", "won", "lost", "tied"], rows))
     return "\n\n".join([*text, "\n".join(comparison.notes)])
 
 

@@ -111,3 +111,11 @@ def test_empty_and_cut_results_are_refused(tmp_path, folders, capsys, content, m
     assert main([f"base={folders[0]}", f"arm={folders[1]}", "--out", str(tmp_path / "r.html")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "r.html").exists()
+
+
+def test_training_logs_of_an_arm_that_is_not_compared_are_refused(tmp_path, folders, capsys):
+    log = _log(tmp_path / "m.jsonl")
+    arguments = [f"base={folders[0]}", f"arm={folders[1]}", "--out", str(tmp_path / "r.html")]
+    assert main([*arguments, "--train-metrics", f"other={log}"]) == 2
+    assert "--train-metrics names other; the arms are base, arm." in capsys.readouterr().err
+    assert not (tmp_path / "r.html").exists()

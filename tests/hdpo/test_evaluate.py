@@ -21,12 +21,13 @@ class StandIn:
     """Answers by the sample's seed, and counts what it is asked."""
 
     device, dtype, versions = "cpu", "float32", {"vllm": "0"}
-    loads, asked, stop_after = 0, 0, None
+    loads, asked, stop_after, template_kwargs = 0, 0, None, None
 
     def __init__(self, *_):
         pass
 
-    def encode(self, problems, max_tokens):
+    def encode(self, problems, max_tokens, template_kwargs):
+        StandIn.template_kwargs = template_kwargs
         return {p.id: [1, 2] for p in problems}
 
     def load(self):
@@ -212,3 +213,31 @@ def test_repeated_rows_are_counted_once_and_said(arguments, tmp_path, capsys):
     assert _run(arguments) == 0
     assert "2 row(s) repeat another problem" in capsys.readouterr().out
     assert read_results(tmp_path / "out").meta.problems == 6
+
+
+def test_options_of_the_template_and_the_reward_are_used_and_recorded(arguments, tmp_path):
+    (tmp_path / "reward.py").write_text("def compute_score(solution_str, bonus=0.0, **kw):\n    return bonus\n")
+    assert _run(arguments, reward_kwargs='{"bonus": 1.0}', chat_template_kwargs='{"enable_thinking": false}') == 0
+    results = read_results(tmp_path / "out")
+    assert {s.score for s in results.samples} == {1.0}
+    assert StandIn.template_kwargs == {"enable_thinking": False}
+    assert results.meta.settings["chat_template_kwargs"] == {"enable_thinking": False}
+    assert results.meta.settings["reward_kwargs"] == {"bonus": 1.0}
+
+
+def test_options_that_are_no_json_object_are_refused(arguments, capsys):
+    for value, said in (("strict", "is not JSON"), ("[1]", "is no JSON object")):
+        with pytest.raises(SystemExit):
+            _run(arguments, reward_kwargs=value)
+        assert said in capsys.readouterr().err
+
+
+def test_samples_of_other_problems_stop_a_second_run_before_anything_is_drawn(arguments, tmp_path, capsys):
+    _run(arguments)
+    samples = tmp_path / "out" / SAMPLES
+    lines = samples.read_text().splitlines()
+    samples.write_text("\n".join([json.dumps(json.loads(lines[0]) | {"problem_id": "stranger"}), *lines[2:]]) + "\n")
+    before, asked = samples.read_bytes(), StandIn.asked
+    assert _run(arguments) == 2
+    assert "1 sample(s) that are none of these problems' (stranger" in capsys.readouterr().err
+    assert (samples.read_bytes(), StandIn.asked) == (before, asked)

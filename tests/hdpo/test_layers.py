@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PURE = ["", ".advantage", ".cliff", ".config", ".divergence", ".math_answer", ".metrics", ".privileged", ".topk"]
 PURE += [".collapse", ".history", ".seeding", ".evaluation.passk", ".evaluation.intervals", ".evaluation.summary"]
+PURE += [".evaluation.pvalues"]
 BLOCKED = ["verl", "ray", "vllm", "transfer_queue", "tensordict", "transformers"]
 
 

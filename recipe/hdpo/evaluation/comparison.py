@@ -1,8 +1,7 @@
 """Arms compared problem by problem: one or several runs per arm, always on the same problems.
 
 The first arm is the baseline. For every other arm and metric: the mean paired difference with its interval
-(over problems, and over runs where an arm has several), the sign-flip p-value, and the problems won, lost and
-tied.
+and p-value (over problems, and over runs where an arm has several), and the problems won, lost and tied.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from recipe.hdpo.evaluation.intervals import sign_flip_p_value, two_level_difference, two_level_mean
+from recipe.hdpo.evaluation.intervals import two_level_difference, two_level_mean
 from recipe.hdpo.evaluation.passk import powers_of_two
+from recipe.hdpo.evaluation.pvalues import paired_difference, paired_p_value
 from recipe.hdpo.evaluation.records import Results, read_results
-from recipe.hdpo.evaluation.summary import ProblemTable, holds_answers, support, tabulate
+from recipe.hdpo.evaluation.summary import ProblemTable, can_vote, support, tabulate
 
 # Settings that must agree, or a difference would be one of the measurement.
 _MUST_AGREE = (
@@ -27,6 +27,8 @@ _MUST_AGREE = (
     "max_tokens",
     "grader_sha256",
     "reward_function",
+    "reward_kwargs",
+    "chat_template_kwargs",
     "success_reward",
 )
 _SHOULD_AGREE = ("n", "dtype", "weights_dtype", "device", "vllm", "transformers", "torch")
@@ -92,8 +94,8 @@ def load_arms(folders: Sequence[tuple[str, Sequence[Path]]], ks: Sequence[int] |
     everything = [run for _, runs in read for run in runs]
     _check_comparable(everything)
     ks = sorted(set(ks)) if ks else powers_of_two(min(run.meta.settings["n"] for run in everything))
-    # In a run whose responses hold no answer, every vote is lost; that is a result and not a missing one.
-    answers = any(map(holds_answers, everything))
+    # In a run whose responses hold no answer and are all wrong, every vote is lost; that is a result.
+    answers = can_vote(everything)
     return [Arm(name, runs, [tabulate(run, list(ks), answers) for run in runs]) for name, runs in read]
 
 
@@ -107,14 +109,15 @@ def compare(arms: Sequence[Arm], seed: int = 0) -> Comparison:
     arms = list(arms)
     tables = [table for arm in arms for table in arm.tables]
     metrics = list(tables[0].values)
-    means = {arm.name: {m: two_level_mean(arm.values(m), seed, support(m)).as_dict() for m in metrics} for arm in arms}
-    differences = [_difference(arms[0], arm, metric, seed) for arm in arms[1:] for metric in metrics]
+    bounds = {m: support(m, arms[0].runs[0].meta.settings["max_tokens"]) for m in metrics}
+    means = {arm.name: {m: two_level_mean(arm.values(m), seed, bounds[m]).as_dict() for m in metrics} for arm in arms}
+    differences = [_difference(arms[0], arm, metric, seed, bounds[metric]) for arm in arms[1:] for metric in metrics]
     groups = tables[0].groups()["difficulty"]
     # pass@1 may not be among the chosen k; greedy is always there
     metric = "pass@1" if "pass@1" in metrics else "greedy"
     by_difficulty = {
         arm.name: {
-            level: two_level_mean(arm.values(metric)[:, rows], seed, support(metric)).as_dict()
+            level: two_level_mean(arm.values(metric)[:, rows], seed, bounds[metric]).as_dict()
             for level, rows in groups.items()
         }
         for arm in arms
@@ -131,18 +134,16 @@ def compare(arms: Sequence[Arm], seed: int = 0) -> Comparison:
     )
 
 
-def _difference(baseline: Arm, arm: Arm, metric: str, seed: int) -> dict[str, Any]:
+def _difference(baseline: Arm, arm: Arm, metric: str, seed: int, possible: tuple[float, float]) -> dict[str, Any]:
     values, base = arm.values(metric), baseline.values(metric)
-    possible = support(metric)
-    width = None if possible is None else (possible[0] - possible[1], possible[1] - possible[0])
-    paired_P = values.mean(axis=0) - base.mean(axis=0)
-    paired_P[np.abs(paired_P) < 1e-12] = 0.0  # means over runs of equal values differ in the last digit
+    width = possible[0] - possible[1], possible[1] - possible[0]
+    paired_P = paired_difference(values, base)
     return {
         "baseline": baseline.name,
         "arm": arm.name,
         "metric": metric,
         **two_level_difference(values, base, seed, width).as_dict(),
-        "p": sign_flip_p_value(paired_P, seed),
+        "p": paired_p_value(values, base, seed),
         "won": int((paired_P > 0).sum()),
         "lost": int((paired_P < 0).sum()),
         "tied": int((paired_P == 0).sum()),
@@ -187,6 +188,10 @@ def _notes(arms: Sequence[Arm]) -> list[str]:
             notes.append(
                 f"Arm {arm.name}: some runs are the same weights; they show the luck of sampling, not of training."
             )
-    if min(len(arm.runs) for arm in arms) == 1:
-        notes.append("With one run per arm the interval covers the choice of problems, not the luck of a training run.")
+    single = [arm.name for arm in arms if len(arm.runs) == 1]
+    if single:
+        notes.append(
+            f"One run of {', '.join(single)}: intervals and p-values cover the choice of problems, and not the luck of "
+            "that training run (an untrained model has none)."
+        )
     return notes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,11 @@ class Engine:
         self._limit = getattr(transformers.AutoConfig.from_pretrained(self._model), "max_position_embeddings", None)
         self._llm: Any = None
 
-    def encode(self, problems: Sequence[Problem], max_tokens: int) -> dict[str, list[int]]:
-        """Prompt token ids of every problem, by the model's chat template with a generation prompt.
+    def encode(
+        self, problems: Sequence[Problem], max_tokens: int, template_kwargs: Mapping[str, Any] | None = None
+    ) -> dict[str, list[int]]:
+        """Prompt token ids of every problem, by the model's chat template with a generation prompt, and with
+        ``template_kwargs`` (verl's ``data.apply_chat_template_kwargs``).
 
         Raises:
             ValueError: no chat template, or prompts that leave no room for ``max_tokens`` (nothing is ever
@@ -96,7 +99,9 @@ class Engine:
         if self._tokenizer.chat_template is None:
             raise ValueError(f"{self._model}: the tokenizer has no chat template. Use a chat model, or add a template.")
         ids = {
-            p.id: self._tokenizer.apply_chat_template(p.prompt, add_generation_prompt=True, return_dict=False)
+            p.id: self._tokenizer.apply_chat_template(
+                p.prompt, add_generation_prompt=True, return_dict=False, **(template_kwargs or {})
+            )
             for p in problems
         }
         longest = max(len(tokens) for tokens in ids.values())

@@ -42,7 +42,7 @@ def passk_png(comparison: Comparison) -> bytes:
     for i, arm in enumerate(comparison.arms):
         dodge = 1.0 + 0.03 * (i - (len(comparison.arms) - 1) / 2)
         points = [comparison.means[arm.name][f"pass@{k}"] for k in comparison.ks]
-        _intervals(axes[0], [k * dodge for k in comparison.ks], points, i, arm.name, line=True)
+        _intervals(axes[0], [k * dodge for k in comparison.ks], points, i, plain(arm.name), line=True)
     axes[0].set_xscale("log", base=2)
     axes[0].set_xticks(comparison.ks, [str(k) for k in comparison.ks])
     axes[0].minorticks_off()
@@ -63,8 +63,8 @@ def difficulty_png(comparison: Comparison) -> bytes:
     for i, arm in enumerate(comparison.arms):
         dodge = 0.12 * (i - (len(comparison.arms) - 1) / 2)
         points = [comparison.by_difficulty[arm.name][level] for level in levels]
-        _intervals(axes, [x + dodge for x in range(len(levels))], points, i, arm.name)
-    axes.set_xticks(range(len(levels)), [f"{level}\n({count} problems)" for level, count in levels.items()])
+        _intervals(axes, [x + dodge for x in range(len(levels))], points, i, plain(arm.name))
+    axes.set_xticks(range(len(levels)), [f"{plain(level)}\n({count} problems)" for level, count in levels.items()])
     axes.set(xlabel="difficulty", title="Accuracy of one sample by difficulty, 95 % intervals", ylim=(-0.03, 1.03))
     axes.set_ylabel("pass@1" if "pass@1" in comparison.metrics else "greedy accuracy")
     axes.legend(frameon=False)
@@ -76,7 +76,7 @@ def training_png(runs: Mapping[str, Sequence[Series]]) -> bytes | None:
     """Small multiples of the training metrics over steps; a metric that no run has gets no panel.
 
     Args:
-        runs: arm -> its runs' series.
+        runs: arm -> its runs' series, in the order of the comparison's arms; an arm without any keeps its colour.
 
     Returns:
         The PNG, or None if none of the metrics was logged.
@@ -103,11 +103,16 @@ def training_png(runs: Mapping[str, Sequence[Series]]) -> bytes | None:
     # A shared x label would sit below hidden panels; the last panel of each column carries it.
     for column in range(columns):
         axes[max(j for j in range(len(titles)) if j % columns == column)].set_xlabel("training step")
-    handles = [
-        panel_line for i in range(len(runs)) for panel_line in axes[0].plot([], [], color=_COLOURS[i % len(_COLOURS)])
-    ]
-    figure.legend(handles, list(runs), loc="outside upper center", ncols=len(runs), frameon=False)
+    shown = [(i, name) for i, (name, series) in enumerate(runs.items()) if series]
+    handles = [axes[0].plot([], [], color=_COLOURS[i % len(_COLOURS)])[0] for i, _ in shown]
+    names = [plain(name) for _, name in shown]
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
     return _png(figure)
+
+
+def plain(name: str) -> str:
+    """A name as matplotlib shall print it: no formula, and not left out of a legend for its first character."""
+    return name.replace("$", r"\$").removeprefix("_") if name.strip("_") else "(no name)"
 
 
 def _difference_panel(axes: Axes, comparison: Comparison) -> None:
@@ -125,7 +130,7 @@ def _difference_panel(axes: Axes, comparison: Comparison) -> None:
     axes.axvline(0.0, color="#777777", lw=1, zorder=0)
     axes.set_yticks(range(len(metrics)), metrics)
     axes.invert_yaxis()
-    axes.set(xlabel=f"difference to {comparison.arms[0].name}", title="Paired differences, 95 % intervals")
+    axes.set(xlabel=f"difference to {plain(comparison.arms[0].name)}", title="Paired differences, 95 % intervals")
     _clean(axes)
 
 

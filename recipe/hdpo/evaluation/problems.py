@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,12 @@ class ProblemSet:
 
     def sha256(self) -> str:
         """Digest of the set of problem ids."""
-        return hashlib.sha256("\n".join(sorted(p.id for p in self.problems)).encode()).hexdigest()
+        return ids_sha256(problem.id for problem in self.problems)
+
+
+def ids_sha256(ids: Iterable[str]) -> str:
+    """Digest of a set of problem ids."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()
 
 
 def problem_id(data_source: str, prompt: Sequence[dict[str, str]], ground_truth: Any) -> str:

@@ -31,8 +31,9 @@ at least one of k samples is correct, 1 &minus; C(n&minus;c, k)/C(n, k) per prob
 the majority of k samples is correct; a tie counts by share, a response without an answer has no vote.</li>
 <li><b>Intervals</b> are 95 % bootstrap intervals over problems; with several runs per arm they cover the runs
 too (run-to-run variance with Student's t, which is wide for two or three runs).</li>
-<li><b>p</b>: sign-flip permutation test of the paired differences, two-sided. It takes the runs as given, so
-with few runs trust the interval. Several metrics are tested; no p-value is corrected for that.</li>
+<li><b>p</b>: sign-flip permutation test of the paired differences, two-sided; with several runs per arm their
+run-to-run variance is added. Several metrics and arms are tested and no p-value is corrected for that: of twenty
+that measure nothing, one is expected below 0.05, and the best of several arms looks better than it is.</li>
 <li><b>won / lost / tied</b>: problems on which the arm's value is above / below / equal to the baseline's.
 At pass@n with one run each, they are the problems that only one of the two solved at all.</li>
 </ul>
@@ -121,7 +122,7 @@ def _means_table(comparison: Comparison) -> str:
 def _differences_table(comparison: Comparison) -> str:
     rows = []
     for d in comparison.differences:
-        clear = d["low"] is not None and (d["low"] > 0.0 or d["high"] < 0.0)
+        clear = d["low"] is not None and (d["low"] > 0.0 or d["high"] < 0.0) and d["p"] < 0.05
         cells = [
             f"{d['arm']} - {d['baseline']}",
             d["metric"],
@@ -129,8 +130,8 @@ def _differences_table(comparison: Comparison) -> str:
             f"{d['p']:.4f}",
         ]
         rows.append(("clear" if clear else "", [*cells, *(str(d[key]) for key in ("won", "lost", "tied"))]))
-    table = _table(["arms", "metric", "difference", "p (given runs)", "won", "lost", "tied"], rows)
-    return table + "<p class='note'>Shaded: the interval excludes 0.</p>"
+    table = _table(["arms", "metric", "difference", "p", "won", "lost", "tied"], rows)
+    return table + "<p class='note'>Shaded: the interval excludes 0, and p &lt; 0.05.</p>"
 
 
 def _runs_table(comparison: Comparison) -> str:

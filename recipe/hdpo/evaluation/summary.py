@@ -5,8 +5,8 @@ metric          per problem                                                     
 ==============  =============================================================================  ==========
 greedy          1 if the greedy response is correct                                            [0, 1]
 pass@k          unbiased, from the n sampled responses                                         [0, 1]
-maj@k           exact majority vote, k >= 3; left out if no response holds an answer         [0, 1]
-mean_tokens     mean response length of the n samples, tokens                                  >= 0
+maj@k           exact majority vote, k >= 3; left out unless right responses hold an answer    [0, 1]
+mean_tokens     mean response length of the n samples, tokens                                  [0, max]
 truncated       share of the n samples that ran into the token limit                           [0, 1]
 ==============  =============================================================================  ==========
 
@@ -17,6 +17,7 @@ out, a vote of two is right as often as a single voter.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,9 +57,9 @@ class ProblemTable:
         return {"data_source": _rows_by(self.data_sources), "difficulty": _rows_by(levels)}
 
 
-def support(metric: str) -> tuple[float, float] | None:
-    """Smallest and largest possible value of a metric, or None."""
-    return None if metric == "mean_tokens" else (0.0, 1.0)
+def support(metric: str, max_tokens: int) -> tuple[float, float]:
+    """Smallest and largest possible value of a metric."""
+    return (0.0, float(max_tokens)) if metric == "mean_tokens" else (0.0, 1.0)
 
 
 def tabulate(results: Results, ks: list[int] | None = None, answers: bool | None = None) -> ProblemTable:
@@ -67,7 +68,7 @@ def tabulate(results: Results, ks: list[int] | None = None, answers: bool | None
     Args:
         results: a complete result folder.
         ks: subset sizes; None takes 1, 2, 4, ... <= n.
-        answers: whether there is a maj@k; None where a response holds an answer.
+        answers: whether there is a maj@k; None decides by :func:`can_vote`.
 
     Raises:
         ValueError: a k above n.
@@ -77,7 +78,7 @@ def tabulate(results: Results, ks: list[int] | None = None, answers: bool | None
         by_problem[sample.problem_id].append(sample)
     n, success = results.meta.settings["n"], results.meta.settings["success_reward"]
     ks = sorted(set(ks)) if ks else powers_of_two(n)
-    answers = holds_answers(results) if answers is None else answers
+    answers = can_vote([results]) if answers is None else answers
     ids = sorted(by_problem)
     rows: list[dict[str, float]] = []
     for problem in ids:
@@ -96,9 +97,16 @@ def tabulate(results: Results, ks: list[int] | None = None, answers: bool | None
     return ProblemTable(ids, [s.data_source for s in first], [s.difficulty for s in first], values)
 
 
-def holds_answers(results: Results) -> bool:
-    """Whether any response holds an answer to vote on."""
-    return any(s.answer for s in results.samples)
+def can_vote(runs: Sequence[Results]) -> bool:
+    """Whether a majority vote means something: a response holds an answer, and every right one does. A wrong response
+    without one has no vote; a right one that had none would make the vote wrong where the model is right."""
+    return any(s.answer for run in runs for s in run.samples) and not any(map(right_without_answer, runs))
+
+
+def right_without_answer(results: Results) -> int:
+    """Number of right responses in which no answer is found."""
+    success = results.meta.settings["success_reward"]
+    return sum(not s.answer and is_success(s.score, success) for s in results.samples)
 
 
 def summarise(results: Results, ks: list[int] | None = None, seed: int = 0) -> dict[str, Any]:
@@ -108,15 +116,16 @@ def summarise(results: Results, ks: list[int] | None = None, seed: int = 0) -> d
         JSON-ready: ``{"settings", "problems", "overall": {metric: {"estimate", "low", "high"}},
         "data_source": {name: {"problems", "metrics"}}, "difficulty": {...}, "notes"}``.
     """
-    table = tabulate(results, ks)
+    table, limit = tabulate(results, ks), results.meta.settings["max_tokens"]
     summary: dict[str, Any] = {
         "settings": results.meta.settings,
         "problems": len(table.ids),
-        "overall": _metrics(table, np.arange(len(table.ids)), seed),
+        "overall": _metrics(table, np.arange(len(table.ids)), seed, limit),
     }
     for kind, groups in table.groups().items():
         summary[kind] = {
-            name: {"problems": len(rows), "metrics": _metrics(table, rows, seed)} for name, rows in groups.items()
+            name: {"problems": len(rows), "metrics": _metrics(table, rows, seed, limit)}
+            for name, rows in groups.items()
         }
     summary["notes"] = notes(table, results)
     return summary
@@ -127,8 +136,11 @@ def notes(table: ProblemTable, results: Results) -> list[str]:
     found = ["Intervals: 95 %, BCa bootstrap over problems; they do not cover the luck of a training run."]
     wanted = {f"maj@{metric[5:]}" for metric in table.values if metric.startswith("pass@") and int(metric[5:]) > 2}
     if wanted - set(table.values):
+        unmarked = right_without_answer(results)
+        which = f"{unmarked} right response(s) hold" if unmarked else "no response holds"
         found.append(
-            "maj@k is left out: no response holds an answer (#### or \\boxed{}), and the reward function named none."
+            f"maj@k is left out: {which} {'no' if unmarked else 'an'} answer after #### or in \\boxed{{}}, and the "
+            "reward function named none."
         )
     duplicates = results.meta.about.get("duplicates", [])
     if duplicates:
@@ -149,9 +161,10 @@ def print_summary(summary: dict[str, Any]) -> str:
     return "\n".join([head, *summary["notes"]])
 
 
-def _metrics(table: ProblemTable, rows: np.ndarray, seed: int) -> dict[str, dict[str, Any]]:
+def _metrics(table: ProblemTable, rows: np.ndarray, seed: int, max_tokens: int) -> dict[str, dict[str, Any]]:
     return {
-        metric: bootstrap_mean(values[rows], seed, support(metric)).as_dict() for metric, values in table.values.items()
+        metric: bootstrap_mean(values[rows], seed, support(metric, max_tokens)).as_dict()
+        for metric, values in table.values.items()
     }
 
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipe.hdpo.evaluation.records import GREEDY, Meta, ResultWriter, Sample
+from recipe.hdpo.evaluation.problems import ids_sha256
+from recipe.hdpo.evaluation.records import GREEDY, Meta, Sample
+from recipe.hdpo.evaluation.writer import ResultWriter
 
 SETTINGS: dict[str, Any] = {
     "n": 4,
@@ -29,8 +31,9 @@ def settings(**changes: Any) -> dict[str, Any]:
 
 
 def meta(problems: int, **changes: Any) -> Meta:
-    """A header for so many problems."""
-    return Meta(settings(**changes), problems, {"command": "python -m recipe.hdpo.evaluate --again"})
+    """A header for so many problems: p1, p2, ... unless ``problems_sha256`` says otherwise."""
+    own = {"problems_sha256": ids_sha256(f"p{i}" for i in range(1, problems + 1)), **changes}
+    return Meta(settings(**own), problems, {"command": "python -m recipe.hdpo.evaluate --again"})
 
 
 def sample(problem: str, number: int, right: bool, **changes: Any) -> Sample:
@@ -58,7 +61,8 @@ def write_results(
 ) -> Path:
     """A complete folder from problem -> [greedy, sample 0, sample 1, ...] as 0 or 1."""
     n = len(next(iter(scores.values()))) - 1
-    with ResultWriter(folder, meta(len(scores), n=n, **changes)) as writer:
+    own = {"n": n, "problems_sha256": ids_sha256(scores), **changes}
+    with ResultWriter(folder, meta(len(scores), **own)) as writer:
         writer.write(
             sample(problem, i, bool(right), difficulty=(difficulty or {}).get(problem, "1"))
             for problem, row in scores.items()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from recipe.hdpo.evaluation.comparison import compare, load_arms
-from recipe.hdpo.evaluation.records import SAMPLES, ResultWriter
+from recipe.hdpo.evaluation.records import SAMPLES
+from recipe.hdpo.evaluation.writer import ResultWriter
 from tests.hdpo.evaluation.made_results import meta, sample, write_results
 
 BASE = {"p1": [0, 1, 0], "p2": [0, 0, 0], "p3": [1, 1, 1], "p4": [0, 0, 0]}

@@ -1,8 +1,6 @@
-"""Intervals: measured coverage on known distributions, exact small cases, and the permutation test by enumeration."""
+"""Intervals: measured coverage on known distributions, exact small cases."""
 
 from __future__ import annotations
-
-from itertools import product
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from recipe.hdpo.evaluation import intervals
 from recipe.hdpo.evaluation.intervals import (
     bootstrap_mean,
     run_variance,
-    sign_flip_p_value,
     two_level_difference,
     two_level_mean,
 )
@@ -58,6 +55,22 @@ def test_the_95_percent_interval_of_a_paired_difference_covers_the_truth_in_93_t
     truth = float((p - p**1.1).mean())
     coverage = _coverage(draw, truth, lambda pair, seed: two_level_difference(*pair, seed))
     assert 0.93 <= coverage <= 0.97
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [(0.01, 0.01), (0.02, 0.02), (0.05, 0.05), (0.0, 0.04), (0.02, 0.06)],
+    ids=lambda s: "lost {}, won {}".format(*s),
+)
+def test_where_few_problems_differ_the_interval_of_a_difference_covers_the_truth(few_resamples, shares):
+    lost, won = shares
+
+    def draw(rng):
+        return rng.choice([-1.0, 0.0, 1.0], (1, 100), p=[lost, 1 - lost - won, won]), np.zeros((1, 100))
+
+    coverage = _coverage(draw, won - lost, lambda pair, seed: two_level_difference(*pair, seed, (-1, 1)))
+    # Where 2 of 100 problems differ their mean takes few values: no interval covers exactly 95 %, and more is safer.
+    assert 0.93 <= coverage <= 0.995
 
 
 @pytest.mark.parametrize("runs", [3, 5])
@@ -147,42 +160,10 @@ def test_run_variance_estimates_the_true_variance_between_runs():
     assert np.mean(found) == pytest.approx(0.01 / 4, rel=0.05)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_sign_flip_p_value_is_the_share_of_sign_patterns(seed):
-    d = np.random.default_rng(seed).normal(0.3, 1.0, 9)
-    means = [abs(np.mean(d * signs)) for signs in product((-1, 1), repeat=9)]
-    expected = np.mean([m >= abs(d.mean()) - 1e-12 for m in means])
-    assert sign_flip_p_value(d, 0) == pytest.approx(expected)
-
-
-def test_three_wins_of_one_size_have_p_one_quarter():
-    assert sign_flip_p_value(np.array([1.0, 1.0, 1.0]), 0) == pytest.approx(2 / 8)
-
-
-def test_tied_problems_leave_the_p_value_unchanged_and_all_ties_give_one():
-    d = np.array([0.5, 0.25, -0.125, 1.0])
-    assert sign_flip_p_value(np.r_[d, np.zeros(40)], 0) == sign_flip_p_value(d, 0)
-    assert sign_flip_p_value(np.zeros(5), 0) == 1.0
-    assert sign_flip_p_value(np.array([0.0, 0.4]), 0) == 1.0
-
-
-def test_under_the_null_p_falls_below_5_percent_about_5_percent_of_the_time(few_resamples):
-    rng = np.random.default_rng(2)
-    p = np.array([sign_flip_p_value(rng.normal(0, 1, 30), i) for i in range(1000)])
-    assert 0.03 <= (p < 0.05).mean() <= 0.07
-
-
-def test_a_clear_difference_on_many_problems_has_a_small_p_value_that_is_not_zero():
-    p = sign_flip_p_value(np.full(200, 0.1), 0)
-    assert 0 < p < 0.001
-
-
 @pytest.mark.parametrize("bad", [[], [np.nan, 1.0], [np.inf, 0.0]])
 def test_values_that_are_missing_or_not_finite_are_refused(bad):
     with pytest.raises(ValueError, match=r"non-empty|not finite"):
         bootstrap_mean(np.array(bad), 0)
-    with pytest.raises(ValueError, match=r"non-empty|not finite"):
-        sign_flip_p_value(np.array(bad), 0)
 
 
 def test_a_difference_over_unequal_numbers_of_problems_is_refused():

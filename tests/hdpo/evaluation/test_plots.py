@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import struct
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from recipe.hdpo.evaluation.comparison import compare, load_arms
-from recipe.hdpo.evaluation.plots import difficulty_png, passk_png, training_png
+from recipe.hdpo.evaluation.plots import difficulty_png, passk_png, plain, training_png
 from tests.hdpo.evaluation.made_results import write_results
 
 SCORES = {"p1": [0, 1, 0], "p2": [0, 0, 0], "p3": [1, 1, 1]}
@@ -49,3 +51,23 @@ def test_a_metric_that_only_one_arm_logged_is_no_error():
 
 def test_no_known_metric_gives_no_figure():
     assert training_png({"a": [{"perf/time": (np.arange(3), np.arange(3))}]}) is None
+
+
+def _holds_colour(png, colour):
+    pixels = np.round(imread(io.BytesIO(png))[..., :3] * 255).astype(int)
+    return bool((np.abs(pixels - np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])).sum(axis=-1) == 0).any())
+
+
+def test_an_arm_keeps_its_colour_where_the_arm_before_it_has_no_training_log():
+    curves = {"hdpo/cliff_rate": (np.arange(20), np.linspace(0, 1, 20))}
+    alone, second = training_png({"hdpo": [curves]}), training_png({"grpo": [], "hdpo": [curves]})
+    blue, orange = "#0072B2", "#D55E00"
+    assert (_holds_colour(alone, blue), _holds_colour(alone, orange)) == (True, False)
+    assert (_holds_colour(second, blue), _holds_colour(second, orange)) == (False, True)
+
+
+def test_names_are_drawn_as_they_are_and_never_read_as_formulas(tmp_path):
+    arms = [(name, [write_results(tmp_path / name, SCORES, {"p1": "$\\bad$"})]) for name in ("$\\frac$", "_hidden")]
+    comparison = compare(load_arms(arms))
+    assert passk_png(comparison) and difficulty_png(comparison)
+    assert (plain("_hidden"), plain("a$b"), plain("_")) == ("hidden", r"a\$b", "(no name)")

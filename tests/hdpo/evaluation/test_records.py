@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from recipe.hdpo.evaluation.records import META, SAMPLES, ResultWriter, read_results
+from recipe.hdpo.evaluation.records import META, SAMPLES, read_results
+from recipe.hdpo.evaluation.writer import ResultWriter
 from tests.hdpo.evaluation.made_results import meta, sample, write_results
 
 SCORES = {"p1": [1, 1, 0, 0, 0], "p2": [0, 0, 0, 0, 1]}
@@ -156,7 +157,28 @@ def test_no_samples_no_folder_and_a_broken_header_are_refused(tmp_path):
         read_results(folder)
     with pytest.raises(ValueError, match=f"not a result folder, {META} is missing"):
         read_results(tmp_path / "nowhere")
-    for broken in ("{", "[]", '{"format": "other"}'):
+    with pytest.raises(ValueError, match=f"not a result folder, {META} is missing"):
+        read_results(folder / SAMPLES)
+    whole = json.loads((folder / META).read_text())
+    changes: list[dict] = [{"settings": {}}, {"settings": whole["settings"] | {"n": "4"}}, {"about": None}]
+    for broken in ("{", "[]", '{"format": "other"}', *(json.dumps(whole | change) for change in changes)):
         (folder / META).write_text(broken)
         with pytest.raises(ValueError, match="cannot be read"):
             read_results(folder)
+
+
+@pytest.mark.parametrize("other", [{"p1": "q1"}, {"p1": "q1", "p2": "q2"}], ids=["one", "all"])
+def test_samples_of_another_data_set_are_refused(tmp_path, other):
+    folder = write_results(tmp_path / "r", SCORES)
+    strange = write_results(tmp_path / "s", {other.get(problem, problem): row for problem, row in SCORES.items()})
+    (folder / SAMPLES).write_bytes((strange / SAMPLES).read_bytes())
+    with pytest.raises(ValueError, match="samples of other problems than the 2 "):
+        read_results(folder)
+
+
+def test_samples_of_one_more_problem_are_refused_as_that(tmp_path):
+    folder = write_results(tmp_path / "r", SCORES)
+    more = write_results(tmp_path / "s", SCORES | {"p3": [1, 1, 1, 1, 1]})
+    (folder / SAMPLES).write_bytes((more / SAMPLES).read_bytes())
+    with pytest.raises(ValueError, match="samples of other problems"):
+        read_results(folder)

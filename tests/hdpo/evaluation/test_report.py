@@ -63,6 +63,16 @@ def test_the_tables_hold_means_differences_and_settings(html):
     assert "model_sha256 = abc123abc123," in html or "model_sha256 = abc123abc123<" in html
 
 
+@pytest.mark.parametrize(("won", "shaded"), [(3, False), (5, False), (12, True)])
+def test_a_difference_is_shaded_only_where_the_interval_and_the_test_agree(tmp_path, won, shaded):
+    problems = [f"p{i}" for i in range(40)]
+    base = write_results(tmp_path / "b", {p: [0, 0, 0] for p in problems})
+    arm = write_results(tmp_path / "a", {p: [int(i < won), 0, 0] for i, p in enumerate(problems)})
+    text = html_report("t", compare(load_arms([("b", [base]), ("a", [arm])])), {}, {})
+    row = re.search(r"<tr class='(\w*)'><td>a - b</td><td>greedy</td>", text)
+    assert row and (row.group(1) == "clear") == shaded
+
+
 def test_an_existing_file_is_kept_unless_forced_and_then_all_are_replaced(tmp_path):
     old, new = tmp_path / "r.html", tmp_path / "r.png"
     old.write_bytes(b"old")

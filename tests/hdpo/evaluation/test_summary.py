@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from recipe.hdpo.evaluation.records import ResultWriter, read_results
+from recipe.hdpo.evaluation.records import read_results
 from recipe.hdpo.evaluation.summary import print_summary, summarise, tabulate
+from recipe.hdpo.evaluation.writer import ResultWriter
 from tests.hdpo.evaluation.made_results import meta, sample, write_results
 
 # greedy, then four samples; the right answer is 7, every wrong sample has an answer of its own
@@ -30,7 +31,7 @@ def test_every_metric_of_every_problem_by_hand(tmp_path):
 
 def test_the_greedy_response_counts_in_no_other_metric(tmp_path):
     with ResultWriter(tmp_path / "r", meta(1, n=1)) as writer:
-        writer.write([sample("p", -1, True, tokens=900, truncated=True), sample("p", 0, False)])
+        writer.write([sample("p1", -1, True, tokens=900, truncated=True), sample("p1", 0, False)])
     values = tabulate(read_results(tmp_path / "r")).values
     assert {m: v[0] for m, v in values.items()} == {"greedy": 1, "pass@1": 0, "mean_tokens": 10, "truncated": 0}
 
@@ -46,7 +47,7 @@ def test_overall_means_and_intervals(tmp_path):
 
 def test_groups_by_difficulty_and_by_source(tmp_path):
     with ResultWriter(tmp_path / "r", meta(3, n=1)) as writer:
-        for problem, source, level, right in [("a", "x", "2", 1), ("b", "x", "10", 0), ("c", "y", "2", 1)]:
+        for problem, source, level, right in [("p1", "x", "2", 1), ("p2", "x", "10", 0), ("p3", "y", "2", 1)]:
             writer.write(
                 sample(problem, i, bool(right), data_source=source, difficulty=level, answer=None) for i in (-1, 0)
             )
@@ -60,7 +61,7 @@ def test_groups_by_difficulty_and_by_source(tmp_path):
 def test_a_score_counts_from_the_success_reward_on(tmp_path):
     folder = tmp_path / "r"
     with ResultWriter(folder, meta(1, n=2, success_reward=0.5)) as writer:
-        writer.write(sample("p", i, True, score=score) for i, score in [(-1, 0.49), (0, 0.5), (1, 0.4)])
+        writer.write(sample("p1", i, True, score=score) for i, score in [(-1, 0.49), (0, 0.5), (1, 0.4)])
     values = tabulate(read_results(folder)).values
     assert (values["greedy"][0], values["pass@1"][0]) == (0.0, 0.5)
 
@@ -85,10 +86,33 @@ def test_the_same_seed_gives_the_same_summary(tmp_path):
     assert summarise(results, seed=4) == summarise(results, seed=4)
 
 
-@pytest.mark.parametrize(("answer", "samples", "said"), [(None, 3, True), (None, 2, False), ("7", 3, False)])
-def test_a_majority_vote_without_answers_is_left_out_and_said(tmp_path, answer, samples, said):
+@pytest.mark.parametrize(
+    ("answer", "right", "samples", "said"),
+    [(None, True, 3, "4 right"), (None, False, 3, "no response"), (None, True, 2, None), ("7", True, 3, None)],
+)
+def test_a_majority_vote_without_answers_is_left_out_and_said(tmp_path, answer, right, samples, said):
     with ResultWriter(tmp_path / "r", meta(1, n=samples)) as writer:
-        writer.write(sample("p", i, True, answer=answer) for i in range(-1, samples))
+        writer.write(sample("p1", i, right, answer=answer) for i in range(-1, samples))
     summary = summarise(read_results(tmp_path / "r"), [1, samples])
     assert ("maj@3" in summary["overall"]) == (answer is not None)
-    assert any("maj@k is left out" in note for note in summary["notes"]) == said
+    assert any(f"maj@k is left out: {said}" in note for note in summary["notes"]) == (said is not None)
+
+
+def test_one_marked_answer_does_not_make_a_vote_of_right_responses_without_one(tmp_path):
+    with ResultWriter(tmp_path / "r", meta(2, n=3)) as writer:
+        writer.write(sample("p1", i, True, answer=None) for i in range(-1, 3))
+        writer.write(sample("p2", i, False) for i in range(-1, 3))
+    assert "maj@3" not in summarise(read_results(tmp_path / "r"), [1, 3])["overall"]
+
+
+def test_a_wrong_response_without_an_answer_has_no_vote_and_takes_none_from_the_others(tmp_path):
+    with ResultWriter(tmp_path / "r", meta(1, n=3)) as writer:
+        writer.write(sample("p1", i, i != 0, answer=None if i == 0 else "7") for i in range(-1, 3))
+    assert summarise(read_results(tmp_path / "r"), [3])["overall"]["maj@3"]["estimate"] == 1.0
+
+
+def test_equal_lengths_leave_the_mean_length_of_other_problems_open(tmp_path):
+    with ResultWriter(tmp_path / "r", meta(2, n=1)) as writer:
+        writer.write(sample(p, i, True, tokens=12) for p in ("p1", "p2") for i in (-1, 0))
+    length = summarise(read_results(tmp_path / "r"))["overall"]["mean_tokens"]
+    assert 0 <= length["low"] < 12 == length["estimate"] < length["high"] <= 16
