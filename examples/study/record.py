@@ -36,6 +36,7 @@ CURVES = (
     "hdpo/teacher_collapse",
     "hdpo/kept_trajectories",
     "hdpo/cliffs_solved_now",
+    "hdpo/new_cliffs",
     "hdpo/jsd_mean",
     "timing_s/step",
     "hdpo/timing_s/privileged_wait",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from recipe.hdpo.collapse import CollapseMonitor
 from recipe.hdpo.metrics import CliffHistory, GroupRecord, step_metrics
@@ -23,10 +24,12 @@ class History:
     Attributes:
         teacher: see :class:`~recipe.hdpo.collapse.CollapseMonitor`.
         cliffs: see :class:`~recipe.hdpo.metrics.CliffHistory`.
+        knobs: the recipe's knobs of this run; a checkpoint of a run with others is loaded, and they are named.
     """
 
     teacher: CollapseMonitor
     cliffs: CliffHistory = field(default_factory=CliffHistory)
+    knobs: dict[str, Any] = field(default_factory=dict)
 
     def update(self, records: Sequence[GroupRecord]) -> dict[str, float]:
         """Take in one step's groups and return their metrics."""
@@ -39,7 +42,8 @@ class History:
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, HISTORY_FILE)
         with open(path + ".tmp", "w", encoding="utf-8") as file:
-            json.dump({"cliffs": self.cliffs.state_dict(), "teacher": self.teacher.state_dict()}, file)
+            teacher, cliffs = self.teacher.state_dict(), self.cliffs.state_dict()
+            json.dump({"cliffs": cliffs, "teacher": teacher, "knobs": self.knobs}, file)
         os.replace(path + ".tmp", path)
 
     def load(self, folder: str) -> None:
@@ -54,3 +58,18 @@ class History:
             state = json.load(file)
         self.cliffs = CliffHistory.from_state_dict(state["cliffs"])
         self.teacher.load_state_dict(state["teacher"])
+        now, then = _flat(self.knobs), _flat(state.get("knobs", self.knobs))
+        changed = [f"{key}={then.get(key)}" for key in now if then.get(key) != now[key]]
+        if changed:
+            logger.warning(
+                f"{folder} was written by a run with {', '.join(changed)}, which are other values than this run's, and "
+                "this run goes on from its weights. If it is to be an arm of its own, give it a "
+                "trainer.experiment_name of its own"
+            )
+
+
+def _flat(knobs: Mapping[str, Any], prefix: str = "hdpo.") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in knobs.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

@@ -80,6 +80,10 @@ class HDPOLoss:
     def _divergence_per_token(self, student_logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
         logits_NV = student_logits.squeeze(0)
         positions, row_ids = rows.response_positions(data)
+        zeros = torch.zeros(logits_NV.shape[0], dtype=torch.float32, device=logits_NV.device)
+        if not row_ids:
+            # Rollout rows alone: no buffer of the logits' size for a gradient that is 0.
+            return {name: zeros.unsqueeze(0) for name in (DIVERGENCE, STUDENT_MASS, TEACHER_MASS)}
         teacher = concatenate_targets([self.targets[i] for i in row_ids], logits_NV)
         options = self.hdpo.divergence
         result = topk_divergence(
@@ -97,7 +101,6 @@ class HDPOLoss:
             STUDENT_MASS: result.student_mass,
             TEACHER_MASS: result.teacher_mass,
         }
-        zeros = torch.zeros(logits_NV.shape[0], dtype=torch.float32, device=logits_NV.device)
         return {k: zeros.index_put((positions,), v.float()).unsqueeze(0) for k, v in per_token.items()}
 
     def _joint_loss(

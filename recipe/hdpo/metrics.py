@@ -58,31 +58,37 @@ class CliffHistory:
     Attributes:
         open_cliffs: ids of prompts that were cliffs when last seen.
         ever_cliffs: ids of prompts that were ever cliffs.
+        solved: ids of prompts of which a rollout succeeded when last seen.
     """
 
     open_cliffs: set[str] = field(default_factory=set)
     ever_cliffs: set[str] = field(default_factory=set)
+    solved: set[str] = field(default_factory=set)
 
-    def update(self, records: Iterable[GroupRecord]) -> int:
-        """Take in one step; returns how many prompts were cliffs before and are solved now."""
-        solved_now = 0
+    def update(self, records: Iterable[GroupRecord]) -> tuple[int, int]:
+        """Take in one step; returns how many prompts went from cliff to solved since they were last seen, and how
+        many the other way. A model that learns nothing has both, about equally often: K rollouts are a small sample."""
+        solved_now, new_cliffs = 0, 0
         for record in records:
             if record.cliff:
+                new_cliffs += record.prompt_id in self.solved
+                self.solved.discard(record.prompt_id)
                 self.open_cliffs.add(record.prompt_id)
                 self.ever_cliffs.add(record.prompt_id)
-            elif record.solved and record.prompt_id in self.open_cliffs:
+            elif record.solved:
+                solved_now += record.prompt_id in self.open_cliffs
                 self.open_cliffs.discard(record.prompt_id)
-                solved_now += 1
-        return solved_now
+                self.solved.add(record.prompt_id)
+        return solved_now, new_cliffs
 
     def state_dict(self) -> dict[str, list[str]]:
         """JSON-able state."""
-        return {"open_cliffs": sorted(self.open_cliffs), "ever_cliffs": sorted(self.ever_cliffs)}
+        return {name: sorted(getattr(self, name)) for name in ("open_cliffs", "ever_cliffs", "solved")}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, list[str]]) -> CliffHistory:
         """Inverse of :meth:`state_dict`."""
-        return cls(open_cliffs=set(state["open_cliffs"]), ever_cliffs=set(state["ever_cliffs"]))
+        return cls(**{name: set(ids) for name, ids in state.items()})
 
 
 def privileged_wait_seconds(records: list[GroupRecord]) -> float:
@@ -103,6 +109,7 @@ def step_metrics(records: list[GroupRecord], history: CliffHistory) -> dict[str,
     """
     cliffs = [r for r in records if r.cliff]
     rollouts = sum(r.rollouts for r in records)
+    solved_now, new_cliffs = history.update(records)
     metrics: dict[str, float] = {
         "hdpo/cliffs": len(cliffs),
         "hdpo/privileged_rollouts": rollouts,
@@ -112,7 +119,8 @@ def step_metrics(records: list[GroupRecord], history: CliffHistory) -> dict[str,
         "hdpo/skipped_no_solution": sum(r.no_solution for r in records),
         "hdpo/skipped_error": sum(r.errors for r in records),
         "hdpo/lost_rollouts": sum(r.lost_rollouts for r in records),
-        "hdpo/cliffs_solved_now": history.update(records),
+        "hdpo/cliffs_solved_now": solved_now,
+        "hdpo/new_cliffs": new_cliffs,
         "hdpo/open_cliffs": len(history.open_cliffs),
         "hdpo/ever_cliffs": len(history.ever_cliffs),
         "hdpo/timing_s/privileged_wait": privileged_wait_seconds(records),

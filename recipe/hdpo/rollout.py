@@ -115,6 +115,9 @@ class HDPOAgentLoopWorker(GreedyValidationWorker):
             record.errors += 1
             logger.exception(f"privileged rollouts of prompt {group.uid} failed; its normal rollouts are kept")
         record.settled_at, record.ended_at = group.settled_at, time.time()
+        if not group.rewards and self.config.trainer.v1.sampler.sync_refill_failed_groups:
+            # verl draws another prompt for a group of which nothing is left; a record would be something.
+            return
         await tq.async_kv_put(key=rows.record_key(group.uid), partition_id="train", tag=record.as_tag())
 
     async def _run_privileged(

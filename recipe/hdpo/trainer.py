@@ -6,7 +6,7 @@ the batch right after it was sampled and come back as extra info of the actor up
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 from typing import Any
 
@@ -23,10 +23,12 @@ from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 from recipe.hdpo import rows
 from recipe.hdpo.collapse import CollapseMonitor
 from recipe.hdpo.config.checks import check_config
+from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.startup import check_data, check_vocabulary
 from recipe.hdpo.evaluation.validation import greedy_accuracy, validation_passk
 from recipe.hdpo.greedy import GREEDY_SCORE
 from recipe.hdpo.history import History
+from recipe.hdpo.kept_log import append_kept, forget_kept_after
 from recipe.hdpo.metrics import GroupRecord
 from recipe.hdpo.worker import MEASURE_GRADIENTS, HDPOWorker
 
@@ -45,7 +47,7 @@ class HDPOTrainerMixin(PPOTrainer):
             config.actor_rollout_ref.hdpo = config.hdpo
         # Extra rollouts of the plain prompt show nothing of a teacher.
         threshold = 0.0 if self.hdpo.privileged.source == "problem" else self.hdpo.collapse_warning
-        self.history = History(teacher=CollapseMonitor(threshold))
+        self.history = History(teacher=CollapseMonitor(threshold), knobs=dataclasses.asdict(self.hdpo))
         self.kept: KVBatchMeta | None = None
         super().__init__(config)
         self.replay_buffer.poll_interval = self.hdpo.poll_interval
@@ -66,11 +68,7 @@ class HDPOTrainerMixin(PPOTrainer):
         role = Role.ActorRolloutRef if Role.ActorRolloutRef in self.mapping else Role.ActorRollout
         pool = self.mapping.pop(role)
         self.role_worker_mapping.pop(role)
-        model = self.config.actor_rollout_ref.model
-        lora = (
-            model.get("lora_rank", 0) > 0 or model.get("lora", {}).get("rank", 0) > 0 or model.get("lora_adapter_path")
-        )
-        if self.hdpo.teacher == "frozen" and self.hdpo.reads_teacher and not lora:
+        if self.hdpo.teacher == "frozen" and self.hdpo.reads_teacher and not uses_lora(self.config):
             role = Role.ActorRolloutRef
         self.role_worker_mapping[role] = ray.remote(HDPOWorker)
         self.mapping[role] = pool
@@ -114,11 +112,13 @@ class HDPOTrainerMixin(PPOTrainer):
             return
         data = tq.kv_batch_get(keys=self.kept.keys, partition_id=self.kept.partition_id, select_fields=rows.FIELDS)
         texts = {name: [self.tokenizer.decode(ids) for ids in data[name].unbind()] for name in rows.FIELDS}
-        os.makedirs(folder, exist_ok=True)
-        with open(os.path.join(folder, "hdpo_kept.jsonl"), "a", encoding="utf-8") as file:
-            for i, key in enumerate(self.kept.keys):
-                line = {"step": self.global_steps, "key": key} | {name: values[i] for name, values in texts.items()}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        append_kept(
+            folder,
+            (
+                {"step": self.global_steps, "key": key} | {name: values[i] for name, values in texts.items()}
+                for i, key in enumerate(self.kept.keys)
+            ),
+        )
 
     # ---- validation ----
 
@@ -156,6 +156,9 @@ class HDPOTrainerMixin(PPOTrainer):
         if self.config.trainer.resume_mode == "resume_path":
             folder = os.path.dirname(os.path.normpath(self.config.trainer.resume_from_path))
         self.history.load(os.path.join(folder, f"global_step_{self.global_steps}"))
+        dumps = self.config.trainer.get("rollout_data_dir", None)
+        if dumps:
+            forget_kept_after(dumps, self.global_steps)
 
 
 class HDPOTrainerSync(HDPOTrainerMixin, PPOTrainerSync):

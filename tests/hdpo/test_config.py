@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.hdpo.config import DivergenceConfig, HDPOConfig, PrivilegedConfig
-from recipe.hdpo.config.checks import check_config, problems
+from recipe.hdpo.config.checks import ConfigCheckCallback, check_config, problems
 from recipe.hdpo.config.rules import RULES
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +68,10 @@ REFUSED = {
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null": "never re-issues cliffs",
     "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2": "shards do not align",
     "actor_rollout_ref.actor.strategy=megatron": "FSDP",
+    "actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode": "privileged rows alone",
+    "actor_rollout_ref.rollout.name=trtllm": "down to nothing",
+    "skip.rollout_tq.enable=true": "have none",
+    "trainer.v1.trainer_mode=separate_async": "a trainer without HDPO",
     "trainer.use_v1=false": "use_v1=true",
     "reward.reward_model.enable=true": "too late",
     "distillation.enabled=true": "HDPO's",
@@ -78,7 +82,7 @@ REFUSED = {
     "hdpo.divergence.beta=1.0": "forward_kl or reverse_kl",
     "hdpo.divergence.chunk_size=0": "chunk_size=0",
     "actor_rollout_ref.rollout.n=1": "set it to 2 or more",
-    "actor_rollout_ref.rollout.max_model_len=null": "nothing limits privileged prompts",
+    "actor_rollout_ref.rollout.max_model_len=null": "takes from the response",
     "hdpo.privileged.n=-1": "hdpo.privileged.n=-1",
     "hdpo.privileged.n=1.5": "must be of type int",
     "hdpo.privileged.source=hint": "solution, answer, problem",
@@ -122,6 +126,47 @@ def test_micro_batches_must_hold_a_privileged_prompt_and_its_response() -> None:
     assert not list(problems(composed(dynamic, small, "hdpo.distillation_loss_coef=0")))
     frozen = composed(dynamic, "hdpo.teacher=frozen", "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=1024")
     assert "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=1024" in next(problems(frozen))
+
+
+def test_micro_batches_of_training_must_hold_a_privileged_prompt_that_is_trained_on() -> None:
+    dynamic = "actor_rollout_ref.actor.use_dynamic_bsz=true"
+    small = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024"
+    [message] = problems(composed(dynamic, small, "+control=hint_grpo"))
+    assert (
+        "actor.ppo_max_token_len_per_gpu=1024, actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=1024" in message
+    )
+    with_kl = composed(dynamic, small, "+control=hint_grpo", "actor_rollout_ref.actor.use_kl_loss=true")
+    assert "ref.log_prob_max_token_len_per_gpu=1024" in next(problems(with_kl))
+    # matched_grpo shows nothing, so its rows are as long as any.
+    assert not list(problems(composed(dynamic, small, "+control=matched_grpo")))
+
+
+def test_rollouts_of_the_plain_prompt_need_no_room_for_a_solution() -> None:
+    context = "actor_rollout_ref.rollout.max_model_len=1024"
+    assert "no more than plain ones" in next(problems(composed(context)))
+    assert not list(problems(composed(context, "+control=matched_grpo")))
+
+
+def test_a_context_length_is_needed_even_where_privileged_prompts_have_a_limit_of_their_own() -> None:
+    limits = ("hdpo.privileged.max_prompt_length=900", "actor_rollout_ref.rollout.max_model_len=null")
+    assert "takes from the response" in next(problems(composed(*limits)))
+
+
+def test_the_frozen_teachers_own_needs_are_checked() -> None:
+    frozen, ref = "hdpo.teacher=frozen", "actor_rollout_ref.ref"
+    fixed = (frozen, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4")
+    assert f"{ref}.log_prob_micro_batch_size_per_gpu is not set" in next(problems(composed(*fixed)))
+    assert not list(problems(composed(*fixed, f"{ref}.log_prob_micro_batch_size_per_gpu=4")))
+    assert "shards do not align" in next(problems(composed(frozen, f"{ref}.ulysses_sequence_parallel_size=2")))
+    adapter = "actor_rollout_ref.model.lora_adapter_path=/adapter"
+    assert "without that adapter" in next(problems(composed(frozen, adapter)))
+    assert not list(problems(composed(adapter)))
+
+
+def test_rollout_seeds_are_refused_for_an_engine_that_names_them_otherwise() -> None:
+    sglang = "actor_rollout_ref.rollout.name=sglang"
+    assert "is vLLM's, not sglang's" in next(problems(composed(sglang, "hdpo.rollout_seed=1")))
+    assert not list(problems(composed(sglang)))
 
 
 def test_only_the_recipes_rollout_hook_can_do_what_rollout_knobs_ask_for() -> None:
@@ -181,6 +226,16 @@ def test_topk_above_the_vocabulary_of_a_local_model_is_refused(tmp_path: Path) -
 def test_another_verl_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recipe.hdpo.config.rules.VERL_VERSION", "9.9.9")
     assert "verl 0.9.1 is installed" in next(problems(composed()))
+
+
+def test_another_verl_is_named_before_its_modules_are_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> list[str]:
+        raise ModuleNotFoundError("No module named 'verl.trainer.ppo.v1'")
+
+    monkeypatch.setattr("recipe.hdpo.config.rules.VERL_VERSION", "9.9.9")
+    monkeypatch.setattr("recipe.hdpo.config.checks.missing_registrations", missing)
+    with pytest.raises(SystemExit, match=r"verl 0\.9\.1 is installed"):
+        ConfigCheckCallback().on_run_start(composed())
 
 
 def test_all_problems_are_reported_at_once() -> None:

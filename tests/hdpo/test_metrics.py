@@ -1,6 +1,8 @@
 """What is logged each step, worked by hand."""
 
 import json
+import math
+import random
 import re
 from pathlib import Path
 
@@ -34,6 +36,7 @@ def test_step_metrics_by_hand() -> None:
         "skipped_error": 0,
         "lost_rollouts": 1,
         "cliffs_solved_now": 0,
+        "new_cliffs": 0,
         "open_cliffs": 2,
         "ever_cliffs": 2,
         "timing_s/privileged_wait": 1.0,
@@ -58,8 +61,34 @@ def test_a_cliff_counts_as_solved_once_when_it_is_solved_later() -> None:
     cliff = GroupRecord("a", cliff=True, solved=False)
     solved = GroupRecord("a", cliff=False, solved=True)
     lost = GroupRecord("a", cliff=False, solved=False, lost_rollouts=1)
-    assert [history.update([r]) for r in (solved, cliff, lost, solved, solved, cliff)] == [0, 0, 0, 1, 0, 0]
-    assert history.open_cliffs == {"a"} and history.ever_cliffs == {"a"}
+    flows = [history.update([r]) for r in (cliff, lost, solved, solved)]
+    assert flows == [(0, 0), (0, 0), (1, 0), (0, 0)]
+    assert (history.open_cliffs, history.ever_cliffs, history.solved) == (set(), {"a"}, {"a"})
+
+
+def test_a_solved_prompt_counts_once_when_it_is_a_cliff_later() -> None:
+    history = CliffHistory()
+    cliff = GroupRecord("a", cliff=True, solved=False)
+    solved = GroupRecord("a", cliff=False, solved=True)
+    lost = GroupRecord("a", cliff=False, solved=False, lost_rollouts=1)
+    flows = [history.update([r]) for r in (solved, lost, cliff, cliff, solved)]
+    assert flows == [(0, 0), (0, 0), (0, 1), (0, 0), (1, 0)]
+
+
+def test_a_model_that_learns_nothing_has_both_flows_about_equally_often() -> None:
+    rng, history = random.Random(0), CliffHistory()
+    chances = [rng.betavariate(0.3, 2) for _ in range(4000)]
+    flows = []
+    for _ in range(3):
+        failed = [all(rng.random() >= p for _ in range(8)) for p in chances]
+        flows.append(history.update(GroupRecord(str(i), f, not f) for i, f in enumerate(failed)))
+    assert flows[0] == (0, 0)
+    for solved_now, new_cliffs in flows[1:]:
+        assert solved_now > 200 and abs(solved_now - new_cliffs) < 4 * math.sqrt(solved_now + new_cliffs)
+
+
+def test_history_of_a_checkpoint_without_solved_prompts_is_read() -> None:
+    assert CliffHistory.from_state_dict({"open_cliffs": ["a"], "ever_cliffs": ["a", "b"]}).solved == set()
 
 
 def test_history_survives_a_checkpoint() -> None:

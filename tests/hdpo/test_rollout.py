@@ -235,6 +235,19 @@ def test_a_lost_normal_rollout_is_counted_and_starts_no_privileged_ones(model_di
     assert not store.record().cliff and store.record().lost_rollouts == 1
 
 
+@pytest.mark.parametrize("refill", [False, True])
+def test_a_group_that_lost_every_rollout_leaves_nothing_where_verl_refills_such_groups(
+    model_dir, monkeypatch, refill
+) -> None:
+    def answer(prompt: str) -> str:
+        raise RuntimeError("engine trouble")
+
+    setting = f"trainer.v1.sampler.sync_refill_failed_groups={str(refill).lower()}"
+    store, *_ = run_prompt(model_dir, monkeypatch, answer, setting)
+    # verl takes a group for failed when no key begins with its uid.
+    assert any(key.startswith("uid-1_") for key, _ in store.events) != refill
+
+
 def test_a_privileged_prompt_that_does_not_fit_is_skipped_and_counted_never_cut(model_dir, monkeypatch) -> None:
     store, model, _ = run_prompt(model_dir, monkeypatch, solves_when_shown, solution="SOLUTION " * 60)
     assert store.record().too_long == 2 and store.kept() == []

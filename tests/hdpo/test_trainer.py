@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import DictConfig
 from transfer_queue import KVBatchMeta
 
 from recipe.hdpo import rows
 from recipe.hdpo.collapse import CollapseMonitor
 from recipe.hdpo.history import History
+from recipe.hdpo.kept_log import KEPT_FILE, append_kept
 from recipe.hdpo.metrics import CliffHistory, GroupRecord
 from recipe.hdpo.trainer import HDPOTrainerMixin, HDPOTrainerSync, keys_by_rank, split_batch
 
@@ -99,8 +102,9 @@ def test_the_history_is_loaded_from_the_checkpoint_that_is_resumed(
     history.cliffs = CliffHistory({"a"}, {"a", "b"})
     history.save(str(folder))
     settings = {"default_local_dir": str(tmp_path / "here"), "resume_mode": mode, "resume_from_path": f"{folder}/"}
+    append_kept(str(tmp_path), [{"step": 7}, {"step": 8}])
     trainer = SimpleNamespace(
-        config=SimpleNamespace(trainer=SimpleNamespace(**settings)),
+        config=SimpleNamespace(trainer=DictConfig(settings | {"rollout_data_dir": str(tmp_path)})),
         global_steps=7,
         history=History(CollapseMonitor(0.5)),
     )
@@ -111,3 +115,17 @@ def test_the_history_is_loaded_from_the_checkpoint_that_is_resumed(
     vars(instance).update(vars(trainer))
     load(instance)
     assert instance.history == history
+    assert (tmp_path / KEPT_FILE).read_text() == '{"step": 7}\n'
+
+
+def test_a_checkpoint_of_other_knobs_is_loaded_and_the_difference_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    knobs = {"teacher": "drifting", "topk": 64, "privileged": {"n": 1, "use": "distill"}}
+    History(CollapseMonitor(0.5), knobs=knobs).save(str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        History(CollapseMonitor(0.5), knobs=knobs).load(str(tmp_path))
+        assert caplog.text == ""
+        History(CollapseMonitor(0.5), knobs=knobs | {"privileged": {"n": 0, "use": "distill"}}).load(str(tmp_path))
+    assert "by a run with hdpo.privileged.n=1, which are other values" in caplog.text
+    assert "trainer.experiment_name" in caplog.text

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.rules import RULES
+from recipe.hdpo.config.rules import RULES, wrong_verl
 
 
 def read_hdpo(config: DictConfig) -> HDPOConfig:
@@ -68,6 +68,10 @@ class ConfigCheckCallback:
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Called by Hydra with the composed config."""
+        # First: another verl may lack the modules that hold the registries, and Hydra would only warn of that.
+        version = wrong_verl(config)
+        if version:
+            sys.exit(version)
         missing = missing_registrations()
         if missing:
             sys.exit(

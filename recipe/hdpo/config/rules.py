@@ -7,28 +7,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.keys import ACTOR, MODEL, ROLLOUT, select
-from recipe.hdpo.config.lengths import (
-    micro_batch_too_small,
-    no_limit,
-    no_room_for_the_response,
-    no_room_for_the_solution,
-)
+from recipe.hdpo.config.keys import ACTOR, MODEL, REF, ROLLOUT, Rule, select, uses_lora
+from recipe.hdpo.config.lengths import LENGTH_RULES
+from recipe.hdpo.config.rollout_rules import ROLLOUT_RULES
 from recipe.hdpo.privileged import compile_template
 
 VERL_VERSION = "0.9.1"
-MANAGER = "recipe.hdpo.rollout.HDPOAgentLoopManager"
-
-Rule = Callable[[DictConfig, HDPOConfig], str | None]
 
 
-def wrong_verl(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+def wrong_verl(config: DictConfig, hdpo: HDPOConfig | None = None) -> str | None:
     installed = importlib.metadata.version("verl")
     if installed == VERL_VERSION:
         return None
@@ -44,22 +36,6 @@ def legacy_trainer(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return (
         "trainer.use_v1=false runs verl's legacy trainer, which has no hook for privileged rollouts: "
         "set trainer.use_v1=true"
-    )
-
-
-def no_rollout_hook(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    manager = select(config, f"{ROLLOUT}.agent.agent_loop_manager_class")
-    needed_by = {
-        f"hdpo.privileged.n={hdpo.privileged.n}": hdpo.privileged.n > 0,
-        f"hdpo.rollout_seed={hdpo.rollout_seed}": hdpo.rollout_seed is not None,
-        "hdpo.validate_greedy=true": hdpo.validate_greedy,
-    }
-    asked = [name for name, needed in needed_by.items() if needed]
-    if manager == MANAGER or not asked:
-        return None
-    return (
-        f"{ROLLOUT}.agent.agent_loop_manager_class={manager} never re-issues cliffs, nor does anything else for "
-        f"{', '.join(asked)}: set it to {MANAGER}, or switch these off"
     )
 
 
@@ -84,8 +60,8 @@ def pad_to_length(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 
 def sequence_parallel(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    for part in ("", "fsdp_config."):
-        key = f"{ACTOR}.{part}ulysses_sequence_parallel_size"
+    models = (ACTOR, REF) if hdpo.reads_teacher and hdpo.teacher == "frozen" else (ACTOR,)
+    for key in [f"{model}.{part}ulysses_sequence_parallel_size" for model in models for part in ("", "fsdp_config.")]:
         size = select(config, key, 1)
         if size > 1:
             return (
@@ -95,35 +71,39 @@ def sequence_parallel(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return None
 
 
-def one_rollout(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    size = select(config, f"{ROLLOUT}.n", 1)
-    if size > 1 or select(config, "algorithm.adv_estimator") != "hdpo":
+def other_trainer(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    mode = select(config, "trainer.v1.trainer_mode")
+    if mode == "hdpo":
         return None
-    return f"{ROLLOUT}.n={size}: an advantage needs other rollouts of the same prompt: set it to 2 or more (paper: 16)"
+    return f"trainer.v1.trainer_mode={mode} is a trainer without HDPO: add +use=hdpo, or set it to hdpo"
 
 
-def filtered_groups(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    if not select(config, "algorithm.filter_groups.enable", False):
+def bypass_mode(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    key = f"{ACTOR}.policy_loss.loss_mode"
+    if select(config, key) != "bypass_mode" or not hdpo.reads_teacher:
         return None
-    return "algorithm.filter_groups.enable=true evicts groups of equal reward, so every cliff: set it to false"
+    return f"{key}=bypass_mode raises on a micro-batch of privileged rows alone: use another loss, such as hdpo"
 
 
-def multi_turn(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    if select(config, f"{ROLLOUT}.multi_turn.enable", False):
-        return f"{ROLLOUT}.multi_turn.enable=true: privileged rollouts are single-turn: set it to false"
-    agent = select(config, f"{ROLLOUT}.agent.default_agent_loop")
-    if agent != "single_turn_agent":
-        return f"{ROLLOUT}.agent.default_agent_loop={agent}: privileged rollouts are single-turn: use single_turn_agent"
-    return None
-
-
-def late_reward(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    model = "reward.reward_model"
-    if not select(config, f"{model}.enable", False) or select(config, f"{model}.enable_resource_pool", False):
+def frozen_micro_batch(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    """verl asks for the actor's micro-batch size, and for the reference model's where a KL term needs that model."""
+    key = f"{REF}.log_prob_micro_batch_size_per_gpu"
+    frozen = hdpo.reads_teacher and hdpo.teacher == "frozen" and not uses_lora(config)
+    fixed = select(config, f"{ACTOR}.ppo_micro_batch_size_per_gpu") is not None
+    if not frozen or not fixed or select(config, f"{REF}.log_prob_use_dynamic_bsz", False) or select(config, key):
         return None
     return (
-        f"{model}.enable=true without a resource pool of its own scores rollouts after the rollout phase, too late to "
-        f"find cliffs: set {model}.enable_resource_pool=true, or use a rule-based reward"
+        f"{key} is not set, and the frozen teacher reads in micro-batches of that many rows: set it, for example to 8"
+    )
+
+
+def frozen_adapter(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    path = select(config, f"{MODEL}.lora_adapter_path")
+    if path is None or hdpo.teacher != "frozen" or not hdpo.reads_teacher:
+        return None
+    return (
+        f"{MODEL}.lora_adapter_path={path} with hdpo.teacher=frozen: the teacher would be the model without that "
+        "adapter, and not the one that training starts from: merge the adapter into the model, or use teacher=drifting"
     )
 
 
@@ -171,20 +151,17 @@ def bad_template(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 RULES: tuple[Rule, ...] = (
     wrong_verl,
     legacy_trainer,
-    no_rollout_hook,
+    other_trainer,
+    *ROLLOUT_RULES,
     not_fsdp,
     fused_kernels,
     pad_to_length,
     sequence_parallel,
-    one_rollout,
-    filtered_groups,
-    multi_turn,
-    late_reward,
+    bypass_mode,
+    frozen_micro_batch,
+    frozen_adapter,
     verl_distillation,
-    no_limit,
-    no_room_for_the_solution,
-    no_room_for_the_response,
-    micro_batch_too_small,
+    *LENGTH_RULES,
     too_many_replacements,
     topk_above_vocabulary,
     bad_template,

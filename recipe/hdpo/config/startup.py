@@ -34,7 +34,7 @@ def check_data(config: DictConfig, hdpo: HDPOConfig, dataset: Any) -> None:
         dataset: verl's RLHFDataset.
 
     Raises:
-        ValueError: multi-modal columns, another agent, or no row with the text that a privileged prompt shows.
+        ValueError: multi-modal data, another agent, or no row with the text that a privileged prompt shows.
     """
     frame = dataset.dataframe
     columns = set(frame.column_names)
@@ -50,6 +50,7 @@ def check_data(config: DictConfig, hdpo: HDPOConfig, dataset: Any) -> None:
             "single-turn: remove the column"
         )
     if hdpo.privileged.n > 0 and hdpo.privileged.source != "problem":
+        _check_prompts(config, frame)
         _check_privileged_text(config, hdpo, frame)
 
 
@@ -57,8 +58,9 @@ def _check_privileged_text(config: DictConfig, hdpo: HDPOConfig, frame: Any) -> 
     name = f"{hdpo.privileged.source}_key"
     key = getattr(hdpo.privileged, name)
     column = key.split(".")[0]
-    rows = frame.select_columns([column]) if column in frame.column_names else [{}] * len(frame)
-    without = [i for i, row in enumerate(rows) if text_at(row, key) is None]
+    columns = [name for name in {column, "extra_info"} if name in frame.column_names]
+    rows = frame.select_columns(columns) if columns else [{}] * len(frame)
+    without = [_name(i, row) for i, row in enumerate(rows) if text_at(row, key) is None]
     if len(without) == len(frame):
         raise ValueError(
             f"no row of {config.data.train_files} has a text at {key}, which privileged prompts show "
@@ -67,5 +69,23 @@ def _check_privileged_text(config: DictConfig, hdpo: HDPOConfig, frame: Any) -> 
     if without:
         logger.warning(
             f"{len(without)} of {len(frame)} training rows have no text at {key}; as cliffs they are skipped and "
-            f"counted (hdpo/skipped_no_solution). First rows: {without[:5]}"
+            f"counted (hdpo/skipped_no_solution). First: {', '.join(without[:5])}"
         )
+
+
+def _check_prompts(config: DictConfig, frame: Any) -> None:
+    key = config.data.get("prompt_key", "prompt")
+    if key not in frame.column_names:
+        return
+    for i, row in enumerate(frame.select_columns([key, *({"extra_info"} & set(frame.column_names))])):
+        if not all(isinstance(message["content"], str) for message in row[key]):
+            raise ValueError(
+                f"the prompt of training {_name(i, row)} has a message whose content is a list of parts, and HDPO's "
+                f"privileged prompts are text: make the content of every message of data column '{key}' a text"
+            )
+
+
+def _name(position: int, row: dict) -> str:
+    """What a row can be found by: its own index where it has one. verl joins files and filters long prompts before."""
+    index = (row.get("extra_info") or {}).get("index")
+    return f"row {position} (as filtered)" if index is None else f"index {index}"

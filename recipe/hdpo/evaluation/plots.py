@@ -29,6 +29,7 @@ TRAINING_METRICS = {
     "hdpo/cliffs": "Cliffs per step",
     "hdpo/kept_trajectories": "Kept trajectories per step",
     "hdpo/cliffs_solved_now": "Former cliffs solved by the student",
+    "hdpo/new_cliffs": "Solved before, cliffs now",
     "hdpo/jsd_mean": "JSD_k per token (nats)",
 }
 MORE_TRAINING_METRICS = ("actor/hdpo/", "val-hdpo/")  # every metric under these prefixes is shown too
