@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 PY := .venv/bin/python
 PLAN ?= sums
+RESULTS ?= docs/results/$(PLAN)
 
 .PHONY: help setup demo demo-compare demo-llm study study-smoke test test-fast lint lock benchmark clean
 
@@ -23,8 +24,8 @@ demo-compare: setup  ## the same for GRPO from the same start, and both side by 
 demo-llm: setup  ## a real language model on real word problems, 3 steps
 	@$(PY) -m examples.demo.run_llm
 
-study: setup  ## every arm, tuned, several seeds: hours; goes on where it stopped (PLAN=collapse: another question)
-	@$(PY) -m examples.study.run --plan $(PLAN)
+study: setup  ## every arm, tuned, several seeds: hours; goes on where it stopped (PLAN=collapse: another; RESULTS=FOLDER: anew)
+	@$(PY) -m examples.study.run --plan $(PLAN) --results $(RESULTS)
 
 study-smoke: setup  ## the study's machinery in minutes, into outputs/
 	@$(PY) -m examples.study.run --plan smoke --results outputs/study-smoke/results

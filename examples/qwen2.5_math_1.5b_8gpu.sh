@@ -2,6 +2,10 @@
 # The paper's run, as far as it is known: Qwen2.5-Math-1.5B-Instruct on OpenMathInstruct-2, one node of 8 GPUs.
 #   python data_preprocess/openmathinstruct2.py --out ~/data/openmathinstruct2
 #   bash examples/qwen2.5_math_1.5b_8gpu.sh [overrides, e.g. hdpo.distillation_loss_coef=0.1 hdpo.teacher=frozen]
+# Another arm needs a NAME of its own, or it goes on from the first one's checkpoint:
+#   NAME=grpo bash examples/qwen2.5_math_1.5b_8gpu.sh +control=grpo
+# DATA (a folder with train.parquet and test.parquet, absolute), MODEL (a folder or a name on the hub) and NAME can be set. Checkpoints go
+# to checkpoints/hdpo/NAME of this repository, the last two are kept (with the optimizer some 20 GB each).
 # Settings of the paper: 32 prompts x 16 rollouts a step, clip 0.2, AdamW 1e-6 with 50 steps of linear warm-up, 2000 steps,
 # temperature 1.0, k = 64. Lengths, batching and J are our choice: the model has 4096 positions, of which 2048 go to a response
 # and up to 2048 to a privileged prompt.
@@ -10,6 +14,7 @@ cd "$(dirname "$0")/.."
 
 DATA=${DATA:-$HOME/data/openmathinstruct2}
 MODEL=${MODEL:-Qwen/Qwen2.5-Math-1.5B-Instruct}
+NAME=${NAME:-qwen2.5-math-1.5b}
 
 exec python3 -m verl.trainer.main_ppo --config-path pkg://recipe.hdpo.config --config-name hdpo_trainer \
     data.train_files="$DATA/train.parquet" \
@@ -44,8 +49,9 @@ exec python3 -m verl.trainer.main_ppo --config-path pkg://recipe.hdpo.config --c
     trainer.n_gpus_per_node=8 \
     trainer.nnodes=1 \
     trainer.save_freq=100 \
-    trainer.test_freq=50 \
+    trainer.max_actor_ckpt_to_keep=2 \
+    trainer.test_freq=100 \
     trainer.project_name=hdpo \
-    trainer.experiment_name=qwen2.5-math-1.5b \
+    trainer.experiment_name="$NAME" \
     'trainer.logger=[console,tensorboard]' \
     "$@"

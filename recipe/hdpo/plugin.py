@@ -34,8 +34,15 @@ def _register_trainer(trainer: ModuleType) -> None:
     register_trainer(TRAINER)(trainer.HDPOTrainerSync)
 
 
+def keep_warnings_audible() -> None:
+    """vLLM's server imports a package that sets the root logger and its handlers to this level, and to ERROR without
+    it. Every warning, verl's and ours, would be lost in the trainer and in all workers."""
+    os.environ.setdefault("SAGEMAKER_CONTAINER_LOG_LEVEL", "WARNING")
+
+
 def register() -> None:
     """Register everything once per process."""
+    keep_warnings_audible()
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         from recipe.hdpo.cpu import verl_patches
 

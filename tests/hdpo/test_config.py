@@ -33,6 +33,7 @@ def test_the_recipes_config_is_accepted_and_switches_everything_on() -> None:
     hdpo = check_config(config)
     assert (config.algorithm.adv_estimator, config.actor_rollout_ref.actor.policy_loss.loss_mode) == ("hdpo", "hdpo")
     assert config.trainer.v1.trainer_mode == "hdpo"
+    check_config(composed("trainer.v1.trainer_mode=hdpo_derived"))
     assert (hdpo.topk, hdpo.teacher, hdpo.divergence.kind, hdpo.divergence.beta) == (64, "drifting", "jsd", 0.5)
 
 

@@ -1,5 +1,6 @@
 """Dependencies run one way: the pure layer imports without verl, Ray and vLLM."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,3 +26,17 @@ def test_the_plugin_makes_import_verl_no_heavier() -> None:
     code = f"import sys, verl; print([m for m in {heavy!r} if m in sys.modules], 'recipe.hdpo.plugin' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     assert done.stdout.strip().endswith("[] True"), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("plugins", ["", "none"], ids=["with the plug-in", "without it"])
+def test_warnings_are_heard_after_vllms_server_was_imported(plugins: str) -> None:
+    """Without the plug-in they are not; when that changes upstream, the plug-in's setting can go."""
+    warning = "import logging; logging.getLogger('recipe.hdpo.collapse').warning('HEARD')"
+    code = f"import verl, vllm.entrypoints.openai.api_server; {warning}"
+    quiet = {name: value for name, value in os.environ.items() if not name.endswith("LOG_LEVEL")}
+    env = {**quiet, "VERL_USE_EXTERNAL_PLUGINS": plugins, "VERL_PLATFORM": ""}
+    if not plugins:
+        del env["VERL_USE_EXTERNAL_PLUGINS"]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", env=env)
+    assert done.returncode == 0, done.stderr
+    assert ("HEARD" in done.stderr) == (not plugins), done.stderr

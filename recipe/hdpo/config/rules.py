@@ -72,8 +72,9 @@ def sequence_parallel(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 
 def other_trainer(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    mode = select(config, "trainer.v1.trainer_mode")
-    if mode == "hdpo":
+    """Trainers derived from the recipe's register under names that begin with its name."""
+    mode = str(select(config, "trainer.v1.trainer_mode"))
+    if mode.startswith("hdpo"):
         return None
     return f"trainer.v1.trainer_mode={mode} is a trainer without HDPO: add +use=hdpo, or set it to hdpo"
 
