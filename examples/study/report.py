@@ -16,6 +16,7 @@ from examples.study.plan import Plan, read_plan
 from examples.study.record import Record, read_records
 from examples.study.tables import (
     Results,
+    columns,
     cost_table,
     difference_table,
     difficulty_table,
@@ -71,7 +72,7 @@ def text(plan: Plan, records: list[Record], results: Results) -> str:
             f"Every arm is run with every learning rate, on seeds {list(plan.tuning_seeds)} and "
             f"{len(results.tuned[next(iter(results.tuned))][0].problems)} problems, which are used for nothing else. "
             f"The best {plan.select_by} of an arm is bold once all are done, and is taken; in parentheses the solve "
-            f"rate of its extra rollouts over the last ten steps.{_base_tuning(plan, results)}",
+            f"rate of its extra rollouts over the last ten steps.{_base_tuning(plan, results)}{_edges(plan, results)}",
             tuning_table(plan, results),
             "![tuning](tuning.png)",
         ]
@@ -100,6 +101,21 @@ def _base_tuning(plan: Plan, results: Results) -> str:
     return f" The untrained base model has {results.base_tuning.mean(plan.select_by):.3f} on these problems."
 
 
+def _edges(plan: Plan, results: Results) -> str:
+    """Whose best rate might lie outside the grid."""
+    rates = sorted(plan.learning_rates)
+    at = {rate: [arm for arm, chosen in results.chosen.items() if chosen == rate] for rate in (rates[0], rates[-1])}
+    low, high = at[rates[0]], at[rates[-1]]
+    said = ""
+    if low:
+        said += (
+            f" The best rate of {', '.join(low)} is the lowest that was tried; at a rate of 0 an arm is the base model."
+        )
+    if high:
+        said += f" The best rate of {', '.join(high)} is the highest that was tried, and a higher one might be better."
+    return said
+
+
 def _about(plan: Plan, results: Results) -> str:
     seeds = {arm: len(runs) for arm, runs in results.reported.items()}
     tuned = sum(map(len, results.tuned.values())), len(plan.tuning_runs())
@@ -110,6 +126,12 @@ def _about(plan: Plan, results: Results) -> str:
         "Intervals are 95 %: over problems and, where an arm has several runs, over runs. pass@k is the unbiased "
         "estimate.",
     ]
+    if len(results.reported) > 2:
+        lines.append(
+            f"{len(results.reported)} arms are compared by {len(columns(plan))} metrics on {len(parts(results.base))} "
+            "sets of problems, and no interval is corrected for that: the best of several arms looks better than it "
+            "is, and what neighbouring arms share can be trusted more."
+        )
     if (tuned[0], reported[0]) != (tuned[1], reported[1]):
         lines.append(
             f"**Not finished:** {tuned[0]} of {tuned[1]} tuning runs and {reported[0]} of {reported[1]} reported runs "
@@ -125,14 +147,16 @@ def _repeat(plan: Plan, records: list[Record]) -> str:
     hours = sum(sum(r.seconds.values()) for r in records) / 3600
     versions = sorted({f"{k} {v}" for r in records for k, v in r.about["versions"].items()})
     cores = sorted({str(r.about["cores"]) for r in records})
+    commits = sorted({str(r.about["commit"])[:10] for r in records if r.about.get("commit")})
     return "\n\n".join(
         [
             "## Repeat it",
-            f"`python -m examples.study.run --plan {plan.name}` runs whatever has no file in `runs/`, and writes this "
-            f"page. The {len(records)} runs here took {hours:.1f} hours on {' or '.join(cores)} cores, without a GPU. "
+            f"`python -m examples.study.run --plan {plan.name} --results outputs/{plan.name}` repeats it all; without "
+            "`--results` it runs whatever has no file in `runs/` here, and writes this page. "
+            f"The {len(records)} runs here took {hours:.1f} hours on {' or '.join(cores)} cores, without a GPU. "
             "Each file in `runs/` has the counts of every problem (id, difficulty, samples, correct, greedy), the "
             "training curves, the overrides on top of `examples/cpu_demo.sh`, and the wall time.",
-            f"Versions: {', '.join(versions)}.",
+            f"Versions: {', '.join(versions)}. Commits of this repository: {', '.join(commits) or 'unknown'}.",
         ]
     )
 

@@ -285,6 +285,18 @@ def test_runs_that_the_plan_does_not_ask_for_are_named_and_in_no_table(tmp_path:
     assert "in no table: tune-grpo-lr0.3-seed7, report-grpo-lr0.1-seed2, report-grpo-lr0.2-seed9." in text
 
 
+def test_the_report_says_where_a_rate_is_at_the_edge_and_that_many_comparisons_are_made(tmp_path: Path) -> None:
+    three = replace(TOY, arms={"grpo": (), "hdpo": (), "frozen": ()}, learning_rates=(0.1, 0.2, 0.3), tuning_seeds=(7,))
+    best = {"grpo": 0.1, "hdpo": 0.2, "frozen": 0.3}
+    records = [record(BASE, [0, 1, 4])]
+    records += [record(run, [0, 0, 4 if best[run.arm] == run.lr else 1]) for run in three.tuning_runs()]
+    records += [record(Run("report", arm, lr, 1), [0, 2, 4]) for arm, lr in best.items()]
+    text = write(three, records, tmp_path)[0].read_text()
+    assert "The best rate of grpo is the lowest that was tried" in text
+    assert "The best rate of frozen is the highest that was tried" in text
+    assert "3 arms are compared by 3 metrics on 3 sets of problems" in text
+
+
 def test_intervals_are_shown_with_their_ends() -> None:
     from recipe.hdpo.evaluation.intervals import Interval
 
