@@ -164,6 +164,29 @@ def test_the_filtered_policy_picks_next_tokens_unlike_the_teacher_itself():
     assert 0.5 * (filtered_first_token - teacher_first_token).abs().sum() > 0.1
 
 
+def test_no_privileged_rollout_is_kept_with_probability_one_minus_s_to_the_j():
+    s, rollouts = SUCCESS.item(), 3
+    solved = (sample_trajectories(toy_policy(0), 12_000, seed=4).sum(-1) == 5).view(-1, rollouts)
+    nothing = (~solved.any(1)).double().mean().item()
+    assert nothing == pytest.approx((1 - s) ** rollouts, abs=4 * math.sqrt(0.25 / len(solved)))
+
+
+# Truncation
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**31), vocab=st.integers(4, 60), k=st.integers(1, 3))
+def test_with_the_same_context_the_truncated_loss_moves_mass_from_the_tail_onto_the_top_k(seed, vocab, k):
+    logits = torch.randn(1, vocab, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    student = logits.clone().requires_grad_()
+    teacher = teacher_topk(logits, k)
+    topk_divergence(student, teacher, torch.tensor([0])).per_token.sum().backward()
+    head = torch.zeros(vocab, dtype=torch.bool)
+    head[teacher.ids[0]] = True
+    # A descent step raises the logits with a negative gradient.
+    assert (student.grad[0, head] < 0).all() and (student.grad[0, ~head] > 0).all()
+
+
 # Cliffs
 
 
@@ -175,9 +198,12 @@ def policy_gradient(rewards: list[float]) -> torch.Tensor:
     return torch.autograd.grad(loss, logits)[0]
 
 
-def test_the_policy_gradient_vanishes_on_cliffs_only():
+def test_the_policy_gradient_vanishes_where_all_rewards_are_equal_and_only_there():
     assert torch.equal(policy_gradient([0.0, 0.0, 0.0, 0.0]), torch.zeros(3))
-    assert policy_gradient([0.0, 0.0, 1.0, 0.0]).abs().max() > 0.1
+    assert torch.equal(policy_gradient([1.0, 1.0, 1.0, 1.0]), torch.zeros(3))
+    for rewards in itertools.product((0.0, 1.0), repeat=4):
+        if len(set(rewards)) == 2:
+            assert policy_gradient(list(rewards)).abs().max() > 0.1
 
 
 def test_distillation_has_a_gradient_where_the_policy_gradient_has_none():
@@ -192,7 +218,8 @@ def test_distillation_has_a_gradient_where_the_policy_gradient_has_none():
 
 def test_every_test_that_the_document_names_exists():
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/theory.md").read_text(encoding="utf-8")))
-    sources = [ROOT / "tests/hdpo" / name for name in ("test_theory.py", "test_divergence.py", "test_worker.py")]
+    files = ("test_theory.py", "test_divergence.py", "test_worker.py", "test_rollout.py", "test_advantage.py")
+    sources = [ROOT / "tests/hdpo" / name for name in files]
     defined = set(re.findall(r"^def (test_\w+)", "\n".join(map(Path.read_text, sources)), re.MULTILINE))
     assert len(named) > 10
     assert named <= defined
