@@ -21,6 +21,7 @@ The files, in the same order. *Pure* ones import neither verl nor Ray, vLLM or t
 - ``trainer.py``: short overrides of verl's synchronous trainer
 - ``metrics.py``: names and formulas of what is logged (pure)
 - ``collapse.py``, ``history.py``: the warning of a teacher that collapses; what a checkpoint remembers (pure)
+- ``kept_log.py``: the kept trajectories as text (pure)
 - ``plugin.py``: the only module whose import registers anything
 - ``reward.py``, ``math_answer.py``, ``math_process.py``: the reward, behind time and memory limits
 - ``evaluate.py``, ``compare.py``, ``evaluation/``: pass@k, paired comparison, report

@@ -7,6 +7,7 @@ the batch right after it was sampled and come back as extra info of the actor up
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from typing import Any
 
@@ -32,6 +33,8 @@ from recipe.hdpo.kept_log import append_kept, forget_kept_after
 from recipe.hdpo.metrics import GroupRecord
 from recipe.hdpo.worker import MEASURE_GRADIENTS, HDPOWorker
 
+logger = logging.getLogger(__name__)
+
 
 class HDPOTrainerMixin(PPOTrainer):
     """HDPO on top of one of verl's trainers; ``base_mode`` is the name under which verl knows that one."""
@@ -40,6 +43,9 @@ class HDPOTrainerMixin(PPOTrainer):
 
     def __init__(self, config: DictConfig) -> None:
         self.hdpo = check_config(config)
+        estimator = config.algorithm.adv_estimator
+        if estimator != "hdpo":
+            logger.warning(f"algorithm.adv_estimator={estimator}: advantages are verl's, not HDPO's leave-one-out ones")
         with open_dict(config):
             # verl compares this name with "sync" in many places.
             config.trainer.v1.trainer_mode = self.base_mode

@@ -245,14 +245,18 @@ def test_all_problems_are_reported_at_once() -> None:
     assert len(RULES) == len(set(RULES))
 
 
-def _main_ppo(*overrides: str, **env: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-path", "pkg://recipe.hdpo.config"]
-    command += ["--config-name", "hdpo_trainer", *GOOD, *overrides]
+RECIPE = ("--config-path", "pkg://recipe.hdpo.config", "--config-name", "hdpo_trainer")
+FLAGS = ("hydra.searchpath=[pkg://recipe.hdpo.config]", "+hdpo=default", "+use=hdpo")
+
+
+def _main_ppo(*overrides: str, way_in: tuple[str, ...] = RECIPE, **env: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", *way_in, *GOOD, *overrides]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, cwd="/", timeout=300)
 
 
-def test_stock_main_ppo_stops_before_ray_when_the_config_cannot_work(tmp_path: Path) -> None:
-    done = _main_ppo("algorithm.filter_groups.enable=true", f"hydra.run.dir={tmp_path}")
+@pytest.mark.parametrize("way_in", [RECIPE, FLAGS], ids=["the recipe's config", "flags on a command of one's own"])
+def test_stock_main_ppo_stops_before_ray_when_the_config_cannot_work(tmp_path: Path, way_in: tuple[str, ...]) -> None:
+    done = _main_ppo("algorithm.filter_groups.enable=true", f"hydra.run.dir={tmp_path}", way_in=way_in)
     assert done.returncode != 0
     assert "evicts groups of equal reward" in done.stderr
     assert "Started a local Ray instance" not in done.stdout + done.stderr

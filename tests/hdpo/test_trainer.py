@@ -76,7 +76,9 @@ def test_the_trainer_is_registered_and_is_verls_synchronous_trainer() -> None:
     assert issubclass(HDPOTrainerSync, PPOTrainerSync) and HDPOTrainerSync.base_mode == "sync"
 
 
-def test_poll_interval_and_collapse_warning_reach_what_they_are_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poll_interval_and_collapse_warning_reach_what_they_are_for_and_another_estimator_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     from tests.hdpo.test_config import composed
@@ -86,6 +88,9 @@ def test_poll_interval_and_collapse_warning_reach_what_they_are_for(monkeypatch:
 
     monkeypatch.setattr(PPOTrainer, "__init__", init)
     trainer = HDPOTrainerSync(composed("hdpo.poll_interval=0.25", "hdpo.collapse_warning=0.3"))
+    assert caplog.text == ""
+    HDPOTrainerSync(composed("algorithm.adv_estimator=grpo"))
+    assert "advantages are verl's" in caplog.text
     assert trainer.history.teacher.threshold == 0.3
     assert HDPOTrainerSync(composed("+control=matched_grpo")).history.teacher.threshold == 0.0
     assert trainer.replay_buffer.poll_interval == 0.25
