@@ -224,6 +224,14 @@ def test_topk_above_the_vocabulary_of_a_local_model_is_refused(tmp_path: Path) -
     assert not list(problems(composed(f"actor_rollout_ref.model.path={tmp_path}", "hdpo.topk=63")))
 
 
+def test_the_cpu_device_without_verls_cpu_platform_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    assert not list(problems(composed("+device=cpu")))
+    monkeypatch.delenv("VERL_PLATFORM")
+    assert "set VERL_PLATFORM=cpu" in next(problems(composed("+device=cpu")))
+    assert not list(problems(composed()))
+
+
 def test_another_verl_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recipe.hdpo.config.rules.VERL_VERSION", "9.9.9")
     assert "verl 0.9.1 is installed" in next(problems(composed()))

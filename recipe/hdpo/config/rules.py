@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -37,6 +38,12 @@ def legacy_trainer(config: DictConfig, hdpo: HDPOConfig) -> str | None:
         "trainer.use_v1=false runs verl's legacy trainer, which has no hook for privileged rollouts: "
         "set trainer.use_v1=true"
     )
+
+
+def cpu_without_platform(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    if select(config, "trainer.device") != "cpu" or os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+        return None
+    return "trainer.device=cpu, but verl's platform is another: set VERL_PLATFORM=cpu in the environment"
 
 
 def not_fsdp(config: DictConfig, hdpo: HDPOConfig) -> str | None:
@@ -154,6 +161,7 @@ RULES: tuple[Rule, ...] = (
     legacy_trainer,
     other_trainer,
     *ROLLOUT_RULES,
+    cpu_without_platform,
     not_fsdp,
     fused_kernels,
     pad_to_length,
