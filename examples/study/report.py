@@ -133,10 +133,8 @@ def _about(plan: Plan, results: Results) -> str:
             "is, and what neighbouring arms share can be trusted more."
         )
     if (tuned[0], reported[0]) != (tuned[1], reported[1]):
-        lines.append(
-            f"**Not finished:** {tuned[0]} of {tuned[1]} tuning runs and {reported[0]} of {reported[1]} reported runs "
-            "are done."
-        )
+        tuning = f"{tuned[0]} of {tuned[1]} tuning runs and " if tuned[1] else ""
+        lines.append(f"**Not finished:** {tuning}{reported[0]} of {reported[1]} reported runs are done.")
     if results.others:
         names = ", ".join(record.run.name for record in results.others)
         lines.append(f"Not part of the plan, and in no table: {names}.")
