@@ -1,8 +1,17 @@
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from data_preprocess.rows import SCHEMA, DataError, Rejected, build_row, reject_reason, run_cli, write_splits
+
+ROOT = Path(__file__).parents[2]
 
 
 def row(index=0, split="train", **changes):
@@ -103,3 +112,13 @@ def test_a_data_error_becomes_one_line_and_exit_code_2(capsys):
 
     assert run_cli(run, None) == 2
     assert capsys.readouterr().err == "error: what, where, how to mend\n"
+
+
+def test_the_readmes_example_writes_a_row_that_the_recipe_takes(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", textwrap.dedent("  " + block.lstrip())], cwd=tmp_path, env=env, check=True)
+    [row] = pq.read_table(tmp_path / "data" / "train.parquet").to_pylist()
+    assert row["extra_info"]["solution"].endswith("#### 5") and row["reward_model"]["ground_truth"] == "5"
+    assert row["prompt"][0]["content"].endswith("#### ANSWER.")
