@@ -249,3 +249,27 @@ def test_vllm_asks_its_utils_module_for_the_cpu_linear_kernel() -> None:
 
     assert parameters(utils.dispatch_cpu_unquantized_gemm)[:2] == ["layer", "remove_weight"]
     assert "from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm" in inspect.getsource(linear)
+
+
+@pytest.mark.parametrize("with_record", [False, True])
+def test_the_replay_buffer_refills_a_failed_group_only_where_no_key_begins_with_its_uid(
+    monkeypatch: pytest.MonkeyPatch, with_record: bool
+) -> None:
+    """Why the hook leaves no record of such a group (recipe/hdpo/rollout.py)."""
+    import transfer_queue as tq
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+    from recipe.hdpo import rows
+    from recipe.hdpo.metrics import GroupRecord
+
+    sizes = {"train_batch_size": 1, "gen_batch_size": 1}
+    buffer = ReplayBuffer(
+        "sync", {}, None, "drop", {}, refill_fn=lambda n: None, sync_refill_failed_groups=True, **sizes
+    )
+    items = {"u1": {"is_prompt": True, "status": "failure", "global_steps": 1}}
+    if with_record:
+        items[rows.record_key("u1")] = GroupRecord("p", cliff=False, solved=False, lost_rollouts=4).as_tag()
+    monkeypatch.setattr(tq, "kv_list", lambda *_, **__: {"train": items})
+    buffer._sync_metadata_from_transfer_queue()
+    _, _, failed, _ = buffer._terminal_eviction_reasons(1, "train")
+    assert failed == (set() if with_record else {"u1"})
