@@ -68,12 +68,8 @@ class Plan:
     samples: int
     ks: tuple[int, ...]
     common: tuple[str, ...]
+    baselines: tuple[str, ...]
     arms: dict[str, tuple[str, ...]]
-
-    @property
-    def baseline(self) -> str:
-        """The arm that all others are compared with."""
-        return next(iter(self.arms))
 
     def tuning_runs(self) -> list[Run]:
         """Every arm with every learning rate; whole rounds over the arms, so that an unfinished study is fair. None
@@ -113,6 +109,9 @@ def read_plan(name: str) -> Plan:
         raise ValueError(f"{name}.yaml: seeds {set(plan.seeds) & set(plan.tuning_seeds)} are tuned on and reported")
     if not plan.arms or BASE in plan.arms:
         raise ValueError(f"{name}.yaml: no arms, or one called {BASE}, which is the untrained model")
+    unknown = [name for name in plan.baselines if name not in plan.arms]
+    if unknown:
+        raise ValueError(f"{name}.yaml: baselines {unknown} are no arms")
     metrics = ["greedy", *(f"pass@{k}" for k in plan.ks)]
     if plan.select_by not in metrics or not all(1 <= k <= plan.samples for k in plan.ks):
         raise ValueError(f"{name}.yaml: select_by must be one of {metrics}, ks from 1 to samples={plan.samples}")

@@ -18,7 +18,7 @@ from examples.study.tables import (
     Results,
     columns,
     cost_table,
-    difference_table,
+    difference_tables,
     difficulty_table,
     main_table,
     parts,
@@ -89,7 +89,7 @@ def _reported(plan: Plan, results: Results) -> list[str]:
                 "Chosen by the base model's own samples, so its row is what it is by construction: compare the arms."
             )
         if count:
-            sections += [main_table(plan, results, keep), difference_table(plan, results, keep)]
+            sections += [main_table(plan, results, keep), *difference_tables(plan, results, keep)]
     metrics = ("greedy", f"pass@{max(plan.ks)}")
     sections += ["## By difficulty", *(difficulty_table(results, metric) for metric in metrics)]
     return [*sections, "## Training", "![curves](curves.png)", cost_table(results)]

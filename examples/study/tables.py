@@ -123,17 +123,21 @@ def main_table(plan: Plan, results: Results, keep: Keep) -> str:
     return markdown(["arm", "runs", *columns(plan)], body)
 
 
-def difference_table(plan: Plan, results: Results, keep: Keep) -> str:
-    """Every arm minus the baseline, over the problems that are kept."""
-    baseline = results.reported.get(plan.baseline)
-    if baseline is None or len(results.reported) == 1:
-        return f"No differences yet: {plan.baseline} and another arm need a reported run."
-    body = [
-        [arm, *(show(difference(records, baseline, m, keep), signed=True) for m in columns(plan))]
-        for arm, records in results.reported.items()
-        if arm != plan.baseline
-    ]
-    return markdown([f"minus {plan.baseline}", *columns(plan)], body)
+def difference_tables(plan: Plan, results: Results, keep: Keep) -> list[str]:
+    """Every arm minus a baseline, over the problems that are kept: a table for each baseline, no pair twice."""
+    tables, seen = [], []
+    for name in plan.baselines:
+        arms = {arm: records for arm, records in results.reported.items() if arm not in (name, *seen)}
+        baseline = results.reported.get(name)
+        if baseline is None or not arms:
+            continue
+        seen.append(name)
+        body = [
+            [arm, *(show(difference(records, baseline, m, keep), signed=True) for m in columns(plan))]
+            for arm, records in arms.items()
+        ]
+        tables.append(markdown([f"minus {name}", *columns(plan)], body))
+    return tables or [f"No differences yet: {' or '.join(plan.baselines)} and another arm need a reported run."]
 
 
 def difficulty_table(results: Results, metric: str) -> str:

@@ -44,6 +44,7 @@ TOY = Plan(
     samples=4,
     ks=(1, 4),
     common=(),
+    baselines=("grpo",),
     arms={"grpo": ("+control=grpo",), "hdpo": ()},
 )
 
@@ -79,7 +80,9 @@ def test_the_study_has_the_promised_arms_at_equal_compute(tmp_path: Path) -> Non
         hdpo = composed(EXAMPLES / "cpu_demo.sh", tmp_path, *plan.overrides(Run("report", arm, 1e-4, 1))).hdpo
         coef = hdpo.distillation_loss_coef
         knobs[arm] = (hdpo.teacher, coef) if hdpo.privileged.use == "distill" and hdpo.privileged.n else None
-    assert plan.baseline == "grpo" and knobs.pop("grpo") is None and knobs.pop("matched_grpo") is None
+    assert (
+        plan.baselines == ("grpo", "matched_grpo") and knobs.pop("grpo") is None and knobs.pop("matched_grpo") is None
+    )
     assert set(knobs.values()) == {(t, c) for t in ("drifting", "frozen") for c in (0.01, 0.1, 1.0)}
     assert len(plan.seeds) >= 3
 
@@ -121,6 +124,7 @@ def test_a_single_learning_rate_needs_no_tuning() -> None:
         ({"select_by": "pass@16"}, "select_by must be one of"),
         ({"ks": [1, 4, 16]}, "ks from 1 to samples=8"),
         ({"arms": {"base": []}}, "one called base"),
+        ({"baselines": ["grpo", "gpro"]}, r"baselines \['gpro'\] are no arms"),
     ],
 )
 def test_a_bad_plan_is_refused(change: dict, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,6 +299,19 @@ def test_the_report_says_where_a_rate_is_at_the_edge_and_that_many_comparisons_a
     assert "The best rate of grpo is the lowest that was tried" in text
     assert "The best rate of frozen is the highest that was tried" in text
     assert "3 arms are compared by 3 metrics on 3 sets of problems" in text
+
+
+def test_every_arm_is_compared_with_every_baseline_once(tmp_path: Path) -> None:
+    arms = {"grpo": (), "matched": (), "hdpo": ()}
+    plan = replace(TOY, arms=arms, baselines=("grpo", "matched"), learning_rates=(0.1,), tuning_seeds=(), seeds=(1,))
+    records = [record(BASE, [0, 1, 4])]
+    records += [record(Run("report", arm, 0.1, 1), [i, 2, 4]) for arm, i in zip(arms, (0, 1, 4), strict=True)]
+    text = write(plan, records, tmp_path)[0].read_text()
+    tables = re.findall(r"\| minus (\w+) .*\n.*\n((?:\|.*\n?)+)", text)[:2]
+    compared = [(name, re.findall(r"^\| (\w+)", body, re.MULTILINE)) for name, body in tables]
+    assert compared == [("grpo", ["matched", "hdpo"]), ("matched", ["hdpo"])]
+    # pass@1 of the first of three problems is 0, 1/4 and 1.
+    assert "| +0.083 [" in tables[0][1] and "| +0.333 [" in tables[0][1] and "| +0.250 [" in tables[1][1]
 
 
 def test_intervals_are_shown_with_their_ends() -> None:
