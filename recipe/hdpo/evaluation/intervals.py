@@ -5,9 +5,9 @@ the same kind. One run's interval therefore knows nothing of the luck of the tra
 
     one run       BCa bootstrap of the mean over problems (Efron 1987; scipy.stats.bootstrap). Of a paired
                   difference the outer ends of BCa and of the percentile bootstrap: where few problems
-                  differ BCa alone covers badly (measured: 91 % to 94 % with 2 % to 10 % of 100 or 266 problems
+                  differ BCa alone covers badly (measured: 91 % to 95 % with 2 % to 10 % of 100 or 266 problems
                   differing at random), and the percentiles alone do where all that differ have one sign
-                  (90 %); the outer ends: 95 % to 98 %.
+                  (90 %); the outer ends: 95 % to 99 %.
     several runs  Y_ij = mu + a_i (run) + b_j (problem) + e_ij. The problem columns are resampled, and to each
                   resample the runs' part is added: t_{S-1} * sqrt(max(0, MS_a - MS_e) / (S P)) for every arm.
                   Resampling 2 to 5 runs themselves covers badly (measured: 86 % to 99.8 % where 95 % is asked
