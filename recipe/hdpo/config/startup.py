@@ -87,5 +87,5 @@ def _check_prompts(config: DictConfig, frame: Any) -> None:
 
 def _name(position: int, row: dict) -> str:
     """What a row can be found by: its own index where it has one. verl joins files and filters long prompts before."""
-    index = (row.get("extra_info") or {}).get("index")
+    index = text_at(row, "extra_info.index")
     return f"row {position} (as filtered)" if index is None else f"index {index}"
