@@ -109,7 +109,7 @@ def read_plan(name: str) -> Plan:
         raise ValueError(f"{name}.yaml: seeds {set(plan.seeds) & set(plan.tuning_seeds)} are tuned on and reported")
     if not plan.arms or BASE in plan.arms:
         raise ValueError(f"{name}.yaml: no arms, or one called {BASE}, which is the untrained model")
-    unknown = [name for name in plan.baselines if name not in plan.arms]
+    unknown = [arm for arm in plan.baselines if arm not in plan.arms]
     if unknown:
         raise ValueError(f"{name}.yaml: baselines {unknown} are no arms")
     metrics = ["greedy", *(f"pass@{k}" for k in plan.ks)]

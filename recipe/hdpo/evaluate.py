@@ -145,7 +145,7 @@ def _settings(
 ) -> dict[str, Any]:
     """All that decides what the samples and their scores are."""
     sampled = ("n", "temperature", "top_p", "top_k", "max_tokens", "seed", "limit", "success_reward")
-    # As they are given: without them nothing is said of them.
+    # Named only where given, so that a folder made without them can be gone on with.
     options = {name: value for name in ("chat_template_kwargs", "reward_kwargs") if (value := getattr(args, name))}
     return {
         **{name: getattr(args, name) for name in sampled},
