@@ -4,8 +4,8 @@
 #   bash examples/qwen2.5_math_1.5b_8gpu.sh [overrides, e.g. hdpo.distillation_loss_coef=0.1 hdpo.teacher=frozen]
 # Another arm needs a NAME of its own, or it goes on from the first one's checkpoint:
 #   NAME=grpo bash examples/qwen2.5_math_1.5b_8gpu.sh +control=grpo
-# DATA (a folder with train.parquet and test.parquet, absolute), MODEL (a folder or a name on the hub) and NAME can be set. Checkpoints go
-# to checkpoints/hdpo/NAME of this repository, the last two are kept (with the optimizer some 20 GB each).
+# DATA (a folder with train.parquet and test.parquet, absolute), MODEL (a folder or a name on the hub), NAME and CHECKPOINTS (a folder,
+# absolute) can be set. Checkpoints go to CHECKPOINTS/NAME, the last two are kept (with the optimizer some 20 GB each).
 # Settings of the paper: 32 prompts x 16 rollouts a step, clip 0.2, AdamW 1e-6 with 50 steps of linear warm-up, 2000 steps,
 # temperature 1.0, k = 64. Lengths, batching and J are our choice: the model has 4096 positions, of which 2048 go to a response
 # and up to 2048 to a privileged prompt.
@@ -15,6 +15,7 @@ cd "$(dirname "$0")/.."
 DATA=${DATA:-$HOME/data/openmathinstruct2}
 MODEL=${MODEL:-Qwen/Qwen2.5-Math-1.5B-Instruct}
 NAME=${NAME:-qwen2.5-math-1.5b}
+CHECKPOINTS=${CHECKPOINTS:-$PWD/checkpoints/hdpo}
 
 exec python3 -m verl.trainer.main_ppo --config-path pkg://recipe.hdpo.config --config-name hdpo_trainer \
     data.train_files="$DATA/train.parquet" \
@@ -50,6 +51,7 @@ exec python3 -m verl.trainer.main_ppo --config-path pkg://recipe.hdpo.config --c
     trainer.nnodes=1 \
     trainer.save_freq=100 \
     trainer.max_actor_ckpt_to_keep=2 \
+    trainer.default_local_dir="$CHECKPOINTS/$NAME" \
     trainer.test_freq=100 \
     trainer.project_name=hdpo \
     trainer.experiment_name="$NAME" \

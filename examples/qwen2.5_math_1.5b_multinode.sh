@@ -1,9 +1,13 @@
 #!/usr/bin/env bash
 # Several nodes of 8 GPUs. Start a Ray cluster first (`ray start --head` on one node, `ray start --address=HEAD:6379` on the others),
 # with this package installed on every node, then run this on the head node. 32 prompts a step for each node, at the paper's learning
-# rate and number of steps for 32 in all.
-#   NNODES=4 bash examples/qwen2.5_math_1.5b_multinode.sh
+# rate and number of steps for 32 in all. CHECKPOINTS, DATA and a MODEL that is a folder must lie on a disk that all nodes share, under
+# absolute paths: every node writes its part of a checkpoint, and Ray decides on which node the trainer runs.
+#   NNODES=4 CHECKPOINTS=/shared/hdpo DATA=/shared/openmathinstruct2 bash examples/qwen2.5_math_1.5b_multinode.sh
 set -euo pipefail
+: "${CHECKPOINTS:?an absolute folder on a disk that all nodes share}"
+: "${DATA:?an absolute folder on a disk that all nodes share, with train.parquet and test.parquet}"
+export CHECKPOINTS DATA
 exec bash "$(dirname "$0")/qwen2.5_math_1.5b_8gpu.sh" \
     trainer.nnodes="${NNODES:-2}" \
     data.train_batch_size=$((32 * ${NNODES:-2})) \

@@ -2,6 +2,12 @@
 
 import os
 
+from hypothesis import settings
+
+# No test depends on the clock, and machines are shared.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
+
 os.environ.update(
     VERL_PLATFORM="cpu",
     VLLM_TARGET_DEVICE="cpu",

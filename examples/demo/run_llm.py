@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from examples.training import python, say, train_with
+from recipe.hdpo.kept_log import kept_files
 
 OVERRIDES = [
     "data.train_batch_size=8",
@@ -50,9 +51,9 @@ def main() -> None:
     say(f"3/3 training, {args.steps} steps")
     settings = [*OVERRIDES, f"trainer.rollout_data_dir={rollouts}", *overrides]
     train_with(settings, args.steps, model, data, out / "run")
-    kept = rollouts / "hdpo_kept.jsonl"
-    if kept.exists():
-        python("-m", "examples.demo.show_cliff", kept, model)
+    kept = kept_files(rollouts)
+    if kept:
+        python("-m", "examples.demo.show_cliff", kept[0], model)
     else:
         say("no privileged rollout came out correct in these few steps, so there is nothing to show: try --steps 6")
     say(f"done; metrics: {out / 'run' / 'metrics.jsonl'}; all rollouts and kept trajectories: {rollouts}")

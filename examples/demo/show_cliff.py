@@ -1,6 +1,6 @@
 """Show one kept cliff from end to end.
 
-    python -m examples.demo.show_cliff outputs/demo-llm/run/rollouts/hdpo_kept.jsonl outputs/demo-llm/model
+    python -m examples.demo.show_cliff outputs/demo-llm/run/rollouts/hdpo_kept/1.jsonl outputs/demo-llm/model
 
 The divergence of every token is recomputed with the given model as both teacher (privileged prompt) and student (plain
 prompt): the model at the start of the run, before any distillation.
@@ -24,7 +24,7 @@ TOPK = 64
 def main() -> None:
     """Print the first kept trajectory of the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kept", type=Path, help="hdpo_kept.jsonl of a run with trainer.rollout_data_dir")
+    parser.add_argument("kept", type=Path, help="hdpo_kept/STEP.jsonl of a run with trainer.rollout_data_dir")
     parser.add_argument("model", type=Path, help="Hugging Face folder")
     args = parser.parse_args()
     trajectory = json.loads(args.kept.read_text(encoding="utf-8").splitlines()[0])

@@ -16,7 +16,7 @@ The files, in the same order. *Pure* ones import neither verl nor Ray, vLLM or t
 - ``teacher.py``: the teacher pass over kept trajectories
 - ``topk.py``, ``divergence_formulas.py``, ``divergence.py``: the teacher's top-k; JSD_k and its relatives (pure)
 - ``loss.py``, ``policy_loss.py``: both terms, in verl's two calls of the engine's loss function
-- ``rows.py``: mini-batches that hold rollout rows and privileged rows
+- ``rows.py``, ``deal.py``: mini-batches of rollout rows and privileged rows; which rank gets which
 - ``worker.py``, ``engine.py``, ``gradients.py``: the actor worker; gradient norms of the two terms
 - ``trainer.py``: short overrides of verl's synchronous trainer
 - ``metrics.py``: names and formulas of what is logged (pure)

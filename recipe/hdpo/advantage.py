@@ -6,10 +6,15 @@ For the K rollouts of one prompt with rewards r_1 .. r_K,
 
 with no division where s_i is 0, or where ``norm_adv_by_std_in_grpo`` is false. s_i is the sample standard
 deviation (denominator K - 2). On a cliff all r_i are equal, so every A_i is 0: the policy gradient vanishes.
+
+r_i is not among the rewards that s_i is made of, so with graded rewards s_i can be as small as one likes beside
+r_i - b_i. It counts as at least (max r - min r) / (2 sqrt(K - 1)), half of the smallest s_i > 0 that a group of two
+values has: so |A_i| <= 2 sqrt(K - 1), and 0/1 rewards never meet the floor.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +27,7 @@ def leave_one_out_advantage(rewards_K: torch.Tensor, *, normalize: bool = True) 
 
     Args:
         rewards_K: one reward per rollout, shape (K,), floating point.
-        normalize: divide by the leave-one-out standard deviation where it is above 0.
+        normalize: divide by the leave-one-out standard deviation where it is above 0, with the floor above.
 
     Returns:
         advantages, shape (K,). A group of one has no baseline: its advantage is 0.
@@ -38,7 +43,8 @@ def leave_one_out_advantage(rewards_K: torch.Tensor, *, normalize: bool = True) 
     advantage_K = rewards_K - torch.where(constant, others[:, 0], others.mean(dim=1))
     if not normalize or num_rollouts < 3:
         return advantage_K
-    std_K = others.std(dim=1, correction=1)
+    floor = (rewards_K.max() - rewards_K.min()) / (2 * math.sqrt(num_rollouts - 1))
+    std_K = others.std(dim=1, correction=1).clamp(min=floor)
     return torch.where(constant, advantage_K, advantage_K / torch.where(constant, 1.0, std_K))
 
 
@@ -54,7 +60,8 @@ def compute_hdpo_advantage(
 
     Args:
         token_level_rewards: rewards by token, shape (B, T); a rollout's reward is their sum.
-        response_mask: 1 on response tokens, shape (B, T). A row without any (padding) belongs to no group.
+        response_mask: 1 on response tokens, shape (B, T). A row without any (verl's rejection sampling) counts in
+            its group, as in verl's GRPO; padding rows have a uid of their own.
         index: the prompt's uid of every row, length B.
         config: verl's ``algorithm`` config; ``norm_adv_by_std_in_grpo`` is read.
 
@@ -63,11 +70,9 @@ def compute_hdpo_advantage(
     """
     normalize = True if config is None else config.get("norm_adv_by_std_in_grpo", True)
     rewards_B = token_level_rewards.sum(dim=-1)
-    is_rollout_B = response_mask.sum(dim=-1) > 0
     groups: dict[Any, list[int]] = defaultdict(list)
     for row, uid in enumerate(index):
-        if is_rollout_B[row]:
-            groups[uid].append(row)
+        groups[uid].append(row)
     advantages_B = torch.zeros_like(rewards_B)
     for rows in groups.values():
         advantages_B[rows] = leave_one_out_advantage(rewards_B[rows], normalize=normalize)

@@ -1,4 +1,4 @@
-"""``hdpo_kept.jsonl``: the kept trajectories of every step as text, one JSON line each."""
+"""The kept trajectories as text: ``hdpo_kept/STEP.jsonl``, one JSON line each, beside verl's own ``STEP.jsonl``."""
 
 from __future__ import annotations
 
@@ -8,28 +8,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-KEPT_FILE = "hdpo_kept.jsonl"
+KEPT_FOLDER = "hdpo_kept"
 
 
-def append_kept(folder: str, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Add lines, each with its ``step``, to the folder's file."""
-    os.makedirs(folder, exist_ok=True)
-    with open(Path(folder, KEPT_FILE), "a", encoding="utf-8") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+def write_kept(folder: str, step: int, lines: Iterable[Mapping[str, Any]]) -> Path:
+    """Write one step's file, whole or not at all. A step that is made again after a resume replaces its file.
 
-
-def forget_kept_after(folder: str, step: int) -> int:
-    """Take out what a run wrote after the checkpoint from which it now goes on, and a line that it could not finish;
-    these steps are made again. Returns the number of lines that are gone."""
-    path = Path(folder, KEPT_FILE)
-    if not path.exists():
-        return 0
-    part, gone = path.with_suffix(f".part-{os.getpid()}"), 0
-    with open(path, encoding="utf-8") as old, open(part, "w", encoding="utf-8") as new:
-        for line in old:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
-                new.write(line)
-            else:
-                gone += 1
+    Returns:
+        the file.
+    """
+    path = Path(folder, KEPT_FOLDER, f"{step}.jsonl")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".part-{os.getpid()}")
+    with open(part, "w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"step": step, **line}, ensure_ascii=False) + "\n" for line in lines)
     os.replace(part, path)
-    return gone
+    return path
+
+
+def kept_files(folder: str | Path) -> list[Path]:
+    """The files of a run's ``trainer.rollout_data_dir``, in order of steps."""
+    return sorted(Path(folder, KEPT_FOLDER).glob("*.jsonl"), key=lambda path: int(path.stem))

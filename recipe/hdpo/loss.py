@@ -137,8 +137,8 @@ class HDPOLoss:
         if has_rollouts and not bool(is_rollout.all()):
             keep = is_rollout.nonzero().squeeze(1).tolist()
             data = tu.index_select_tensor_dict(data, keep)
-            wanted = {k: v for k, v in model_output.items() if k in ("log_probs", "entropy", "sum_pi_squared")}
-            model_output = {k: rows.nested([v.unbind()[i] for i in keep]) for k, v in wanted.items()}
+            wanted = {k: v.unbind() for k, v in model_output.items() if k in ("log_probs", "entropy", "sum_pi_squared")}
+            model_output = {k: rows.nested([parts[i] for i in keep]) for k, parts in wanted.items()}
         with inside_hdpo_worker():
             loss, metrics = ppo_loss(self.actor_config, model_output, data, dp_group)
         for name, metric in list(metrics.items()):

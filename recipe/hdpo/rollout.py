@@ -138,6 +138,8 @@ class HDPOAgentLoopWorker(GreedyValidationWorker):
             return
         # vLLM's server would otherwise derive max_tokens from the length of a plain prompt.
         params = {**sampling_params, "max_tokens": self.config.actor_rollout_ref.rollout.response_length}
+        if options.use == "distill":
+            params["logprobs"] = False  # nobody reads them
         results = await asyncio.gather(
             *(
                 self._run_seeded(

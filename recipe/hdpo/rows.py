@@ -9,7 +9,7 @@ mini-batch it stands beside rollout rows, with zeros in every field of the polic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tensordict import NonTensorData, TensorDict
@@ -19,8 +19,8 @@ PRIVILEGED_TAG = "hdpo_privileged"
 STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE = "hdpo_student_prompts", "hdpo_teacher_prompts", "hdpo_responses"
 FIELDS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
 
-# Extra info of a batch: for every data-parallel rank, the keys of its privileged rows.
-KEYS_BY_RANK = "hdpo_keys_by_rank"
+# Extra info of a batch: [key, number of tokens] of every privileged row.
+KEPT = "hdpo_kept"
 # Per row of a mini-batch: the id of a privileged row, or one of the two below.
 ROW_ID = "hdpo_row_id"
 ROLLOUT_ROW, DUMMY_ROW = -1, -2
@@ -39,6 +39,20 @@ RESPONSE_FIELDS = (
     "rollout_is_weights",
     "rollout_log_probs",
 )
+
+
+class KeptRow(NamedTuple):
+    """A kept trajectory on its rank, or a dummy of two tokens that makes the ranks' numbers of rows equal.
+
+    Attributes:
+        student_prompt, teacher_prompt, response: token ids, 1-D int64.
+        row_id: as :data:`ROW_ID`.
+    """
+
+    student_prompt: torch.Tensor
+    teacher_prompt: torch.Tensor
+    response: torch.Tensor
+    row_id: int
 
 
 def row_key(uid: str, session_id: int) -> str:

@@ -6,7 +6,7 @@ prompt. It uses verl's engine, so packing, dynamic micro-batches and FSDP work a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -48,7 +48,8 @@ class TopKCollector:
             lengths = data["responses"].offsets().diff()[data[rows.ROW_ID] >= 0].tolist()
             parts = zip(row_ids, topk.ids.split(lengths), topk.log_probs.split(lengths), strict=True)
             for row_id, ids, log_probs in parts:
-                self.targets[row_id] = TeacherTopK(ids=ids, log_probs=log_probs)
+                # Kept for the whole update, 12 k bytes a token: not on the accelerator.
+                self.targets[row_id] = TeacherTopK(ids=ids.cpu(), log_probs=log_probs.cpu())
         return {}
 
 
@@ -71,12 +72,12 @@ def read_topk(worker: TrainingWorker, batch: TensorDict, hdpo: HDPOConfig) -> di
     return collector.targets
 
 
-def hard_labels(responses: Sequence[torch.Tensor]) -> dict[int, TeacherTopK]:
-    """The response's own tokens as a teacher with all its mass on them, by row number.
+def hard_labels(responses: Mapping[int, torch.Tensor]) -> dict[int, TeacherTopK]:
+    """The response's own tokens as a teacher with all its mass on them, by row id.
 
     KL(one-hot || q) is -ln q(token): with the kind "forward_kl" this is cross entropy on the kept rollouts.
     """
     return {
         i: TeacherTopK(ids=tokens[:, None], log_probs=torch.zeros(len(tokens), 1, device=tokens.device))
-        for i, tokens in enumerate(responses)
+        for i, tokens in responses.items()
     }

@@ -19,17 +19,16 @@ from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
-from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 
 from recipe.hdpo import rows
 from recipe.hdpo.collapse import CollapseMonitor
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.keys import uses_lora
-from recipe.hdpo.config.startup import check_data, check_vocabulary
+from recipe.hdpo.config.startup import check_data, check_model
 from recipe.hdpo.evaluation.validation import greedy_accuracy, validation_passk
 from recipe.hdpo.greedy import GREEDY_SCORE
 from recipe.hdpo.history import History
-from recipe.hdpo.kept_log import append_kept, forget_kept_after
+from recipe.hdpo.kept_log import write_kept
 from recipe.hdpo.metrics import GroupRecord
 from recipe.hdpo.worker import MEASURE_GRADIENTS, HDPOWorker
 
@@ -63,7 +62,7 @@ class HDPOTrainerMixin(PPOTrainer):
     def _init_tokenizer(self) -> None:
         super()._init_tokenizer()
         model_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
-        check_vocabulary(self.hdpo, model_config.hf_config)
+        check_model(self.hdpo, model_config.hf_config, self.processor)
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
@@ -103,9 +102,10 @@ class HDPOTrainerMixin(PPOTrainer):
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.kept is not None and self.kept.keys and self.hdpo.distillation_loss_coef > 0:
-            dp_size = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
             interval = self.hdpo.gradient_ratio_interval
-            batch.extra_info[rows.KEYS_BY_RANK] = keys_by_rank(self.kept, dp_size)
+            batch.extra_info[rows.KEPT] = [
+                [k, tag["seq_len"]] for k, tag in zip(self.kept.keys, self.kept.tags, strict=True)
+            ]
             batch.extra_info[MEASURE_GRADIENTS] = interval > 0 and self.global_steps % interval == 0
         batch = super()._update_actor(batch, metrics)
         for name in [name for name in metrics if name.startswith("actor/hdpo/")]:
@@ -113,18 +113,13 @@ class HDPOTrainerMixin(PPOTrainer):
         return batch
 
     def _dump_kept(self, folder: str | None) -> None:
-        """Append the step's kept trajectories as text to ``hdpo_kept.jsonl``, where verl dumps rollouts."""
+        """Write the step's kept trajectories as text, where verl dumps rollouts."""
         if not folder:
             return
         data = tq.kv_batch_get(keys=self.kept.keys, partition_id=self.kept.partition_id, select_fields=rows.FIELDS)
         texts = {name: [self.tokenizer.decode(ids) for ids in data[name].unbind()] for name in rows.FIELDS}
-        append_kept(
-            folder,
-            (
-                {"step": self.global_steps, "key": key} | {name: values[i] for name, values in texts.items()}
-                for i, key in enumerate(self.kept.keys)
-            ),
-        )
+        columns = zip(self.kept.keys, *texts.values(), strict=True)
+        write_kept(folder, self.global_steps, [dict(zip(("key", *texts), values, strict=True)) for values in columns])
 
     # ---- validation ----
 
@@ -162,9 +157,6 @@ class HDPOTrainerMixin(PPOTrainer):
         if self.config.trainer.resume_mode == "resume_path":
             folder = os.path.dirname(os.path.normpath(self.config.trainer.resume_from_path))
         self.history.load(os.path.join(folder, f"global_step_{self.global_steps}"))
-        dumps = self.config.trainer.get("rollout_data_dir", None)
-        if dumps:
-            forget_kept_after(dumps, self.global_steps)
 
 
 class HDPOTrainerSync(HDPOTrainerMixin, PPOTrainerSync):
@@ -189,13 +181,3 @@ def split_batch(batch: KVBatchMeta) -> tuple[KVBatchMeta, KVBatchMeta, dict[str,
     kept = [key for key, tag in found if tag.get(rows.PRIVILEGED_TAG, False)]
     rollouts = [key for key, tag in found if not tag.get(rows.PRIVILEGED_TAG, False)]
     return batch.select_keys(rollouts), batch.select_keys(kept), records
-
-
-def keys_by_rank(kept: KVBatchMeta, dp_size: int) -> list[list[str]]:
-    """The kept rows' keys by data-parallel rank: even in tokens, and in number to within one row."""
-    lengths = [tag["seq_len"] for tag in kept.tags]
-    if len(lengths) < dp_size:
-        return [kept.keys[rank : rank + 1] for rank in range(dp_size)]
-    padded = lengths + [0] * (-len(lengths) % dp_size)
-    parts = get_seqlen_balanced_partitions(padded, k_partitions=dp_size, equal_size=True)
-    return [[kept.keys[i] for i in part if i < len(lengths)] for part in parts]

@@ -2,12 +2,15 @@
 
 verl's ``update_actor`` hands a worker its share of the rollout rows and cuts them into mini-batches. Here the worker
 also fetches its share of the privileged rows, reads the teacher's top-k for them once, with the weights of the start of
-the step, and adds them to the mini-batches, evenly; so a privileged row never makes an optimizer step of its own. Ranks
-with fewer rows fill up with dummies of two tokens: every rank runs the same number of forwards.
+the step, and adds them to the mini-batches, evenly (:mod:`recipe.hdpo.deal`); so a privileged row never makes an
+optimizer step of its own. Ranks with fewer rows fill up with dummies of two tokens: every rank runs the same number of
+forwards.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from contextlib import nullcontext
 from typing import Any
@@ -23,6 +26,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from recipe.hdpo import rows
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.checks import read_hdpo
+from recipe.hdpo.deal import deal
 from recipe.hdpo.gradients import term_gradient_norms
 from recipe.hdpo.loss import HDPOLoss
 from recipe.hdpo.teacher import hard_labels, read_topk
@@ -48,17 +52,17 @@ class HDPOActor(TrainingWorker):
 
     def train_mini_batch(self, data: TensorDict) -> TensorDict:
         """verl's loop over mini-batches; privileged rows, if the trainer names any, join it."""
-        keys_by_rank = tu.pop(data, key=rows.KEYS_BY_RANK, default=None)
+        kept = tu.pop(data, key=rows.KEPT, default=None)
         self.measure_gradients = bool(tu.pop(data, key=MEASURE_GRADIENTS, default=False))
         self.mini_batch_rows, self.updates, seconds = [], 0, 0.0
-        if keys_by_rank is not None:
+        if kept is not None:
             begin = time.perf_counter()
-            prompts, teacher_prompts, responses = self._fetch(keys_by_rank)
-            self._read_teacher(teacher_prompts, responses, temperature=data["temperature"])
-            self.mini_batch_rows = self._split(prompts, responses, self._num_mini_batches(data))
+            parts = self._take_share(kept, self._num_mini_batches(data))
+            self._read_teacher([row for part in parts for row in part], temperature=data["temperature"])
+            self.mini_batch_rows = [_student_batch(part) for part in parts]
             seconds = time.perf_counter() - begin
         output = super().train_mini_batch(data)
-        if keys_by_rank is not None and output is not None:
+        if kept is not None and output is not None:
             tu.get(output, "metrics")["hdpo/timing_s/teacher_pass"] = seconds
         self.loss_fn.targets.clear()
         return output
@@ -83,58 +87,55 @@ class HDPOActor(TrainingWorker):
     def _num_mini_batches(self, data: TensorDict) -> int:
         return data.shape[0] * self.engine.get_data_parallel_size() // data["mini_batch_size"]
 
-    def _fetch(self, keys_by_rank: list[list[str]]) -> list[list[torch.Tensor]]:
-        """This rank's privileged rows as [student prompts, teacher prompts, responses], filled up with dummies to the
-        number of rows of the rank that has most."""
-        keys = keys_by_rank[self.engine.get_data_parallel_rank()]
-        columns = self._fetch_columns(keys)
-        self.num_real_rows = len(keys)
-        for _ in range(max(map(len, keys_by_rank)) - len(keys)):
-            for column in columns:
-                column.append(torch.tensor([self.pad_token_id]))
-        return columns
+    def _take_share(self, kept: list[list[Any]], num_mini_batches: int) -> list[list[rows.KeptRow]]:
+        """This rank's privileged rows by mini-batch.
+
+        Dummies fill a mini-batch up to whole micro-batches and to the same number of rows on every rank.
+
+        Args:
+            kept: [key, tokens] of all privileged rows.
+        """
+        keys = [key for key, _ in kept]
+        engine, config = self.engine, self.engine_config
+        dealt = deal([tokens for _, tokens in kept], num_mini_batches, engine.get_data_parallel_size())
+        own = [by_rank[engine.get_data_parallel_rank()] for by_rank in dealt]
+        found = zip(*self._fetch_columns([keys[i] for part in own for i in part]), strict=True)
+        step = 1 if config.use_dynamic_bsz else config.micro_batch_size_per_gpu
+        dummy = torch.tensor([self.pad_token_id])
+        parts, row_id = [], itertools.count()
+        for by_rank, part in zip(dealt, own, strict=True):
+            size = math.ceil(max(map(len, by_rank)) / step) * step
+            real = [rows.KeptRow(*next(found), row_id=next(row_id)) for _ in part]
+            parts.append(real + [rows.KeptRow(dummy, dummy, dummy, rows.DUMMY_ROW)] * (size - len(real)))
+        return parts
 
     def _fetch_columns(self, keys: list[str]) -> list[list[torch.Tensor]]:
-        """The fields of privileged rows from TransferQueue, joined by key."""
+        """The fields of privileged rows from TransferQueue, in the order of :data:`rows.FIELDS`, joined by key."""
         if not keys:
             return [[] for _ in rows.FIELDS]
         meta = KVBatchMeta(keys=keys, tags=[{}] * len(keys), partition_id="train", fields=rows.FIELDS)
         fetched = _meta_to_realdata(meta)
         return [list(fetched[name].unbind()) for name in rows.FIELDS]
 
-    def _row_ids(self, num_rows: int) -> list[int]:
-        return [i if i < self.num_real_rows else rows.DUMMY_ROW for i in range(num_rows)]
-
-    def _read_teacher(self, prompts: list[torch.Tensor], responses: list[torch.Tensor], temperature: float) -> None:
+    def _read_teacher(self, kept: list[rows.KeptRow], temperature: float) -> None:
         self.loss_fn.targets.clear()
         if not self.hdpo.reads_teacher:
-            self.loss_fn.targets.update(hard_labels(responses[: self.num_real_rows]))
+            self.loss_fn.targets.update(hard_labels({r.row_id: r.response for r in kept if r.row_id >= 0}))
             return
-        batch = rows.sequence_batch(prompts, responses, self._row_ids(len(prompts)))
+        batch = rows.sequence_batch(
+            [r.teacher_prompt for r in kept], [r.response for r in kept], [r.row_id for r in kept]
+        )
         tu.assign_non_tensor(batch, temperature=temperature)
         without_adapter = self.hdpo.teacher == "frozen" and self.teacher is None
         context = self.engine.disable_adapter() if without_adapter else nullcontext()
         with context:
             self.loss_fn.targets.update(read_topk(self.teacher or self, batch, self.hdpo))
 
-    def _split(
-        self, prompts: list[torch.Tensor], responses: list[torch.Tensor], num_mini_batches: int
-    ) -> list[TensorDict]:
-        """The rows in as many parts as there are mini-batches; part sizes differ by at most one micro-batch."""
-        step = 1 if self.engine_config.use_dynamic_bsz else self.engine_config.micro_batch_size_per_gpu
-        row_ids = self._row_ids(len(prompts))
-        dummy = torch.tensor([self.pad_token_id])
-        missing = -len(prompts) % step
-        prompts, responses = prompts + [dummy] * missing, responses + [dummy] * missing
-        row_ids = row_ids + [rows.DUMMY_ROW] * missing
-        units = torch.arange(len(prompts)).view(-1, step).tensor_split(num_mini_batches)
-        parts = [unit.flatten().tolist() for unit in units]
-        return [
-            rows.sequence_batch([prompts[i] for i in part], [responses[i] for i in part], [row_ids[i] for i in part])
-            if part
-            else TensorDict({}, batch_size=[0])
-            for part in parts
-        ]
+
+def _student_batch(part: list[rows.KeptRow]) -> TensorDict:
+    if not part:
+        return TensorDict({}, batch_size=[0])
+    return rows.sequence_batch([r.student_prompt for r in part], [r.response for r in part], [r.row_id for r in part])
 
 
 class HDPOWorker(ActorRolloutRefWorker):

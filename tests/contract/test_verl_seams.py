@@ -20,7 +20,10 @@ def test_advantage_estimators_are_called_by_keyword_with_uids_as_index() -> None
     """recipe.hdpo.advantage"""
     from verl.trainer.ppo import core_algos, ray_trainer
 
+    from recipe.hdpo.advantage import compute_hdpo_advantage
+
     assert parameters(core_algos.register_adv_est) == ["name_or_enum"]
+    assert core_algos.get_adv_estimator_fn("hdpo") is compute_hdpo_advantage
     source = inspect.getsource(ray_trainer.compute_advantage)
     assert 'adv_kwargs["index"] = data.non_tensor_batch["uid"]' in source
     for name in ("token_level_rewards", "response_mask", "config"):
@@ -32,7 +35,9 @@ def test_policy_losses_are_looked_up_by_loss_mode_and_called_with_these_argument
     from verl.trainer.ppo import core_algos
     from verl.workers.utils import losses
 
-    assert "hdpo" in core_algos.POLICY_LOSS_REGISTRY
+    from recipe.hdpo.policy_loss import compute_policy_loss_hdpo
+
+    assert core_algos.get_policy_loss_fn("hdpo") is compute_policy_loss_hdpo
     assert parameters(core_algos.compute_policy_loss_vanilla) == [
         "old_log_prob",
         "log_prob",

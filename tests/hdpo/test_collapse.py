@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from recipe.hdpo.collapse import DECAY, CollapseMonitor
+from recipe.hdpo.history import History
+from recipe.hdpo.metrics import GroupRecord
 
 
 def test_the_recent_rate_weights_rollouts_by_age() -> None:
@@ -98,3 +100,13 @@ def test_a_resumed_monitor_goes_on() -> None:
     monitor.update(20, 20)
     resumed.load_state_dict(monitor.state_dict())
     assert resumed == monitor and "threshold" not in monitor.state_dict()
+
+
+def test_the_solve_rate_counts_solved_rollouts_whether_or_not_they_were_kept() -> None:
+    """Without the R = 1 filter every rollout is kept, and the rate is still that of the solved ones."""
+    history = History(CollapseMonitor(0.5))
+    record = GroupRecord("a", cliff=True, solved=False, rollouts=8, solved_privileged=2, kept=8)
+    other = GroupRecord("b", cliff=True, solved=False, rollouts=4, solved_privileged=1, kept=4)
+    metrics = history.update([record, other])
+    assert metrics["hdpo/privileged_solve_rate_recent"] == metrics["hdpo/privileged_solve_rate"] == 3 / 12
+    assert history.cliffs.open_cliffs == {"a", "b"}

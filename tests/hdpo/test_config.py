@@ -48,6 +48,25 @@ def test_yaml_and_dataclass_have_the_same_fields() -> None:
         assert all(f.default is dataclasses.MISSING for f in dataclasses.fields(cls))
 
 
+def test_the_readme_names_every_knob_with_its_default() -> None:
+    table = (ROOT / "README.md").read_text().partition("## The knobs")[2].partition("\n\nThe rest")[0]
+    said: dict[str, str] = {}
+    for line in table.splitlines():
+        if line.startswith("| `"):
+            names, default = (cell.strip() for cell in line.split("|")[1:3])
+            keys, values = re.findall(r"`([\w.]+)`", names), re.findall(r"`([\w.]+)`", default) or [default]
+            parent = keys[0].rpartition(".")[0]
+            full = [key if "." in key or not parent else f"{parent}.{key}" for key in keys]
+            said |= dict(zip(full, values, strict=True))
+    defaults = OmegaConf.load(CONFIG / "hdpo/default.yaml")
+    assert {key: OmegaConf.select(defaults, key) for key in said} == {
+        key: OmegaConf.create(f"v: {value}").v for key, value in said.items()
+    }
+    knobs = {f.name for f in dataclasses.fields(HDPOConfig)} - {"divergence", "privileged"}
+    knobs |= {f"divergence.{f.name}" for f in dataclasses.fields(DivergenceConfig)}
+    assert set(said) == knobs | {f"privileged.{f.name}" for f in dataclasses.fields(PrivilegedConfig)}
+
+
 @pytest.mark.parametrize("path", sorted(CONFIG.rglob("*.yaml")), ids=lambda p: p.name)
 def test_every_yaml_field_has_a_comment_above_and_none_beside(path: Path) -> None:
     lines = path.read_text().splitlines()
@@ -148,6 +167,12 @@ def test_rollouts_of_the_plain_prompt_need_no_room_for_a_solution() -> None:
     assert not list(problems(composed(context, "+control=matched_grpo")))
 
 
+def test_bypass_mode_is_refused_wherever_kept_rows_join_mini_batches() -> None:
+    bypass = "actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode"
+    assert "privileged rows alone" in next(problems(composed(bypass, "+control=sft")))
+    assert not list(problems(composed(bypass, "+control=hint_grpo")))
+
+
 def test_a_context_length_is_needed_even_where_privileged_prompts_have_a_limit_of_their_own() -> None:
     limits = ("hdpo.privileged.max_prompt_length=900", "actor_rollout_ref.rollout.max_model_len=null")
     assert "takes from the response" in next(problems(composed(*limits)))
@@ -158,10 +183,42 @@ def test_the_frozen_teachers_own_needs_are_checked() -> None:
     fixed = (frozen, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4")
     assert f"{ref}.log_prob_micro_batch_size_per_gpu is not set" in next(problems(composed(*fixed)))
     assert not list(problems(composed(*fixed, f"{ref}.log_prob_micro_batch_size_per_gpu=4")))
-    assert "shards do not align" in next(problems(composed(frozen, f"{ref}.ulysses_sequence_parallel_size=2")))
+    for setting, said in (
+        ("ulysses_sequence_parallel_size=2", "do not align"),
+        ("fsdp_config.pad_to_length=true", "refuses"),
+    ):
+        assert said in next(problems(composed(frozen, f"{ref}.{setting}")))
+        assert not list(problems(composed(f"{ref}.{setting}")))
     adapter = "actor_rollout_ref.model.lora_adapter_path=/adapter"
     assert "without that adapter" in next(problems(composed(frozen, adapter)))
     assert not list(problems(composed(adapter)))
+
+
+def test_a_frozen_teacher_computes_in_the_students_precision() -> None:
+    actor = "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32"
+    ref = "+actor_rollout_ref.ref.fsdp_config.mixed_precision.param_dtype=fp32"
+    [message] = problems(composed("hdpo.teacher=frozen", actor))
+    assert "is fp32 and" in message and "is bf16" in message
+    assert not list(problems(composed("hdpo.teacher=frozen", actor, ref)))
+    assert not list(problems(composed(actor)))
+
+
+def test_losses_that_depend_on_how_a_mini_batch_is_cut_are_refused_where_kept_rows_change_the_cut() -> None:
+    dynamic, actor = "actor_rollout_ref.actor.use_dynamic_bsz=true", "actor_rollout_ref.actor"
+    budgets = [
+        f"{actor}.ppo_max_token_len_per_gpu=4096",
+        "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=4096",
+    ]
+    for setting, said in (
+        (f"{actor}.policy_loss.loss_mode=geo_mean", "mean over each micro-batch"),
+        (f"{actor}.loss_agg_mode=seq-mean-token-sum-norm", "loss_scale_factor"),
+    ):
+        [message] = problems(composed(dynamic, *budgets, setting))
+        assert said in message
+        assert not list(problems(composed(setting)))
+        assert not list(problems(composed(dynamic, *budgets, setting, "+control=grpo")))
+    scaled = [f"{actor}.loss_agg_mode=seq-mean-token-sum-norm", f"{actor}.loss_scale_factor=1024"]
+    assert not list(problems(composed(dynamic, *budgets, *scaled)))
 
 
 def test_rollout_seeds_are_refused_for_an_engine_that_names_them_otherwise() -> None:

@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset
 
 from recipe.hdpo.config.checks import check_config
-from recipe.hdpo.config.startup import check_data, check_vocabulary
+from recipe.hdpo.config.startup import check_data, check_model
 from tests.hdpo.test_config import composed
 
 ROW = {"extra_info": {"solution": "1+1=2"}, "reward_model": {"ground_truth": "2"}}
@@ -67,8 +67,36 @@ def test_multi_modal_rows_and_other_agents_are_refused() -> None:
     check([{**ROW, "agent_name": "single_turn_agent"}])
 
 
+def _hf_config(size: int) -> SimpleNamespace:
+    return SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=size))
+
+
 def test_topk_above_the_vocabulary_is_refused() -> None:
-    hf_config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=63))
     with pytest.raises(ValueError, match=r"hdpo\.topk=64 .* 63"):
-        check_vocabulary(check_config(composed()), hf_config)
-    check_vocabulary(check_config(composed("hdpo.topk=63")), hf_config)
+        check_model(check_config(composed()), _hf_config(63), None)
+    check_model(check_config(composed("hdpo.topk=63")), _hf_config(63), None)
+
+
+def test_a_whole_large_vocabulary_is_kept_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    for overrides, size in ((["hdpo.topk=null"], 9_999), ([], 151_936), (["hdpo.topk=null", "+control=sft"], 151_936)):
+        check_model(check_config(composed(*overrides)), _hf_config(size), None)
+    assert caplog.text == ""
+    check_model(check_config(composed("hdpo.topk=null")), _hf_config(151_936), None)
+    assert "keeps 1.7 MiB for every distilled token" in caplog.text
+
+
+def test_vision_language_models_with_positions_of_their_own_are_refused_where_rows_are_distilled() -> None:
+    processor = type("Qwen3VLProcessor", (), {"get_rope_index": None})()
+    with pytest.raises(ValueError, match="Qwen3VLProcessor"):
+        check_model(check_config(composed()), _hf_config(151_936), processor)
+    check_model(check_config(composed("+control=grpo")), _hf_config(151_936), processor)
+    check_model(check_config(composed()), _hf_config(151_936), object())
+
+
+@pytest.mark.parametrize("dataset", [SimpleNamespace(), SimpleNamespace(dataframe=[{"prompt": "x"}])], ids=str)
+def test_a_dataset_of_the_users_own_is_not_checked_and_that_is_said(
+    dataset: SimpleNamespace, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = composed()
+    check_data(config, check_config(config), dataset)
+    assert "its rows are not checked" in caplog.text

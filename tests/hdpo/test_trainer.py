@@ -15,15 +15,8 @@ from transfer_queue import KVBatchMeta
 from recipe.hdpo import rows
 from recipe.hdpo.collapse import CollapseMonitor
 from recipe.hdpo.history import History
-from recipe.hdpo.kept_log import KEPT_FILE, append_kept
 from recipe.hdpo.metrics import CliffHistory, GroupRecord
-from recipe.hdpo.trainer import HDPOTrainerMixin, HDPOTrainerSync, keys_by_rank, split_batch
-
-
-def _kept(lengths: list[int]) -> KVBatchMeta:
-    keys = [rows.row_key(f"u{i}", 8) for i in range(len(lengths))]
-    tags = [{rows.PRIVILEGED_TAG: True, "seq_len": n} for n in lengths]
-    return KVBatchMeta(keys=keys, tags=tags, partition_id="train")
+from recipe.hdpo.trainer import HDPOTrainerMixin, HDPOTrainerSync, split_batch
 
 
 def test_a_batch_is_split_into_rollouts_kept_rows_and_records() -> None:
@@ -50,22 +43,6 @@ def test_rows_come_in_order_of_problem_and_rollout_whatever_order_they_arrived_i
     }
     rollouts, _, _ = split_batch(KVBatchMeta(list(tags), list(tags.values()), "train"))
     assert rollouts.keys == [f"{uids[p]}_{s}_0" for p in "abc" for s in (0, 2, 10)]
-
-
-@given(st.lists(st.integers(2, 4000), max_size=40), st.integers(1, 9))
-def test_every_kept_row_goes_to_one_rank_and_counts_differ_by_at_most_one(lengths: list[int], ranks: int) -> None:
-    kept = _kept(lengths)
-    parts = keys_by_rank(kept, ranks)
-    assert len(parts) == ranks
-    assert sorted(key for part in parts for key in part) == sorted(kept.keys)
-    sizes = [len(part) for part in parts]
-    assert max(sizes) - min(sizes) <= 1
-
-
-def test_long_and_short_rows_are_mixed_over_ranks() -> None:
-    kept = _kept([1000, 1000, 10, 10])
-    lengths = dict(zip(kept.keys, [1000, 1000, 10, 10], strict=True))
-    assert [sum(lengths[k] for k in part) for part in keys_by_rank(kept, 2)] == [1010, 1010]
 
 
 def test_the_trainer_is_registered_and_is_verls_synchronous_trainer() -> None:
@@ -107,9 +84,8 @@ def test_the_history_is_loaded_from_the_checkpoint_that_is_resumed(
     history.cliffs = CliffHistory({"a"}, {"a", "b"})
     history.save(str(folder))
     settings = {"default_local_dir": str(tmp_path / "here"), "resume_mode": mode, "resume_from_path": f"{folder}/"}
-    append_kept(str(tmp_path), [{"step": 7}, {"step": 8}])
     trainer = SimpleNamespace(
-        config=SimpleNamespace(trainer=DictConfig(settings | {"rollout_data_dir": str(tmp_path)})),
+        config=SimpleNamespace(trainer=DictConfig(settings)),
         global_steps=7,
         history=History(CollapseMonitor(0.5)),
     )
@@ -120,7 +96,6 @@ def test_the_history_is_loaded_from_the_checkpoint_that_is_resumed(
     vars(instance).update(vars(trainer))
     load(instance)
     assert instance.history == history
-    assert (tmp_path / KEPT_FILE).read_text() == '{"step": 7}\n'
 
 
 def test_a_checkpoint_of_other_knobs_is_loaded_and_the_difference_is_named(

@@ -77,7 +77,9 @@ class ConfigCheckCallback:
             sys.exit(
                 f"verl does not know HDPO's {', '.join(missing)}: the verl.plugins entry point of this package was not "
                 "loaded. Install it in this environment (pip install .), and leave VERL_USE_EXTERNAL_PLUGINS unset or "
-                "let it name 'hdpo'. Without the entry point, set VERL_USE_EXTERNAL_MODULES=recipe.hdpo.plugin"
+                "let it name 'hdpo'. Without the entry point, set VERL_USE_EXTERNAL_MODULES=recipe.hdpo.plugin, "
+                "for Ray's workers too: +ray_kwargs.ray_init.runtime_env.env_vars.VERL_USE_EXTERNAL_MODULES="
+                "recipe.hdpo.plugin"
             )
         try:
             check_config(config)

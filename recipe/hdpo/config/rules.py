@@ -13,8 +13,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.keys import ACTOR, MODEL, REF, ROLLOUT, Rule, select, uses_lora
+from recipe.hdpo.config.keys import MODEL, ROLLOUT, Rule, select
 from recipe.hdpo.config.lengths import LENGTH_RULES
+from recipe.hdpo.config.model_rules import MODEL_RULES
 from recipe.hdpo.config.rollout_rules import ROLLOUT_RULES
 from recipe.hdpo.privileged import compile_template
 
@@ -46,73 +47,12 @@ def cpu_without_platform(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return "trainer.device=cpu, but verl's platform is another: set VERL_PLATFORM=cpu in the environment"
 
 
-def not_fsdp(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    strategy = select(config, f"{ACTOR}.strategy")
-    if strategy in ("fsdp", "fsdp2"):
-        return None
-    return f"{ACTOR}.strategy={strategy}: the distillation term is written for the FSDP engine: use fsdp2 (or fsdp)"
-
-
-def fused_kernels(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    if not select(config, f"{MODEL}.use_fused_kernels", False):
-        return None
-    return f"{MODEL}.use_fused_kernels=true never makes the logits that the divergence reads: set it to false"
-
-
-def pad_to_length(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    key = f"{ACTOR}.fsdp_config.pad_to_length"
-    if not select(config, key, False):
-        return None
-    return f"{key}=true: verl refuses it together with a logits processor, which the divergence is: set it to false"
-
-
-def sequence_parallel(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    models = (ACTOR, REF) if hdpo.reads_teacher and hdpo.teacher == "frozen" else (ACTOR,)
-    for key in [f"{model}.{part}ulysses_sequence_parallel_size" for model in models for part in ("", "fsdp_config.")]:
-        size = select(config, key, 1)
-        if size > 1:
-            return (
-                f"{key}={size}: teacher and student sequences differ in length, so their shards do not align: "
-                "set it to 1"
-            )
-    return None
-
-
 def other_trainer(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     """Trainers derived from the recipe's register under names that begin with its name."""
     mode = str(select(config, "trainer.v1.trainer_mode"))
     if mode.startswith("hdpo"):
         return None
     return f"trainer.v1.trainer_mode={mode} is a trainer without HDPO: add +use=hdpo, or set it to hdpo"
-
-
-def bypass_mode(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    key = f"{ACTOR}.policy_loss.loss_mode"
-    if select(config, key) != "bypass_mode" or not hdpo.reads_teacher:
-        return None
-    return f"{key}=bypass_mode raises on a micro-batch of privileged rows alone: use another loss, such as hdpo"
-
-
-def frozen_micro_batch(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    """verl asks for the actor's micro-batch size, and for the reference model's where a KL term needs that model."""
-    key = f"{REF}.log_prob_micro_batch_size_per_gpu"
-    frozen = hdpo.reads_teacher and hdpo.teacher == "frozen" and not uses_lora(config)
-    fixed = select(config, f"{ACTOR}.ppo_micro_batch_size_per_gpu") is not None
-    if not frozen or not fixed or select(config, f"{REF}.log_prob_use_dynamic_bsz", False) or select(config, key):
-        return None
-    return (
-        f"{key} is not set, and the frozen teacher reads in micro-batches of that many rows: set it, for example to 8"
-    )
-
-
-def frozen_adapter(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    path = select(config, f"{MODEL}.lora_adapter_path")
-    if path is None or hdpo.teacher != "frozen" or not hdpo.reads_teacher:
-        return None
-    return (
-        f"{MODEL}.lora_adapter_path={path} with hdpo.teacher=frozen: the teacher would be the model without that "
-        "adapter, and not the one that training starts from: merge the adapter into the model, or use teacher=drifting"
-    )
 
 
 def verl_distillation(config: DictConfig, hdpo: HDPOConfig) -> str | None:
@@ -162,13 +102,7 @@ RULES: tuple[Rule, ...] = (
     other_trainer,
     *ROLLOUT_RULES,
     cpu_without_platform,
-    not_fsdp,
-    fused_kernels,
-    pad_to_length,
-    sequence_parallel,
-    bypass_mode,
-    frozen_micro_batch,
-    frozen_adapter,
+    *MODEL_RULES,
     verl_distillation,
     *LENGTH_RULES,
     too_many_replacements,

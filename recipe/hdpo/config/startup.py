@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig
@@ -14,29 +15,51 @@ from recipe.hdpo.privileged import text_at
 logger = logging.getLogger(__name__)
 
 STUDENT_AGENT = "single_turn_agent"
+LARGE_VOCABULARY = 10_000
 
 
-def check_vocabulary(hdpo: HDPOConfig, hf_config: Any) -> None:
-    """Refuse a top-k that is larger than the model's vocabulary.
+def check_model(hdpo: HDPOConfig, hf_config: Any, processor: Any) -> None:
+    """Refuse a top-k that is larger than the model's vocabulary, and models whose rollouts have positions of several
+    dimensions, for text too; warn of a comparison over a large vocabulary.
+
+    Args:
+        processor: verl's processor of a vision-language model; None for a language model.
 
     Raises:
-        ValueError: names both numbers.
+        ValueError: names what does not fit.
     """
     size = hf_config.get_text_config().vocab_size
     if hdpo.topk is not None and hdpo.topk > size:
         raise ValueError(topk_message(hdpo.topk, size))
+    if hdpo.distills and hasattr(processor, "get_rope_index"):
+        raise ValueError(
+            f"{type(processor).__name__}: verl gives this vision-language model positions of several dimensions, and "
+            "kept trajectories have those of a text: use a language model"
+        )
+    if hdpo.reads_teacher and hdpo.topk is None and size > LARGE_VOCABULARY:
+        logger.warning(
+            f"hdpo.topk=null keeps {12 * size / 2**20:.1f} MiB for every distilled token until the end of the update "
+            f"(a vocabulary of {size}): the host's memory has to hold that; 64 is the paper's k"
+        )
 
 
 def check_data(config: DictConfig, hdpo: HDPOConfig, dataset: Any) -> None:
     """Refuse training data that privileged rollouts cannot serve; count and name rows that have no solution.
 
     Args:
-        dataset: verl's RLHFDataset.
+        dataset: verl's RLHFDataset, or a user's own dataset; one without a Hugging Face ``dataframe`` cannot be looked
+            at, and that is said.
 
     Raises:
         ValueError: multi-modal data, another agent, or no row with the text that a privileged prompt shows.
     """
-    frame = dataset.dataframe
+    frame = getattr(dataset, "dataframe", None)
+    if not hasattr(frame, "select_columns"):
+        logger.warning(
+            f"{type(dataset).__name__} has no Hugging Face dataset as its `dataframe`, so its rows are not checked: "
+            "HDPO takes text prompts, single-turn agents, and a solution in every row (cliffs without are counted)"
+        )
+        return
     columns = set(frame.column_names)
     for key in ("image_key", "video_key", "audio_key"):
         if config.data.get(key) in columns:
@@ -59,7 +82,7 @@ def _check_privileged_text(config: DictConfig, hdpo: HDPOConfig, frame: Any) -> 
     key = getattr(hdpo.privileged, name)
     column = key.split(".")[0]
     columns = [name for name in {column, "extra_info"} if name in frame.column_names]
-    rows = frame.select_columns(columns) if columns else [{}] * len(frame)
+    rows = _rows(frame, columns) if columns else [{}] * len(frame)
     without = [_name(i, row) for i, row in enumerate(rows) if text_at(row, key) is None]
     if len(without) == len(frame):
         raise ValueError(
@@ -77,12 +100,19 @@ def _check_prompts(config: DictConfig, frame: Any) -> None:
     key = config.data.get("prompt_key", "prompt")
     if key not in frame.column_names:
         return
-    for i, row in enumerate(frame.select_columns([key, *({"extra_info"} & set(frame.column_names))])):
+    for i, row in enumerate(_rows(frame, [key, *({"extra_info"} & set(frame.column_names))])):
         if not all(isinstance(message["content"], str) for message in row[key]):
             raise ValueError(
                 f"the prompt of training {_name(i, row)} has a message whose content is a list of parts, and HDPO's "
                 f"privileged prompts are text: make the content of every message of data column '{key}' a text"
             )
+
+
+def _rows(frame: Any, columns: list[str]) -> Iterator[dict]:
+    """Some columns of every row, in order; a data set may have millions of rows, so they are decoded in batches."""
+    for batch in frame.select_columns(columns).iter(batch_size=1000):
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(batch, values, strict=True))
 
 
 def _name(position: int, row: dict) -> str:

@@ -107,7 +107,14 @@ def test_other_problems_are_refused_with_the_counts(tmp_path):
         load_arms(folders)
 
 
-@pytest.mark.parametrize(("key", "value"), [("temperature", 0.6), ("max_tokens", 99), ("grader_sha256", "q")])
+MEASURED = {
+    **{"temperature": 0.6, "top_p": 0.9, "top_k": 20, "max_tokens": 99},
+    **{"grader_sha256": "q", "reward_function": "other", "reward_kwargs": {"bonus": 1}, "success_reward": 0.5},
+    "chat_template_kwargs": {"enable_thinking": False},
+}
+
+
+@pytest.mark.parametrize(("key", "value"), MEASURED.items(), ids=MEASURED)
 def test_arms_measured_differently_are_refused(tmp_path, key, value):
     with pytest.raises(ValueError, match=f"measured differently.*{key}"):
         load_arms(_two(tmp_path, **{key: value}))

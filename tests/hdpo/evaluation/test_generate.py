@@ -7,7 +7,8 @@ import json
 import pandas as pd
 import pytest
 
-from recipe.hdpo.evaluation.generate import sample_seed
+from recipe.hdpo.evaluation.generate import Engine, Sampling, sample_seed
+from recipe.hdpo.evaluation.problems import Problem
 from recipe.hdpo.evaluation.records import GREEDY, read_results
 
 
@@ -18,6 +19,55 @@ def test_every_sample_has_its_own_seed_that_never_changes():
     assert all(0 <= seed < 2**62 for seed in seeds)
     # torch's CPU generator reads the low 32 bits only
     assert len({seed % 2**32 for seed in seeds}) == len(seeds)
+
+
+def test_samples_are_drawn_as_asked_and_the_greedy_one_is_greedy():
+    sampling = Sampling(n=4, temperature=0.6, top_p=0.9, top_k=20, max_tokens=8, seed=5)
+    sampled = Engine._params(dict, "p", 3, sampling)
+    assert sampled == {
+        **{"temperature": 0.6, "top_p": 0.9, "top_k": 20, "max_tokens": 8, "detokenize": False},
+        "seed": sample_seed(5, "p", 3),
+    }
+    assert Engine._params(dict, "p", GREEDY, sampling) == {"temperature": 0.0, "max_tokens": 8, "detokenize": False}
+
+
+class Tokenizer:
+    """A token for each letter; the options of the chat template come first."""
+
+    chat_template = "there is one"
+
+    def apply_chat_template(self, prompt, add_generation_prompt, return_dict, **options):
+        assert add_generation_prompt and not return_dict
+        return [ord(letter) for letter in f"{options}{prompt[0]['content']}"]
+
+
+def _engine(tokenizer, limit):
+    engine = Engine.__new__(Engine)
+    engine._tokenizer, engine._limit, engine._model, engine._options, engine.device = tokenizer, limit, "m", {}, "cpu"
+    return engine
+
+
+def _problems(*texts):
+    return [Problem(text, "made", "1", [{"role": "user", "content": text}], text, {}) for text in texts]
+
+
+def test_prompts_are_made_with_the_options_of_the_chat_template():
+    found = _engine(Tokenizer(), None).encode(_problems("a"), 8, {"enable_thinking": False})
+    assert "".join(map(chr, found["a"])) == "{'enable_thinking': False}a"
+
+
+def test_prompts_that_leave_no_room_are_refused_by_name_and_never_cut():
+    engine = _engine(Tokenizer(), 20)
+    assert len(engine.encode(_problems("a" * 10), 8)["a" * 10]) == 12
+    with pytest.raises(ValueError, match=r"1 of 2 prompts \(the longest has 13 tokens; first: b{11}\) .* 20 positions"):
+        engine.encode(_problems("a", "b" * 11), 8)
+
+
+def test_a_model_without_a_chat_template_is_refused():
+    tokenizer = Tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="no chat template"):
+        _engine(tokenizer, 20).encode(_problems("a"), 8)
 
 
 def _random_model(folder):
