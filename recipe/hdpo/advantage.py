@@ -9,7 +9,7 @@ deviation (denominator K - 2). On a cliff all r_i are equal, so every A_i is 0: 
 
 r_i is not among the rewards that s_i is made of, so with graded rewards s_i can be as small as one likes beside
 r_i - b_i. It counts as at least (max r - min r) / (2 sqrt(K - 1)), half of the smallest s_i > 0 that a group of two
-values has: so |A_i| <= 2 sqrt(K - 1), and 0/1 rewards never meet the floor.
+values has: so |A_i| <= 2 sqrt(K - 1) wherever it is divided, and 0/1 rewards never meet the floor.
 """
 
 from __future__ import annotations

@@ -201,6 +201,8 @@ def test_a_frozen_teacher_computes_in_the_students_precision() -> None:
     assert "is fp32 and" in message and "is bf16" in message
     assert not list(problems(composed("hdpo.teacher=frozen", actor, ref)))
     assert not list(problems(composed(actor)))
+    # another name of verl's default
+    assert not list(problems(composed("hdpo.teacher=frozen", actor.replace("fp32", "bfloat16"))))
 
 
 def test_losses_that_depend_on_how_a_mini_batch_is_cut_are_refused_where_kept_rows_change_the_cut() -> None:

@@ -38,10 +38,12 @@ def pad_to_length(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 
 def frozen_precision(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    from verl.utils.torch_dtypes import PrecisionType
+
     keys = [f"{model}.fsdp_config.mixed_precision.param_dtype" for model in _models(config, hdpo)]
     # verl's default where nothing is set.
     dtypes = [str(select(config, key, "bf16")) for key in keys]
-    if len(set(dtypes)) == 1:
+    if len(set(dtypes)) == 1 or len(set(map(PrecisionType.to_dtype, dtypes))) == 1:
         return None
     return (
         f"{keys[0]} is {dtypes[0]} and {keys[1]} is {dtypes[1]}: teacher and student would differ by rounding, and "
@@ -89,7 +91,7 @@ def loss_of_micro_batches(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 def frozen_micro_batch(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     """verl asks for the actor's micro-batch size, and for the reference model's where a KL term needs that model."""
     key = f"{REF}.log_prob_micro_batch_size_per_gpu"
-    frozen = hdpo.reads_teacher and hdpo.teacher == "frozen" and not uses_lora(config)
+    frozen = REF in _models(config, hdpo)
     fixed = select(config, f"{ACTOR}.ppo_micro_batch_size_per_gpu") is not None
     if not frozen or not fixed or select(config, f"{REF}.log_prob_use_dynamic_bsz", False) or select(config, key):
         return None
