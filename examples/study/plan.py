@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +70,16 @@ class Plan:
     common: tuple[str, ...]
     baselines: tuple[str, ...]
     arms: dict[str, tuple[str, ...]]
+    rates: dict[str, float] = field(default_factory=dict)
+    note: str = ""
 
     def tuning_runs(self) -> list[Run]:
         """Every arm with every learning rate; whole rounds over the arms, so that an unfinished study is fair. None
-        where there is only one rate to choose."""
+        where there is only one rate to choose, and none of arms whose rate was chosen elsewhere."""
         if len(self.learning_rates) == 1:
             return []
-        return [
-            Run("tune", arm, lr, seed) for seed in self.tuning_seeds for lr in self.learning_rates for arm in self.arms
-        ]
+        arms = [arm for arm in self.arms if arm not in self.rates]
+        return [Run("tune", arm, lr, seed) for seed in self.tuning_seeds for lr in self.learning_rates for arm in arms]
 
     def report_runs(self, chosen: Mapping[str, float]) -> list[Run]:
         """Every arm with every seed, at the learning rate chosen for it; whole rounds over the arms."""
@@ -96,12 +97,15 @@ def read_plan(name: str) -> Plan:
     """The plan in ``examples/study/<name>.yaml``.
 
     Raises:
-        ValueError: unknown or missing fields, seeds that serve both phases, no arm, a metric that is not measured.
+        ValueError: unknown or missing fields, seeds that serve both phases, no arm, a metric that is not measured, a
+            rate of no arm or that is none of the learning rates.
     """
     node: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
-    expected = set(Plan.__dataclass_fields__) - {"name"}
-    if set(node) != expected:
-        raise ValueError(f"{name}.yaml: unknown or missing fields {sorted(set(node) ^ expected)}")
+    known = {f.name for f in fields(Plan)} - {"name"}
+    optional = {f.name for f in fields(Plan) if f.default is not MISSING or f.default_factory is not MISSING}
+    wrong = (set(node) - known) | (known - optional - set(node))
+    if wrong:
+        raise ValueError(f"{name}.yaml: unknown or missing fields {sorted(wrong)}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in node.items()}
     values["arms"] = {arm: tuple(overrides or ()) for arm, overrides in node["arms"].items()}
     plan = Plan(name=name, **values)
@@ -112,6 +116,8 @@ def read_plan(name: str) -> Plan:
     unknown = [arm for arm in plan.baselines if arm not in plan.arms]
     if unknown:
         raise ValueError(f"{name}.yaml: baselines {unknown} are no arms")
+    if not set(plan.rates) <= set(plan.arms) or not set(plan.rates.values()) <= set(plan.learning_rates):
+        raise ValueError(f"{name}.yaml: rates {plan.rates} name something that is no arm or none of the learning_rates")
     metrics = ["greedy", *(f"pass@{k}" for k in plan.ks)]
     if plan.select_by not in metrics or not all(1 <= k <= plan.samples for k in plan.ks):
         raise ValueError(f"{name}.yaml: select_by must be one of {metrics}, ks from 1 to samples={plan.samples}")
@@ -121,7 +127,8 @@ def read_plan(name: str) -> Plan:
 
 
 def choose_learning_rates(plan: Plan, scores: Mapping[Run, float]) -> dict[str, float]:
-    """For every arm the learning rate with the best mean score over the tuning seeds; the lower one of equals.
+    """For every arm the learning rate with the best mean score over the tuning seeds; the lower one of equals. Or the
+    one that the plan has from elsewhere.
 
     Args:
         scores: of every tuning run, higher is better.
@@ -134,7 +141,12 @@ def choose_learning_rates(plan: Plan, scores: Mapping[Run, float]) -> dict[str, 
         return dict.fromkeys(plan.arms, plan.learning_rates[0])
     if missing:
         raise ValueError(f"{len(missing)} tuning runs are not done: {', '.join(missing[:3])}")
-    return {arm: max(plan.learning_rates, key=lambda lr: (_mean(plan, scores, arm, lr), -lr)) for arm in plan.arms}
+    best = {
+        arm: max(plan.learning_rates, key=lambda lr, arm=arm: (_mean(plan, scores, arm, lr), -lr))
+        for arm in plan.arms
+        if arm not in plan.rates
+    }
+    return {arm: plan.rates[arm] if arm in plan.rates else best[arm] for arm in plan.arms}
 
 
 def _mean(plan: Plan, scores: Mapping[Run, float], arm: str, lr: float) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from examples.study.plan import TRAIN_PROBLEMS, WEIGHTS, Plan, Run
 from examples.training import ROOT
@@ -67,7 +68,8 @@ class Record:
         settings: all else that decides the counts, see :func:`plan_settings`.
         seconds: wall time of training (start-up included; of a training that was interrupted, the last start, or
             the sum of its steps if that is more) and of evaluation.
-        about: digest of the base model's weights, cores, commit of this checkout, versions.
+        about: digest of the base model's weights, cores and their vector instructions, commit of this checkout,
+            versions.
     """
 
     run: Run
@@ -167,6 +169,7 @@ def make_record(
         about={
             "base_model_sha256": base_model_sha256(model),
             "cores": os.cpu_count(),
+            "vectors": torch.backends.cpu.get_cpu_capability(),
             "commit": checked_out_commit(),
             "versions": installed_versions(),
         },

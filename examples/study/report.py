@@ -69,7 +69,7 @@ def text(plan: Plan, records: list[Record], results: Results) -> str:
     if results.tuned:
         sections += [
             "## Tuning",
-            f"Every arm is run with every learning rate, on seeds {list(plan.tuning_seeds)} and "
+            f"{_tuned_arms(plan)} is run with every learning rate, on seeds {list(plan.tuning_seeds)} and "
             f"{len(results.tuned[next(iter(results.tuned))][0].problems)} problems, which are used for nothing else. "
             f"The best {plan.select_by} of an arm is bold once all are done, and is taken; in parentheses the solve "
             f"rate of its extra rollouts over the last ten steps.{_base_tuning(plan, results)}{_edges(plan, results)}",
@@ -93,6 +93,13 @@ def _reported(plan: Plan, results: Results) -> list[str]:
     metrics = ("greedy", f"pass@{max(plan.ks)}")
     sections += ["## By difficulty", *(difficulty_table(results, metric) for metric in metrics)]
     return [*sections, "## Training", "![curves](curves.png)", cost_table(results)]
+
+
+def _tuned_arms(plan: Plan) -> str:
+    if not plan.rates:
+        return "Every arm"
+    given = ", ".join(f"{arm} {rate:g}" for arm, rate in plan.rates.items())
+    return f"Rates from elsewhere (see the top of this page): {given}. Each of the other arms"
 
 
 def _base_tuning(plan: Plan, results: Results) -> str:
@@ -135,6 +142,8 @@ def _about(plan: Plan, results: Results) -> str:
     if (tuned[0], reported[0]) != (tuned[1], reported[1]):
         tuning = f"{tuned[0]} of {tuned[1]} tuning runs and " if tuned[1] else ""
         lines.append(f"**Not finished:** {tuning}{reported[0]} of {reported[1]} reported runs are done.")
+    if plan.note:
+        lines.append(plan.note.strip())
     if results.others:
         names = ", ".join(record.run.name for record in results.others)
         lines.append(f"Not part of the plan, and in no table: {names}.")

@@ -3,8 +3,9 @@
     python -m examples.study.run [--plan sums] [--out outputs/study] [--results docs/results/sums] [--arms ARM ...]
 
 Every finished run leaves one JSON file in RESULTS: per-problem counts, curves, settings, versions, wall time. A run
-whose file is there is not run again, so the study goes on wherever it was stopped, also on another machine. Weights and
-logs go to OUT. Then `python -m examples.study.report` writes tables and plots; this program calls it at its end.
+whose file is there is not run again, so the study goes on wherever it was stopped, also on another machine: the base
+model's weights are kept beside them, in RESULTS/base_model. All other weights and the logs go to OUT. Then
+`python -m examples.study.report` writes tables and plots; this program calls it at its end.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def finish(wanted: list[Run], plan: Plan, out: Path, results: Path, left: int) -
             missing = sum(not (results / f"{r.name}.json").exists() for r in wanted)
             sys.exit(f"[hdpo] stopped by --max-runs; {missing} runs of this phase are left, the same command goes on")
         say(f"{run.name} ({number} of {len(wanted)} of this phase)")
-        make_start(plan, out)
-        check_base_model(out / "model", results)
+        make_start(plan, out, results.parent)
+        check_base_model(out / "model", results.parent)
         run_once(run, plan, settings, out).write(path)
         # Only now that the result is on disk.
         shutil.rmtree(out / run.name / "checkpoints", ignore_errors=True)
@@ -91,21 +92,39 @@ def check_settings(path: Path, run: Run, plan: Plan, settings: Mapping[str, Any]
         )
 
 
-def make_start(plan: Plan, out: Path) -> None:
-    """The base model and the data, where they are not there yet."""
-    python("examples/demo/make_sums_model.py", "--out", out / "model", *plan.base_model)
+def make_start(plan: Plan, out: Path, folder: Path) -> None:
+    """The base model and the data, where they are not there yet. The base model is kept beside the results, since its
+    command gives other weights on another kind of processor, and a study may go on elsewhere."""
+    model, kept = out / "model", folder / "base_model"
+    if kept.exists() and not model.exists():
+        copy_whole(kept, model)
+    python("examples/demo/make_sums_model.py", "--out", model, *plan.base_model)
+    if not kept.exists():
+        copy_whole(model, kept)
     make_data(plan, out / "data")
 
 
-def check_base_model(model: Path, results: Path) -> None:
-    """Leave the program if the results that are there started from other weights: the same settings can give others on
-    another kind of processor."""
-    own = base_model_sha256(model)
-    others = [r.run.name for r in read_records(results) if r.about.get("base_model_sha256") != own]
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a folder so that the copy is whole or absent."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        shutil.copytree(source, Path(temporary, "copy")).rename(target)
+
+
+def check_base_model(model: Path, folder: Path) -> None:
+    """Leave the program if results that are there started from other weights, or other weights are kept beside them."""
+    own, kept = base_model_sha256(model), folder / "base_model"
+    if base_model_sha256(kept) != own:
+        sys.exit(
+            f"[hdpo] {model} has other weights than {kept}, where the base model of these results is kept: give "
+            "another --out, and it is copied there, or another --results"
+        )
+    others = [r.run.name for r in read_records(folder / "runs") if r.about.get("base_model_sha256") != own]
     if others:
         sys.exit(
-            f"[hdpo] {model} has other weights than the base model of {len(others)} results in {results} ({others[0]}, "
-            "...): go on with the folder of models that they were made with (--out), or give another --results"
+            f"[hdpo] {kept} has other weights than the base model of {len(others)} results in {folder / 'runs'} "
+            f"({others[0]}, ...): the same command can give others on another kind of processor. Put the weights there "
+            "that they were made with, or give another --results"
         )
 
 

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from examples.study import plan as plans
 from examples.study import record as records_module
+from examples.study import run as runs_module
 from examples.study.plan import BASE_RUNS, Plan, Run, choose_learning_rates, read_plan
 from examples.study.record import (
     Problem,
@@ -27,7 +28,7 @@ from examples.study.record import (
     read_records,
 )
 from examples.study.report import write
-from examples.study.run import check_base_model, finish, make_data
+from examples.study.run import check_base_model, finish, make_data, make_start
 from examples.study.tables import parts, show, sort_out, values, window
 from tests.examples.test_scripts import EXAMPLES, composed
 
@@ -118,6 +119,19 @@ def test_a_single_learning_rate_needs_no_tuning() -> None:
     assert plan.tuning_runs() == [] and choose_learning_rates(plan, {}) == {"grpo": 0.3, "hdpo": 0.3}
 
 
+def test_an_arm_whose_rate_was_chosen_elsewhere_is_not_tuned(tmp_path: Path) -> None:
+    plan = replace(TOY, rates={"grpo": 0.2}, note="Chosen elsewhere.")
+    assert {run.arm for run in plan.tuning_runs()} == {"hdpo"}
+    records = [record(BASE, [0, 1, 4]), *(record(run, [0, 2, 4]) for run in plan.tuning_runs())]
+    records.append(record(Run("report", "grpo", 0.2, 1), [0, 2, 4]))
+    results = sort_out(plan, records)
+    assert results.chosen == {"grpo": 0.2, "hdpo": 0.1} and list(results.reported) == ["grpo"]
+    text = write(plan, records, tmp_path)[0].read_text()
+    assert "4 of 4 tuning runs and 1 of 4 reported runs are done" in text
+    assert "Rates from elsewhere (see the top of this page): grpo 0.2. Each of the other arms is run with every" in text
+    assert "\n\nChosen elsewhere.\n\n" in text
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -128,6 +142,8 @@ def test_a_single_learning_rate_needs_no_tuning() -> None:
         ({"ks": [1, 4, 16]}, "ks from 1 to samples=8"),
         ({"arms": {"base": []}}, "one called base"),
         ({"baselines": ["grpo", "gpro"]}, r"baselines \['gpro'\] are no arms"),
+        ({"rates": {"gpro": 1.0e-4}}, r"rates .*'gpro'.* no arm"),
+        ({"rates": {"grpo": 2.0e-4}}, r"rates .*0\.0002.* none of the learning_rates"),
     ],
 )
 def test_a_bad_plan_is_refused(change: dict, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,18 +192,56 @@ def test_a_result_of_other_settings_stops_the_study_and_is_kept(tmp_path: Path) 
     assert path.read_bytes() == before
 
 
+def weights(folder: Path, content: bytes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").write_bytes(content)
+    return folder
+
+
 def test_results_that_started_from_other_weights_stop_the_study(tmp_path: Path) -> None:
-    results, model = tmp_path / "runs", tmp_path / "model"
+    results, model = tmp_path / "runs", weights(tmp_path / "model", b"weights")
     results.mkdir()
-    model.mkdir()
-    (model / "model.safetensors").write_bytes(b"weights")
-    check_base_model(model, results)
+    kept = weights(tmp_path / "base_model", b"weights")
+    check_base_model(model, tmp_path)
     made = record(Run("report", "grpo", 0.2, 1), [0, 2, 4])
     replace(made, about={**made.about, "base_model_sha256": base_model_sha256(model)}).write(results / "a.json")
-    check_base_model(model, results)
+    check_base_model(model, tmp_path)
     replace(made, run=Run("report", "grpo", 0.2, 2)).write(results / "b.json")
     with pytest.raises(SystemExit, match=r"base model of 1 results .*report-grpo-lr0\.2-seed2"):
-        check_base_model(model, results)
+        check_base_model(model, tmp_path)
+    weights(kept, b"others")
+    with pytest.raises(SystemExit, match=r"model has other weights than .*base_model"):
+        check_base_model(model, tmp_path)
+
+
+def test_a_study_goes_on_from_the_base_model_that_is_kept_beside_its_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command that makes it is replaced: it takes minutes, and gives other weights on other processors."""
+
+    def make(_: str, __: str, out: Path, *arguments: str) -> None:
+        commands.append(arguments)
+        if not out.exists():
+            weights(out, b"made here")
+
+    commands: list[tuple[str, ...]] = []
+    monkeypatch.setattr(runs_module, "python", make)
+    monkeypatch.setattr(runs_module, "make_data", lambda plan, data: None)
+    plan = replace(TOY, base_model=("--steps", "3"))
+    make_start(plan, tmp_path / "out", tmp_path / "results")
+    assert (tmp_path / "results/base_model/model.safetensors").read_bytes() == b"made here"
+    weights(tmp_path / "results/base_model", b"made elsewhere")
+    make_start(plan, tmp_path / "other", tmp_path / "results")
+    assert (tmp_path / "other/model/model.safetensors").read_bytes() == b"made elsewhere"
+    # The command is asked in any case: it refuses a model of other settings.
+    assert commands == [("--steps", "3")] * 2
+
+
+def test_the_kept_base_model_is_the_one_that_the_studys_results_started_from() -> None:
+    folder = runs_module.ROOT / "docs" / "results" / "sums"
+    check_base_model(folder / "base_model", folder)
+    settings = json.loads((folder / "base_model" / "made_by.json").read_text())["settings"]
+    assert ["--plain-weights", *(f"{w:g}" for w in settings["plain_weights"])] == list(read_plan("sums").base_model)
 
 
 def test_a_training_that_was_resumed_counts_at_least_the_time_of_its_steps(tmp_path: Path) -> None:

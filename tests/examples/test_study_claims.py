@@ -52,7 +52,7 @@ def readme_rows(heading: str) -> dict[str, dict[str, str]]:
 
 
 def test_the_readmes_study_table_holds_the_means_and_learning_rates_of_the_result_files() -> None:
-    results, _ = made("sums")
+    results, _ = made("sums_first")
     rows, keeps = readme_rows("A study that anyone can repeat"), list(parts(results.base).values())
     for label, arm in STUDY.items():
         runs = [results.base] if arm == "base" else results.reported[arm]
@@ -70,7 +70,15 @@ def test_the_readmes_collapse_table_holds_the_means_of_the_result_files() -> Non
             assert rows[label][metric] == f"{run.mean(metric):.3f}", (label, metric)
 
 
-@pytest.mark.parametrize("plan", ["sums", "collapse"])
+def test_the_studys_rates_from_elsewhere_are_those_that_were_tuned_there() -> None:
+    here, there = read_plan("sums"), read_plan("sums_first")
+    assert here.rates == made("sums_first")[0].chosen
+    for same in ("steps", "learning_rates", "tuning_seeds", "select_by", "base_model", "tuning_problems", "common"):
+        assert getattr(here, same) == getattr(there, same), same
+    assert {arm: here.arms[arm] for arm in there.arms} == there.arms
+
+
+@pytest.mark.parametrize("plan", ["sums", "sums_first", "collapse"])
 def test_a_result_page_is_what_its_result_files_give(plan: str) -> None:
     """Without the ends of intervals, whose last digit may differ from machine to machine."""
     results, records = made(plan)
