@@ -1,64 +1,69 @@
-"""vLLM's processes on a CPU: what the plug-in changes, on vLLM's own classes."""
+"""vLLM's processes on a CPU: what the plug-in changes, in vLLM's own modules."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import threading
+import time
 
 import pytest
-import zmq
 from vllm.distributed.device_communicators import shm_broadcast
 from vllm.model_executor.layers import utils
 
 from recipe.hdpo.cpu import vllm_patches
 
-
-@pytest.fixture
-def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> shm_broadcast.SpinCondition:
-    """A reader that has just read, with its writer; yielding to the scheduler, as one does who spins, is an error."""
-
-    def spins() -> None:
-        raise AssertionError("spins")
-
-    context, address = zmq.Context(), f"ipc://{tmp_path}/notify"
-    monkeypatch.setattr(shm_broadcast.SpinCondition, "wait", shm_broadcast.SpinCondition.wait)
-    monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", utils.dispatch_cpu_unquantized_gemm)
-    monkeypatch.setattr(shm_broadcast, "sched_yield", spins)
-    writer = shm_broadcast.SpinCondition(False, context, address)
-    condition = shm_broadcast.SpinCondition(True, context, address)
-    condition.writer = writer
-    condition.record_read()
-    yield condition
-    context.destroy(linger=0)
+STOCK = shm_broadcast.sched_yield, utils.dispatch_cpu_unquantized_gemm
 
 
-def test_a_process_that_waits_for_a_message_spins_in_stock_vllm_and_sleeps_here(
-    reader: shm_broadcast.SpinCondition, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(AssertionError, match="spins"):
-        reader.wait(timeout_ms=1)
+@pytest.fixture(autouse=True)
+def stock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shm_broadcast, "sched_yield", STOCK[0])
+    monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", STOCK[1])
+
+
+def looks_while_waiting(monkeypatch: pytest.MonkeyPatch, seconds: float) -> tuple[int, list[str]]:
+    """How often a reader of vLLM's message queue gave up its core while it waited, and what it read."""
+    looks = 0
+    pause = shm_broadcast.sched_yield
+
+    def counted() -> None:
+        nonlocal looks
+        looks += 1
+        pause()
+
+    monkeypatch.setattr(shm_broadcast, "sched_yield", counted)
+    writer = shm_broadcast.MessageQueue(1, 1)
+    reader = shm_broadcast.MessageQueue.create_from_handle(writer.export_handle(), 0)
+    ready = threading.Thread(target=reader.wait_until_ready)
+    ready.start()
+    writer.wait_until_ready()
+    ready.join()
+
+    def write() -> None:
+        time.sleep(seconds)
+        for message in ("first", "second"):
+            writer.enqueue(message)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    read = [reader.dequeue(timeout=60) for _ in range(2)]
+    thread.join()
+    return looks, read
+
+
+def test_a_process_that_waits_for_a_message_pauses_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause is shorter than asked for, so their number is bounded on any machine."""
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     vllm_patches.register()
-    vllm_patches.register()
-    reader.record_read()
-    reader.wait(timeout_ms=1)
+    begin = time.monotonic()
+    looks, read = looks_while_waiting(monkeypatch, seconds=0.3)
+    assert read == ["first", "second"]
+    assert 0 < looks <= (time.monotonic() - begin) / vllm_patches.PAUSE
 
 
-def test_a_message_that_came_before_the_wait_ends_it_at_once(
-    reader: shm_broadcast.SpinCondition, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between a look at the buffer and the wait nothing is lost: the socket keeps the last notification."""
-    monkeypatch.setenv("VERL_PLATFORM", "cpu")
-    vllm_patches.register()
-    while not reader.local_notify_socket.poll(10):  # until the writer knows of its reader
-        reader.writer.notify()
-    reader.record_read()
-    reader.wait(timeout_ms=None)
-
-
-def test_without_the_cpu_platform_nothing_of_vllm_is_changed(
-    reader: shm_broadcast.SpinCondition, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_cpu_platform_nothing_of_vllm_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VERL_PLATFORM", raising=False)
-    before = shm_broadcast.SpinCondition.wait
     vllm_patches.register()
-    assert shm_broadcast.SpinCondition.wait is before
+    assert STOCK == (shm_broadcast.sched_yield, utils.dispatch_cpu_unquantized_gemm)
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    vllm_patches.register()
+    assert shm_broadcast.sched_yield is not STOCK[0] and utils.dispatch_cpu_unquantized_gemm is not STOCK[1]
