@@ -1,8 +1,8 @@
 """Two places of vLLM that do not suit a CPU that trains as well. Each patch names its target; tests watch them.
 
 1. CPU linear layers repack their weight at load time and drop it, so that no later weight sync can reach it.
-2. A process that waits for another one's message yields the core and looks again, without a pause, for up to a second. On
-   a few cores it takes time from the very process that it waits for, and from training.
+2. A process that waits for another one's message yields the core and looks again, without a pause, for up to a second.
+   On a few cores it takes time from the very process that it waits for, and from training.
 
 ``vllm.general_plugins`` entry point: vLLM calls :func:`register` in every one of its processes.
 """
@@ -28,6 +28,6 @@ def register() -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     utils.dispatch_cpu_unquantized_gemm = keep_weight
-    # vLLM's own way to sleep until it is told (SpinCondition.busy_loop_s = 0) loses notifications of messages that follow
-    # one another within a millisecond, and then waits for five seconds.
+    # vLLM's own way to sleep until it is told (SpinCondition.busy_loop_s = 0) loses notifications of messages that
+    # follow one another within a millisecond, and then waits for five seconds.
     shm_broadcast.sched_yield = lambda: time.sleep(PAUSE)

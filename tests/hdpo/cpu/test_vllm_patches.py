@@ -63,7 +63,7 @@ def test_a_process_that_waits_for_a_message_pauses_between_two_looks(monkeypatch
 def test_without_the_cpu_platform_nothing_of_vllm_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VERL_PLATFORM", raising=False)
     vllm_patches.register()
-    assert STOCK == (shm_broadcast.sched_yield, utils.dispatch_cpu_unquantized_gemm)
+    assert (shm_broadcast.sched_yield, utils.dispatch_cpu_unquantized_gemm) == STOCK
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     vllm_patches.register()
     assert shm_broadcast.sched_yield is not STOCK[0] and utils.dispatch_cpu_unquantized_gemm is not STOCK[1]
