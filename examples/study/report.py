@@ -11,6 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from examples.study import replication
 from examples.study.figures import accuracy_png, curves_png, tuning_png
 from examples.study.plan import Plan, read_plan
 from examples.study.record import Record, read_records
@@ -66,6 +67,9 @@ def text(plan: Plan, records: list[Record], results: Results) -> str:
     sections = [f"# Study: {plan.name}", _about(plan, results)]
     if results.reported:
         sections += _reported(plan, results)
+    other = replication.read_other(plan, records)
+    if other is not None:
+        sections += replication.sections(plan, results, other)
     if results.tuned:
         sections += [
             "## Tuning",

@@ -142,6 +142,7 @@ def test_an_arm_whose_rate_was_chosen_elsewhere_is_not_tuned(tmp_path: Path) -> 
         ({"ks": [1, 4, 16]}, "ks from 1 to samples=8"),
         ({"arms": {"base": []}}, "one called base"),
         ({"baselines": ["grpo", "gpro"]}, r"baselines \['gpro'\] are no arms"),
+        ({"repeats": "summs"}, r"repeats 'summs', and there is no such plan"),
         ({"rates": {"gpro": 1.0e-4}}, r"rates .*'gpro'.* no arm"),
         ({"rates": {"grpo": 2.0e-4}}, r"rates .*0\.0002.* none of the learning_rates"),
     ],
