@@ -12,7 +12,7 @@ def read_other(plan: Plan, records: list[Record]) -> Results | None:
     """The results of the study that a plan repeats; None where it repeats none.
 
     Raises:
-        ValueError: that study has no results, or was made with other settings, so that more than the base model differs.
+        ValueError: that study has no results, or was made with other settings: more than the base model differs.
     """
     if not plan.repeats:
         return None
