@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from examples.study.plan import read_plan
@@ -59,6 +60,18 @@ def test_the_readmes_study_table_holds_the_means_and_learning_rates_of_the_resul
         assert arm == "base" or (len(runs) == 3 and float(label.split(", ")[-1]) == results.chosen[arm])
         for column, (metric, part) in COLUMNS.items():
             assert rows[label][column] == f"{values(runs, metric, keeps[part]).mean():.3f}", (label, column)
+
+
+def test_the_readmes_differences_from_the_second_base_model_are_those_of_the_result_files() -> None:
+    second, first = made("sums")[0], made("sums_first")[0]
+    said = README.partition("From the second one, pass@8 minus GRPO's is ")[2].partition("side by side")[0]
+    wanted = [(second, "hdpo_1"), (first, "hdpo_1"), (second, "hdpo_0.1"), (first, "hdpo_0.1"), (second, "hdpo_0.01")]
+    for results, arm in wanted:
+        runs, baseline = results.reported[arm], results.reported["grpo"]
+        pair = np.mean([r.mean("pass@8") for r in runs]), np.mean([r.mean("pass@8") for r in baseline])
+        found, said = re.search(r"[+-]0\.\d{3}", said)[0], re.sub(r"[+-]0\.\d{3}", "", said, count=1)
+        assert found == f"{pair[0] - pair[1]:+.3f}", arm
+    assert all(len(second.reported[arm]) == 1 for _, arm in wanted) and "one seed each" in said
 
 
 def test_the_readmes_collapse_table_holds_the_means_of_the_result_files() -> None:
