@@ -162,7 +162,8 @@ def _repeat(plan: Plan, records: list[Record]) -> str:
     return "\n\n".join(
         [
             "## Repeat it",
-            f"`python -m examples.study.run --plan {plan.name} --results outputs/{plan.name}` repeats it all; without "
+            f"`python -m examples.study.run --plan {plan.name} --results outputs/{plan.name}` repeats "
+            f"{'it all' if not plan.rates else 'it at the rates from elsewhere'}; without "
             "`--results` it runs whatever has no file in `runs/` here, and writes this page. "
             f"The {len(records)} runs here took {hours:.1f} hours on {' or '.join(cores)} cores, without a GPU. "
             "Each file in `runs/` has the counts of every problem (id, difficulty, samples, correct, greedy), the "
