@@ -97,6 +97,14 @@ def test_every_run_with_lambda_1_beats_every_run_of_both_grpo_arms_at_pass_8(pla
     assert all(run.mean("pass@8") > best for arm in ("hdpo_1", "frozen_1") for run in reported[arm])
 
 
+@pytest.mark.parametrize("plan", ["sums", "sums_first"])
+def test_no_arm_of_hdpo_loses_more_than_0005_of_greedy_accuracy_to_grpo(plan: str) -> None:
+    """Means over the runs, as the README says."""
+    greedy = {arm: values(runs, "greedy", lambda _: True).mean() for arm, runs in made(plan)[0].reported.items()}
+    hdpo = [arm for arm in greedy if arm.startswith(("hdpo_", "frozen_"))]
+    assert hdpo and all(greedy[arm] - greedy["grpo"] >= -0.005 for arm in hdpo)
+
+
 def test_the_readmes_gains_of_single_runs_with_lambda_01_are_those_of_the_result_files() -> None:
     reported = made("sums")[0].reported
     grpo = sum(run.mean("pass@8") for run in reported["grpo"]) / len(reported["grpo"])
