@@ -18,9 +18,20 @@ STUDY = {
     "base model": "base",
     "GRPO, 3e-5": "grpo",
     "GRPO, matched rollouts, 1e-4": "matched_grpo",
+    "HDPO, λ = 0.01, 3e-5": "hdpo_0.01",
+    "HDPO, λ = 0.01, frozen, 3e-5": "frozen_0.01",
     "HDPO, λ = 0.1, 1e-4": "hdpo_0.1",
+    "HDPO, λ = 0.1, frozen, 1e-4": "frozen_0.1",
     "HDPO, λ = 1, 1e-4": "hdpo_1",
     "HDPO, λ = 1, frozen, 1e-4": "frozen_1",
+}
+DIFFERENCES = {
+    "λ = 1 - GRPO": ("hdpo_1", "grpo"),
+    "λ = 1, frozen - GRPO": ("frozen_1", "grpo"),
+    "λ = 0.1 - GRPO": ("hdpo_0.1", "grpo"),
+    "λ = 1 - matched GRPO": ("hdpo_1", "matched_grpo"),
+    "λ = 0.1 - λ = 1": ("hdpo_0.1", "hdpo_1"),
+    "frozen - drifting, λ = 1": ("frozen_1", "hdpo_1"),
 }
 # column -> metric and number of the part: all problems, the base model's cliffs, what it solved
 COLUMNS = {
@@ -61,13 +72,34 @@ def readme_rows(heading: str) -> dict[str, dict[str, str]]:
 
 
 def test_the_readmes_study_table_holds_the_means_and_learning_rates_of_the_result_files() -> None:
-    results, _ = made("sums_first")
+    results, _ = made("sums")
     rows, keeps = readme_rows("A study that anyone can repeat"), list(parts(results.base).values())
     for label, arm in STUDY.items():
         runs = [results.base] if arm == "base" else results.reported[arm]
         assert arm == "base" or (len(runs) == 3 and float(label.split(", ")[-1]) == results.chosen[arm])
         for column, (metric, part) in COLUMNS.items():
             assert rows[label][column] == f"{values(runs, metric, keeps[part]).mean():.3f}", (label, column)
+    assert list(rows) == [*STUDY, *DIFFERENCES]
+
+
+def page_of(plan: str) -> str:
+    return (ROOT / "docs/results" / plan / "README.md").read_text(encoding="utf-8")
+
+
+def page_table(page: str, part: int, first: str) -> dict[str, dict[str, str]]:
+    """Cells by row and column of a page's table: the part's number, and what its first cell says."""
+    sections = [section for section in page.split("\n## ") if "| minus grpo | greedy |" in section]
+    head, _, *body = sections[part].partition(f"| {first} |")[2].partition("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in body]
+    return {row[0]: dict(zip(head.strip("| ").split(" | "), row[1:], strict=True)) for row in cells}
+
+
+def test_the_readmes_differences_and_their_intervals_are_those_of_the_result_page() -> None:
+    page, rows = page_of("sums"), readme_rows("A study that anyone can repeat")
+    for label, (arm, baseline) in DIFFERENCES.items():
+        for column, (metric, part) in COLUMNS.items():
+            cell = page_table(page, part, f"minus {baseline}")[arm][metric]
+            assert rows[label][column] == cell.replace("+", ""), (label, column)
 
 
 def test_the_readmes_differences_from_two_base_models_are_those_of_the_result_files() -> None:
@@ -84,10 +116,26 @@ def test_the_readmes_differences_from_two_base_models_are_those_of_the_result_fi
             assert cell == f"{ours - grpo:+.3f}", (label, column)
 
 
-def test_from_the_second_base_model_every_arm_has_two_or_three_runs_so_far() -> None:
-    """README and page say so; with the last run this test and those words go."""
-    counts = {len(runs) for runs in made("sums")[0].reported.values()}
-    assert counts == {2, 3} and "it has two or three seeds of every arm so far" in README
+def excludes_zero(cell: str) -> bool:
+    low, high = (float(end) for end in re.search(r"\[(.*), (.*)\]", cell).groups())
+    return low > 0 or high < 0
+
+
+def test_the_intervals_that_the_readme_calls_free_of_zero_are_so_on_the_pages() -> None:
+    gains = {plan: page_table(page_of(plan), 0, "minus grpo") for plan in ("sums", "sums_first")}
+    free = {(plan, arm) for plan, rows in gains.items() for arm, row in rows.items() if excludes_zero(row["pass@8"])}
+    assert free == {(plan, arm) for plan in gains for arm in ("hdpo_1", "frozen_1")} | {("sums_first", "hdpo_0.1")}
+    row = readme_rows("A study that anyone can repeat")["λ = 0.1 - λ = 1"]
+    assert [column for column, cell in row.items() if excludes_zero(cell)] == ["its cliffs: pass@8"]
+
+
+def test_the_readmes_figures_of_sums_of_4_numbers_are_those_of_the_result_files() -> None:
+    results, _ = made("sums")
+    base, grpo = (
+        [values(runs, metric, lambda p: p.difficulty == "4").mean() for metric in ("pass@1", "pass@8")]
+        for runs in ([results.base], results.reported["grpo"])
+    )
+    assert f"(pass@1 {base[0]:.3f} to {grpo[0]:.3f}, pass@8 {base[1]:.3f} to {grpo[1]:.3f})" in README
 
 
 @pytest.mark.parametrize("plan", ["sums", "sums_first"])
@@ -118,7 +166,7 @@ def test_with_lambda_001_the_counts_of_both_teachers_are_the_same_on_every_probl
         {r.run.seed: r.problems for r in made("sums")[0].reported[a]} for a in ("hdpo_0.01", "frozen_0.01")
     )
     shared = drifting.keys() & frozen.keys()
-    assert len(shared) >= 2 and all(drifting[seed] == frozen[seed] for seed in shared)
+    assert len(shared) == 3 and all(drifting[seed] == frozen[seed] for seed in shared)
 
 
 def test_the_readmes_collapse_table_holds_the_means_of_the_result_files() -> None:
@@ -142,6 +190,7 @@ def test_the_studys_rates_from_elsewhere_are_those_that_were_tuned_there() -> No
 def test_a_result_page_is_what_its_result_files_give(plan: str) -> None:
     """Without the ends of intervals, whose last digit may differ from machine to machine."""
     results, records = made(plan)
-    page = (ROOT / "docs/results" / plan / "README.md").read_text(encoding="utf-8")
-    without_ends = [re.sub(r" \[[^\]]*, [^\]]*\]", "", t) for t in (page, text(read_plan(plan), records, results))]
+    without_ends = [
+        re.sub(r" \[[^\]]*, [^\]]*\]", "", t) for t in (page_of(plan), text(read_plan(plan), records, results))
+    ]
     assert without_ends[0] == without_ends[1]
