@@ -161,12 +161,13 @@ def test_the_readmes_gains_of_single_runs_with_lambda_01_are_those_of_the_result
     assert re.findall(r"[+-]0\.\d{3}", said) == wanted
 
 
-def test_with_lambda_001_the_counts_of_both_teachers_are_the_same_on_every_problem() -> None:
-    drifting, frozen = (
-        {r.run.seed: r.problems for r in made("sums")[0].reported[a]} for a in ("hdpo_0.01", "frozen_0.01")
-    )
-    shared = drifting.keys() & frozen.keys()
-    assert len(shared) == 3 and all(drifting[seed] == frozen[seed] for seed in shared)
+def test_with_lambda_001_both_teachers_give_the_same_counts_by_losses_that_differ_in_most_steps() -> None:
+    arms = [{run.run.seed: run for run in made("sums")[0].reported[arm]} for arm in ("hdpo_0.01", "frozen_0.01")]
+    assert arms[0].keys() == arms[1].keys() == {1, 2, 3}
+    for drifting, frozen in ((arms[0][seed], arms[1][seed]) for seed in arms[0]):
+        assert drifting.problems == frozen.problems
+        losses = zip(drifting.curves["hdpo/jsd_mean"], frozen.curves["hdpo/jsd_mean"], strict=True)
+        assert sum(ours != theirs for ours, theirs in losses) > 50  # of 60 steps
 
 
 def test_the_readmes_collapse_table_holds_the_means_of_the_result_files() -> None:
