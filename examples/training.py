@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +30,13 @@ def python(*arguments: object, env: dict[str, str] | None = None) -> None:
     code = subprocess.run(command, cwd=ROOT, env={**os.environ, **(env or {})}).returncode
     if code:
         sys.exit(f"[hdpo] stopped: `{' '.join(command)}` failed with exit code {code} (messages above)")
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a folder so that the copy is whole or absent."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
+        shutil.copytree(source, Path(temporary, "copy")).rename(target)
 
 
 def train_with(overrides: list[str], steps: int, model: Path, data: Path, out: Path) -> None:

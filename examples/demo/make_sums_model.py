@@ -1,4 +1,4 @@
-"""The demo's base model: a byte-level Qwen2 of about 1 M parameters that solves short sums only.
+"""A base model for sums: a byte-level Qwen2 of about 1 M parameters that solves short sums only.
 
 It is trained from scratch on two kinds of chat, with the loss on the response alone:
 
@@ -189,7 +189,7 @@ def make(out: Path, settings: Settings, eval_problems: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Make the demo's base model.")
+    parser = argparse.ArgumentParser(description="Make a base model for sums.")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
     parser.add_argument("--steps", type=int, default=DEFAULT.steps, help="optimizer steps")
     parser.add_argument("--batch", type=int, default=DEFAULT.batch, help="chats of each kind per step")

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from examples.study.plan import BASE_RUNS, TRAIN_PROBLEMS, WEIGHTS, Plan, Run, choose_learning_rates, read_plan
 from examples.study.record import Record, base_model_sha256, make_record, plan_settings, read_record, read_records
-from examples.training import ROOT, evaluate, last_step, python, say, train_with
+from examples.training import ROOT, copy_whole, evaluate, last_step, python, say, train_with
 
 
 def main() -> None:
@@ -102,13 +102,6 @@ def make_start(plan: Plan, out: Path, folder: Path) -> None:
     if not kept.exists():
         copy_whole(model, kept)
     make_data(plan, out / "data")
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """Copy a folder so that the copy is whole or absent."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-        shutil.copytree(source, Path(temporary, "copy")).rename(target)
 
 
 def check_base_model(model: Path, folder: Path) -> None:

@@ -1,13 +1,16 @@
 """The demo's bookkeeping: which step is done, and metrics over restarts."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from examples import training
-from examples.demo.run import ARMS
-from examples.training import claim, last_step, merge_metrics
+from examples.demo.run import ARMS, BASE_MODEL
+from examples.study.plan import read_plan
+from examples.study.record import base_model_sha256, read_records
+from examples.training import ROOT, claim, last_step, merge_metrics
 
 
 def _part(folder: Path, start: int, steps: range, tag: str) -> None:
@@ -39,8 +42,19 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_grpo_is_the_same_trainer_without_privileged_rollouts() -> None:
-    assert ARMS == {"hdpo": [], "grpo": ["+control=grpo"]}
+def test_grpo_is_the_same_trainer_without_privileged_rollouts_and_both_have_the_rates_that_the_study_tuned() -> None:
+    rates = read_plan("sums").rates
+    script = (ROOT / "examples/cpu_demo.sh").read_text()
+    [rate] = re.findall(r"optim\.lr=(\S+)", script)
+    assert float(rate) == rates["hdpo_1"] and "hdpo.distillation_loss_coef=1.0 " in script
+    [control, lr] = ARMS["grpo"]
+    assert ARMS["hdpo"] == [] and control == "+control=grpo"
+    assert lr.startswith("actor_rollout_ref.actor.optim.lr=") and float(lr.partition("=")[2]) == rates["grpo"]
+
+
+def test_the_demo_starts_from_the_weights_that_the_study_was_made_from() -> None:
+    records = read_records(ROOT / "docs/results/sums/runs")
+    assert records and {r.about["base_model_sha256"] for r in records} == {base_model_sha256(BASE_MODEL)}
 
 
 def test_a_folder_that_was_trained_with_other_settings_is_refused_and_left_as_it_is(
