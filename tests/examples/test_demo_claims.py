@@ -42,6 +42,12 @@ def test_what_the_readme_says_of_base_models_made_on_two_machines_is_that_of_the
     assert list(said) == [mean(counts, arm, "pass@8") for arm in ("base", "hdpo")]
 
 
+def test_from_the_second_of_these_base_models_no_test_problem_beyond_3_numbers_was_solved() -> None:
+    counts = pd.read_csv(COUNTS / "own_base_model/second.csv")
+    beyond = counts[counts.terms > 3]
+    assert len(beyond) == 120 and beyond[["hdpo_greedy", "hdpo_of_8"]].to_numpy().sum() == 0
+
+
 def test_the_readmes_pass_1_of_single_numbers_of_terms_is_that_of_the_counts() -> None:
     counts, first = pd.read_csv(COUNTS / "counts.csv"), pd.read_csv(COUNTS / "own_base_model/first.csv")
     at = {t: {a: mean(counts[counts.terms == t], a, "pass@1") for a in ARMS.values()} for t in (3, 4)}

@@ -125,6 +125,8 @@ def test_the_intervals_that_the_readme_calls_free_of_zero_are_so_on_the_pages() 
     gains = {plan: page_table(page_of(plan), 0, "minus grpo") for plan in ("sums", "sums_first")}
     free = {(plan, arm) for plan, rows in gains.items() for arm, row in rows.items() if excludes_zero(row["pass@8"])}
     assert free == {(plan, arm) for plan in gains for arm in ("hdpo_1", "frozen_1")} | {("sums_first", "hdpo_0.1")}
+    lost = {plan: page_table(page_of(plan), 2, "minus grpo")["hdpo_1"]["pass@1"] for plan in gains}
+    assert not excludes_zero(lost["sums"]) and excludes_zero(lost["sums_first"]) and lost["sums_first"] in README
     row = readme_rows("A study that anyone can repeat")["λ = 0.1 - λ = 1"]
     assert [column for column, cell in row.items() if excludes_zero(cell)] == ["its cliffs: pass@8"]
 
