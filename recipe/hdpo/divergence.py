@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 
 from recipe.hdpo.divergence_formulas import DivergenceKind, divergence_value, logit_gradient
-from recipe.hdpo.topk import RowChunks, TeacherTopK, check_rows, teacher_topk
+from recipe.hdpo.topk import RowChunks, TeacherTopK, check_rows, teacher_topk, value_range
 
 __all__ = ["Divergence", "DivergenceKind", "TeacherTopK", "teacher_topk", "topk_divergence"]
 
@@ -52,7 +52,8 @@ def topk_divergence(
         student_logits_TV: (T, V), any floating dtype; computed in float32 (float64 for float64).
         teacher: N rows; row n is the teacher of student row rows_N[n]. Gets no gradient.
         rows_N: (N,) int64, distinct, in [0, T). Rows of T that are not named get a gradient of exactly 0.
-            N = 0 gives empty tensors that stay connected to the logits' graph.
+            N = 0 gives empty tensors that stay connected to the logits' graph. Rows and teacher are checked where they
+            are: on the host no accelerator is waited for, and the teacher is copied to the logits' device.
         kind: "jsd", "forward_kl" or "reverse_kl", as defined in `divergence_formulas.py`.
         beta: the teacher's weight in the mixture, in (0, 1); only "jsd" reads it.
         chunk_size: rows per chunk; None picks it from V. It changes memory and speed only.
@@ -72,6 +73,7 @@ def topk_divergence(
     """
     _check(student_logits_TV, teacher, rows_N, kind, beta)
     options = _Options(kind, beta, chunk_size, protect_logits)
+    teacher = teacher.to(student_logits_TV.device)
     results = _TopKDivergence.apply(student_logits_TV, teacher.ids, teacher.log_probs.detach(), rows_N, options)
     return Divergence(*results)
 
@@ -99,7 +101,7 @@ class _TopKDivergence(torch.autograd.Function):
             mass = log_q.exp().sum(-1)
             value_N[block] = divergence_value(options.kind, options.beta, log_p, log_q, _rest(mass, logits_TV, ids))
             student_mass_N[block], teacher_mass_N[block] = mass, log_p.exp().sum(-1)
-            log_z_N[block] = _log_normaliser(logits_TV, rows_N[block], ids, log_q)
+            log_z_N[block] = _log_normaliser(logits_TV, chunks.rows_N[block], ids, log_q)
         ctx.save_for_backward(kept_TV, ids_NK, log_p_NK, rows_N, log_z_N)
         ctx.options, ctx.protected = options, protect
         ctx.mark_non_differentiable(student_mass_N, teacher_mass_N)
@@ -121,7 +123,7 @@ class _TopKDivergence(torch.autograd.Function):
             grad_TV = torch.empty_like(logits_TV) if covers_all else torch.zeros_like(logits_TV)
         for block in chunks.blocks(ids_NK.shape[1]):
             ids, scale = ids_NK[block], grad_N[block, None]
-            log_q = _gather(logits_TV, rows_N[block], ids, chunks.dtype) - log_z_N[block, None]
+            log_q = _gather(logits_TV, chunks.rows_N[block], ids, chunks.dtype) - log_z_N[block, None]
             q_rest = _rest(log_q.exp().sum(-1), logits_TV, ids)
             on_s, tail = logit_gradient(options.kind, options.beta, log_p_NK[block].to(chunks.dtype), log_q, q_rest)
             on_s, tail = on_s * scale, tail * scale
@@ -170,7 +172,7 @@ def _check(logits_TV: torch.Tensor, teacher: TeacherTopK, rows_N: torch.Tensor, 
         raise ValueError(f"{len(rows_N)} rows but {n_teacher} teacher rows: they must pair one to one.")
     check_rows(rows_N, n_rows, distinct=True)
     if teacher.ids.numel():
-        low, high = (int(bound) for bound in torch.aminmax(teacher.ids))
+        low, high = value_range(teacher.ids)
         if low < 0 or high >= vocabulary:
             raise ValueError(
                 f"teacher ids span [{low}, {high}] but the student's vocabulary has {vocabulary} tokens; "

@@ -72,7 +72,8 @@ def logit_gradient(
 def _log_mixture(weight: float, log_ratio: torch.Tensor) -> torch.Tensor:
     """ln(1 - w + w e^r): ln(m/p) for w = 1 - beta, r = ln(q/p). Exact near r = 0, no overflow far from it."""
     near = torch.log1p(weight * torch.expm1(log_ratio))
-    far = torch.logaddexp(log_ratio.new_tensor(math.log1p(-weight)), log_ratio + math.log(weight))
+    # new_full, since new_tensor would copy a number from the host, and wait for the accelerator.
+    far = torch.logaddexp(log_ratio.new_full((), math.log1p(-weight)), log_ratio + math.log(weight))
     return torch.where(log_ratio.abs() < 1.0, near, far)
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
-from verl.utils import tensordict_utils as tu
 from verl.utils import torch_functional as verl_F
 from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
@@ -28,6 +27,7 @@ from recipe.hdpo import rows
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.divergence import TeacherTopK, topk_divergence
 from recipe.hdpo.policy_loss import inside_hdpo_worker
+from recipe.hdpo.topk import to_device
 
 DIVERGENCE, STUDENT_MASS, TEACHER_MASS = "hdpo_divergence", "hdpo_student_mass", "hdpo_teacher_mass"
 TERMS = ("both", "grpo", "distillation")
@@ -72,19 +72,19 @@ class HDPOLoss:
         if student_logits is not None:
             return self._divergence_per_token(student_logits, data)
         assert model_output is not None
-        if rows.ROW_ID not in data:
+        if rows.ROW_INFO not in data:
             with inside_hdpo_worker():
                 return ppo_loss(self.actor_config, model_output, data, dp_group)
         return self._joint_loss(model_output, data, dp_group)
 
     def _divergence_per_token(self, student_logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
         logits_NV = student_logits.squeeze(0)
-        positions, row_ids = rows.response_positions(data)
+        positions, privileged = rows.response_positions(rows.row_info(data))
         zeros = torch.zeros(logits_NV.shape[0], dtype=torch.float32, device=logits_NV.device)
-        if not row_ids:
+        if not privileged:
             # Rollout rows alone: no buffer of the logits' size for a gradient that is 0.
             return {name: zeros.unsqueeze(0) for name in (DIVERGENCE, STUDENT_MASS, TEACHER_MASS)}
-        teacher = concatenate_targets([self.targets[i] for i in row_ids], logits_NV)
+        teacher = concatenate_targets([self.targets[row.row_id] for row in privileged])
         options = self.hdpo.divergence
         result = topk_divergence(
             logits_NV,
@@ -101,6 +101,7 @@ class HDPOLoss:
             STUDENT_MASS: result.student_mass,
             TEACHER_MASS: result.teacher_mass,
         }
+        positions = to_device(positions, logits_NV.device)
         return {k: zeros.index_put((positions,), v.float()).unsqueeze(0) for k, v in per_token.items()}
 
     def _joint_loss(
@@ -121,7 +122,9 @@ class HDPOLoss:
             "hdpo/student_topk_mass": model_output[STUDENT_MASS].values().sum() * scale,
             "hdpo/teacher_topk_mass": model_output[TEACHER_MASS].values().sum() * scale,
         }
-        metrics |= {k: Metric(value=v, aggregation=AggregationType.SUM) for k, v in means.items()}
+        # One wait for the accelerator, not four.
+        values = torch.stack([value.detach() for value in means.values()]).tolist()
+        metrics |= {k: Metric(value=v, aggregation=AggregationType.SUM) for k, v in zip(means, values, strict=True)}
         return loss[self.terms], metrics
 
     def _policy_loss(
@@ -132,13 +135,11 @@ class HDPOLoss:
         A micro-batch of privileged rows alone goes through it whole, with all-zero masks, as verl's padding rows do:
         its terms are zeros that are connected to the graph. Means over its tokens would be 0 / 0, so they are left out.
         """
-        is_rollout = data[rows.ROW_ID] == rows.ROLLOUT_ROW
-        has_rollouts = bool(is_rollout.any())
-        if has_rollouts and not bool(is_rollout.all()):
-            keep = is_rollout.nonzero().squeeze(1).tolist()
-            data = tu.index_select_tensor_dict(data, keep)
-            wanted = {k: v.unbind() for k, v in model_output.items() if k in ("log_probs", "entropy", "sum_pi_squared")}
-            model_output = {k: rows.nested([parts[i] for i in keep]) for k, parts in wanted.items()}
+        is_rollout = [row.row_id == rows.ROLLOUT_ROW for row in rows.row_info(data)]
+        has_rollouts = any(is_rollout)
+        if has_rollouts and not all(is_rollout):
+            wanted = {k: v for k, v in model_output.items() if k in ("log_probs", "entropy", "sum_pi_squared")}
+            data, model_output = rows.rollout_rows(data, wanted)
         with inside_hdpo_worker():
             loss, metrics = ppo_loss(self.actor_config, model_output, data, dp_group)
         for name, metric in list(metrics.items()):
@@ -150,13 +151,10 @@ class HDPOLoss:
         return loss, metrics
 
 
-def concatenate_targets(targets: list[TeacherTopK], like: torch.Tensor) -> TeacherTopK:
-    """The top-k of several rows one after the other, on the device of ``like``."""
-    if not targets:
-        empty = torch.empty(0, 1, device=like.device)
-        return TeacherTopK(ids=empty.long(), log_probs=empty.float())
-    ids = torch.cat([t.ids for t in targets]).to(like.device)
-    return TeacherTopK(ids=ids, log_probs=torch.cat([t.log_probs for t in targets]).to(like.device))
+def concatenate_targets(targets: list[TeacherTopK]) -> TeacherTopK:
+    """The top-k of several rows one after the other, where they are: on the host."""
+    ids, log_probs = torch.cat([t.ids for t in targets]), torch.cat([t.log_probs for t in targets])
+    return TeacherTopK(ids=ids, log_probs=log_probs)
 
 
 def log_prob_backward_overwrites_logits(logits: torch.Tensor) -> bool:

@@ -3,17 +3,19 @@
 A privileged row is a kept trajectory (x, y): the student's plain prompt, the response ids, and the teacher's privileged
 prompt, token ids all three. In TransferQueue it stands in its prompt's group under a key of verl's format. In a
 mini-batch it stands beside rollout rows, with zeros in every field of the policy loss, and with its id in
-:data:`ROW_ID`.
+:data:`ROW_INFO`, on the host: what the loss needs of the rows' shapes, it need not read off an accelerator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from tensordict import NonTensorData, TensorDict
 from verl.utils import tensordict_utils as tu
+
+from recipe.hdpo.topk import to_device
 
 PRIVILEGED_TAG = "hdpo_privileged"
 STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE = "hdpo_student_prompts", "hdpo_teacher_prompts", "hdpo_responses"
@@ -21,8 +23,9 @@ FIELDS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
 
 # Extra info of a batch: [key, number of tokens] of every privileged row.
 KEPT = "hdpo_kept"
-# Per row of a mini-batch: the id of a privileged row, or one of the two below.
-ROW_ID = "hdpo_row_id"
+# Per row of a mini-batch: a RowInfo, as verl's non-tensor data.
+ROW_INFO = "hdpo_row_info"
+# In place of the id of a privileged row.
 ROLLOUT_ROW, DUMMY_ROW = -1, -2
 # Number of distilled tokens of the mini-batch over all ranks, N_tok.
 NUM_TOKENS = "hdpo_num_tokens"
@@ -41,12 +44,30 @@ RESPONSE_FIELDS = (
 )
 
 
+class RowInfo(NamedTuple):
+    """What the host knows of a row of a mini-batch.
+
+    Attributes:
+        row_id: the id of a privileged row, >= 0; :data:`ROLLOUT_ROW` or :data:`DUMMY_ROW` for others.
+        prompt_length, response_length: tokens.
+    """
+
+    row_id: int
+    prompt_length: int
+    response_length: int
+
+    @property
+    def length(self) -> int:
+        """Tokens of the whole sequence."""
+        return self.prompt_length + self.response_length
+
+
 class KeptRow(NamedTuple):
     """A kept trajectory on its rank, or a dummy of two tokens that makes the ranks' numbers of rows equal.
 
     Attributes:
         student_prompt, teacher_prompt, response: token ids, 1-D int64.
-        row_id: as :data:`ROW_ID`.
+        row_id: as in :class:`RowInfo`.
     """
 
     student_prompt: torch.Tensor
@@ -90,7 +111,7 @@ def sequence_batch(
 
     Args:
         prompts, responses: token ids of each row, 1-D int64.
-        row_ids: ids of the rows, as :data:`ROW_ID`.
+        row_ids: ids of the rows, as in :class:`RowInfo`.
     """
     sequences = [torch.cat(pair) for pair in zip(prompts, responses, strict=True)]
     batch = {
@@ -99,9 +120,11 @@ def sequence_batch(
         "input_ids": nested(sequences),
         "position_ids": nested([torch.arange(len(s)) for s in sequences]),
         "loss_mask": nested([torch.zeros_like(r) for r in responses]),
-        ROW_ID: torch.tensor(list(row_ids), dtype=torch.int64),
     }
-    return TensorDict(batch, batch_size=[len(sequences)])
+    found = TensorDict(batch, batch_size=[len(sequences)])
+    info = [RowInfo(i, len(p), len(r)) for i, p, r in zip(row_ids, prompts, responses, strict=True)]
+    tu.assign_non_tensor_stack(found, ROW_INFO, info)
+    return found
 
 
 def append_privileged_rows(rollouts: TensorDict, privileged: TensorDict) -> TensorDict:
@@ -114,42 +137,93 @@ def append_privileged_rows(rollouts: TensorDict, privileged: TensorDict) -> Tens
     Returns:
         the joint mini-batch with the fields that engine and policy loss read; scalars (temperature, sizes) are kept.
     """
-    num_rollouts, lengths = rollouts.batch_size[0], privileged["responses"].offsets().diff().tolist()
+    info = row_info(privileged)
     merged: dict[str, torch.Tensor] = {}
     for name in SEQUENCE_FIELDS:
         merged[name] = nested([*rollouts[name].unbind(), *privileged[name].unbind()])
     for name in RESPONSE_FIELDS:
         if name in rollouts:
-            zeros = [torch.zeros(n, dtype=rollouts[name].dtype, device=rollouts[name].device) for n in lengths]
+            like = rollouts[name]
+            zeros = [torch.zeros(row.response_length, dtype=like.dtype, device=like.device) for row in info]
             merged[name] = nested([*rollouts[name].unbind(), *zeros])
-    no_id = torch.full((num_rollouts,), ROLLOUT_ROW, dtype=torch.int64)
-    merged[ROW_ID] = torch.cat([no_id, privileged[ROW_ID]])
-    batch = TensorDict(merged, batch_size=[num_rollouts + len(lengths)])
+    lengths = (rollouts[name].offsets().diff().tolist() for name in ("prompts", "responses"))
+    info = [RowInfo(ROLLOUT_ROW, *pair) for pair in zip(*lengths, strict=True)] + info
+    batch = TensorDict(merged, batch_size=[len(info)])
+    tu.assign_non_tensor_stack(batch, ROW_INFO, info)
     for key, value in rollouts.items():
         if isinstance(value, NonTensorData):
             tu.assign_non_tensor_data(batch, key, value.data)
     return batch
 
 
-def response_positions(batch: TensorDict) -> tuple[torch.Tensor, list[int]]:
-    """Where the logits that predict privileged responses stand in the packed token axis.
+def row_info(batch: TensorDict) -> list[RowInfo]:
+    """What the host knows of a batch's rows, in their order."""
+    return [RowInfo(*row) for row in tu.get(batch, ROW_INFO)]
+
+
+def response_positions(info: Sequence[RowInfo]) -> tuple[torch.Tensor, list[RowInfo]]:
+    """Where the logits that predict privileged responses stand in the packed token axis of a micro-batch.
 
     Args:
-        batch: a micro-batch with ``input_ids`` and ``responses`` (nested) and :data:`ROW_ID`.
+        info: of the micro-batch's rows.
 
     Returns:
-        positions: int64, one per response token of the privileged rows, in the batch's order of rows. The token at
-            position p is predicted by the logits at p - 1.
-        row_ids: the privileged rows' ids in the same order.
+        positions: int64, on the host, one per response token of the privileged rows, in the batch's order of rows,
+            ascending. The token at position p is predicted by the logits at p - 1.
+        privileged: those rows, in the same order.
     """
-    ends = batch["input_ids"].offsets()[1:].tolist()
-    lengths = batch["responses"].offsets().diff().tolist()
-    positions, row_ids = [], []
-    for row_id, end, length in zip(batch[ROW_ID].tolist(), ends, lengths, strict=True):
-        if row_id >= 0:
-            positions.append(torch.arange(end - length - 1, end - 1))
-            row_ids.append(row_id)
-    device = batch["input_ids"].device
-    if not positions:
-        return torch.empty(0, dtype=torch.int64, device=device), row_ids
-    return torch.cat(positions).to(device), row_ids
+    positions, privileged, end = [torch.empty(0, dtype=torch.int64)], [], 0
+    for row in info:
+        end += row.length
+        if row.row_id >= 0:
+            positions.append(torch.arange(end - row.response_length - 1, end - 1))
+            privileged.append(row)
+    return torch.cat(positions), privileged
+
+
+def rollout_rows(
+    batch: TensorDict, model_output: Mapping[str, torch.Tensor]
+) -> tuple[TensorDict, dict[str, torch.Tensor]]:
+    """The rollout rows of a micro-batch, and of nested per-token outputs of the model, without waiting for a device.
+
+    Returns:
+        the batch with all its nested fields and scalars, and the outputs, each with the rollout rows alone.
+    """
+    info = row_info(batch)
+    of_length = {
+        "prompts": _Selection(info, [row.prompt_length for row in info]),
+        "sequence": _Selection(info, [row.length for row in info]),
+        "response": _Selection(info, [row.response_length for row in info]),
+    }
+    kind = {"prompts": "prompts", **dict.fromkeys(("responses", *RESPONSE_FIELDS), "response")}
+    fields = {
+        name: of_length[kind.get(name, "sequence")](batch[name])
+        for name in (*SEQUENCE_FIELDS, *RESPONSE_FIELDS)
+        if name in batch
+    }
+    selected = TensorDict(fields, batch_size=[len(of_length["sequence"].lengths)])
+    for key, value in batch.items():
+        if isinstance(value, NonTensorData):
+            tu.assign_non_tensor_data(selected, key, value.data)
+    return selected, {name: of_length["sequence"](tensor) for name, tensor in model_output.items()}
+
+
+class _Selection:
+    """Takes the rollout rows out of nested tensors whose rows all have the given lengths."""
+
+    def __init__(self, info: Sequence[RowInfo], lengths: Sequence[int]) -> None:
+        is_rollout = torch.tensor([row.row_id == ROLLOUT_ROW for row in info])
+        on_host = torch.tensor(list(lengths))
+        self.lengths, self.num_values = on_host[is_rollout], int(on_host.sum())
+        self.index = is_rollout.repeat_interleave(on_host).nonzero().squeeze(1)
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        values = tensor.values()
+        assert len(values) == self.num_values, f"{len(values)} values, but rows of {self.num_values} in all"
+        offsets = torch.nn.functional.pad(self.lengths.cumsum(0), (1, 0))
+        return torch.nested.nested_tensor_from_jagged(
+            values.index_select(0, to_device(self.index, values.device)),
+            to_device(offsets, values.device),
+            min_seqlen=int(self.lengths.min()),
+            max_seqlen=int(self.lengths.max()),
+        )

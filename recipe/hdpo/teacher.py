@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
+from verl.utils.device import get_torch_device
 from verl.workers.engine_workers import TrainingWorker
 
 from recipe.hdpo import rows
@@ -37,19 +38,18 @@ class TopKCollector:
         assert data is not None
         if student_logits is None:
             return torch.zeros((), device=data["input_ids"].device), {}
-        positions, row_ids = rows.response_positions(data)
-        if row_ids:
+        positions, privileged = rows.response_positions(rows.row_info(data))
+        if privileged:
             topk = teacher_topk(
                 student_logits.squeeze(0),
                 self.hdpo.topk,
                 rows_N=positions,
                 chunk_size=self.hdpo.divergence.chunk_size,
             )
-            lengths = data["responses"].offsets().diff()[data[rows.ROW_ID] >= 0].tolist()
-            parts = zip(row_ids, topk.ids.split(lengths), topk.log_probs.split(lengths), strict=True)
-            for row_id, ids, log_probs in parts:
-                # Kept for the whole update, 12 k bytes a token: not on the accelerator.
-                self.targets[row_id] = TeacherTopK(ids=ids.cpu(), log_probs=log_probs.cpu())
+            # Kept for the whole update, 12 k bytes a token: not on the accelerator.
+            topk, lengths = topk.to_host(), [row.response_length for row in privileged]
+            parts = zip(privileged, topk.ids.split(lengths), topk.log_probs.split(lengths), strict=True)
+            self.targets |= {row.row_id: TeacherTopK(ids=ids, log_probs=log_probs) for row, ids, log_probs in parts}
         return {}
 
 
@@ -69,6 +69,8 @@ def read_topk(worker: TrainingWorker, batch: TensorDict, hdpo: HDPOConfig) -> di
     collector = TopKCollector(hdpo)
     with worker.engine.eval_mode():
         worker.engine.infer_batch(batch, loss_function=collector)
+    # The copies to the host were not waited for one by one.
+    get_torch_device().synchronize()
     return collector.targets
 
 

@@ -9,6 +9,8 @@ Shape suffixes, here and in `divergence.py`: T rows of logits, N rows that are c
 K the teacher's top-k, V the vocabulary.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,6 +36,20 @@ class TeacherTopK:
 
     ids: torch.Tensor
     log_probs: torch.Tensor
+
+    def to(self, device: torch.device) -> TeacherTopK:
+        """The same rows on another device; see :func:`to_device`."""
+        return TeacherTopK(ids=to_device(self.ids, device), log_probs=to_device(self.log_probs, device))
+
+    def to_host(self) -> TeacherTopK:
+        """The same rows in the host's memory. From CUDA they are copied without waiting: synchronise before reading."""
+        if not self.ids.is_cuda:
+            return self.to(torch.device("cpu"))
+        ids, log_probs = (
+            torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True)
+            for t in (self.ids, self.log_probs)
+        )
+        return TeacherTopK(ids=ids, log_probs=log_probs)
 
     def __post_init__(self) -> None:
         if self.ids.dim() != 2 or self.ids.shape[1] < 1 or self.ids.shape != self.log_probs.shape:
@@ -62,7 +78,8 @@ def teacher_topk(
         logits_TV: (T, V) teacher logits, any floating dtype; computed in float32 (float64 for float64).
         k: how many tokens to keep, 1 <= k <= V. None keeps the whole vocabulary, sorted, at 12 bytes per row
             and token: meant for small vocabularies.
-        rows_N: (N,) int64, the rows wanted, in this order; None for all. They are never copied all at once.
+        rows_N: (N,) int64, the rows wanted, in this order; None for all. They are never copied all at once. Best on the
+            host: reading them off an accelerator waits for all its work.
         chunk_size: rows per chunk; None picks it from V. It changes memory and speed only.
 
     Returns:
@@ -78,7 +95,7 @@ def teacher_topk(
     if not 1 <= k <= vocabulary:
         raise ValueError(f"topk={k} must lie in [1, {vocabulary}], the teacher's vocabulary; lower topk.")
     if rows_N is None:
-        rows_N = torch.arange(n_rows, device=logits_TV.device)
+        rows_N = torch.arange(n_rows)
     check_rows(rows_N, n_rows)
     chunks = RowChunks(logits_TV, rows_N, chunk_size)
     ids = torch.empty(len(rows_N), k, dtype=torch.int64, device=logits_TV.device)
@@ -101,11 +118,26 @@ def check_rows(rows_N: torch.Tensor, n_rows: int, *, distinct: bool = False) -> 
         raise ValueError(f"rows must be 1-D and int64, got {tuple(rows_N.shape)} of {rows_N.dtype}.")
     if len(rows_N) == 0:
         return
-    low, high = (int(bound) for bound in torch.aminmax(rows_N))
+    low, high = value_range(rows_N)
     if low < 0 or high >= n_rows:
         raise ValueError(f"rows span [{low}, {high}], but the logits have {n_rows} rows, counted from 0.")
-    if distinct and len(torch.unique(rows_N)) != len(rows_N):
+    # Rows in ascending order, the usual case, need no sort.
+    if distinct and not bool((rows_N.diff() > 0).all()) and len(torch.unique(rows_N)) != len(rows_N):
         raise ValueError("rows must not repeat: compare a position once and weight its divergence afterwards.")
+
+
+def value_range(values: torch.Tensor) -> tuple[int, int]:
+    """Least and greatest of some integers, read in one go."""
+    low, high = torch.stack(torch.aminmax(values)).tolist()
+    return low, high
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device. From the host to an accelerator it is copied without waiting for what that has to do."""
+    if tensor.device == device or tensor.device.type != "cpu":
+        return tensor.to(device)
+    # A copy from pageable memory would wait for the accelerator.
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 class RowChunks:
@@ -115,7 +147,7 @@ class RowChunks:
 
     Args:
         logits_TV: (T, V) logits.
-        rows_N: (N,) the rows to walk over.
+        rows_N: (N,) the rows to walk over, best on the host.
         chunk_size: rows per chunk; None picks it so that a chunk takes 64 MiB in float32.
 
     Raises:
@@ -128,7 +160,8 @@ class RowChunks:
             chunk_size = max(1, _CHUNK_BYTES // (4 * vocabulary))
         if chunk_size < 1:
             raise ValueError(f"chunk_size={chunk_size} must be at least 1 row; None picks a good one.")
-        self.logits_TV, self.rows_N, self.rows_on_host = logits_TV, rows_N, rows_N.tolist()
+        self.logits_TV, self.rows_on_host = logits_TV, rows_N.tolist()
+        self.rows_N = to_device(rows_N, logits_TV.device)
         self.dtype = working_dtype(logits_TV.dtype)
         self.chunk_size = min(chunk_size, max(1, len(rows_N)))
         self._result = self._workspace()

@@ -74,8 +74,8 @@ class HDPOActor(TrainingWorker):
         if part is None or len(part) == 0:
             return super().train_batch(data)
         batch = rows.append_privileged_rows(data, part)
-        lengths, ids = part["responses"].offsets().diff(), part[rows.ROW_ID]
-        num_tokens = lengths[ids >= 0].sum().to(get_device_id())
+        own_tokens = sum(row.response_length for row in rows.row_info(part) if row.row_id >= 0)
+        num_tokens = torch.tensor(own_tokens, device=get_device_id())
         torch.distributed.all_reduce(num_tokens, group=self.engine.get_data_parallel_group())
         tu.assign_non_tensor(batch, distillation_use_topk=True, **{rows.NUM_TOKENS: int(num_tokens.item())})
         norms = term_gradient_norms(self, batch) if self.measure_gradients and self.updates == 1 else {}

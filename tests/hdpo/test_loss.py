@@ -20,16 +20,8 @@ from tests.hdpo.test_config import composed
 
 
 def _micro_batch(row_ids: list[int]) -> TensorDict:
-    lengths = [5] * len(row_ids)
-    return TensorDict(
-        {
-            "prompts": rows.nested([torch.ones(2, dtype=torch.long)] * len(lengths)),
-            "responses": rows.nested([torch.ones(3, dtype=torch.long)] * len(lengths)),
-            "input_ids": rows.nested([torch.ones(n, dtype=torch.long) for n in lengths]),
-            rows.ROW_ID: torch.tensor(row_ids),
-        },
-        batch_size=[len(row_ids)],
-    )
+    prompt, response = torch.ones(2, dtype=torch.long), torch.ones(3, dtype=torch.long)
+    return rows.sequence_batch([prompt] * len(row_ids), [response] * len(row_ids), row_ids)
 
 
 def _loss(*overrides: str) -> HDPOLoss:
