@@ -1,6 +1,6 @@
 """Token-level divergence between a truncated teacher and the full student, as a differentiable function of the logits.
 
-Forward stores nothing of size N x V, backward only the gradient: both go through the rows in chunks.
+Forward stores nothing of size N x V, backward only the gradient.
 
 What is computed, with its derivatives: :mod:`recipe.hdpo.divergence_formulas`. Shape suffixes: see `topk.py`.
 """
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, get_args
 import torch
 
 from recipe.hdpo.divergence_formulas import DivergenceKind, divergence_value, logit_gradient
-from recipe.hdpo.topk import RowChunks, TeacherTopK, check_rows, teacher_topk, value_range
+from recipe.hdpo.softmax_rows import softmax_rows
+from recipe.hdpo.topk import TeacherTopK, check_rows, teacher_topk, value_range
 
 __all__ = ["Divergence", "DivergenceKind", "TeacherTopK", "teacher_topk", "topk_divergence"]
 
@@ -79,29 +80,23 @@ def topk_divergence(
 
 
 class _TopKDivergence(torch.autograd.Function):
-    """Keeps only tensors that the caller holds anyway; backward recomputes the softmax, chunk by chunk."""
+    """Keeps only tensors that the caller holds anyway; backward recomputes the softmax."""
 
     @staticmethod
     def forward(ctx: Any, logits_TV, ids_NK, log_p_NK, rows_N, options: _Options):
-        chunks = RowChunks(logits_TV, rows_N, options.chunk_size)
+        selected = softmax_rows(logits_TV, rows_N, options.chunk_size)
         value_N, student_mass_N, teacher_mass_N, log_z_N = (
-            torch.empty(len(rows_N), dtype=chunks.dtype, device=logits_TV.device) for _ in range(4)
+            torch.empty(len(rows_N), dtype=selected.dtype, device=logits_TV.device) for _ in range(4)
         )
         protect = options.protect_logits and ctx.needs_input_grad[0]
         # T rows and not N, so that backward can return this very buffer as the gradient.
         kept_TV = torch.zeros_like(logits_TV) if protect else logits_TV
-        for block in chunks.blocks(ids_NK.shape[1]):
-            ids, log_p = ids_NK[block], log_p_NK[block].to(chunks.dtype)
-            log_q = torch.empty_like(log_p)
-            for span, rows in chunks.within(block):
-                chunk = logits_TV[rows]
-                if protect:
-                    kept_TV[rows] = chunk
-                torch.gather(chunks.log_softmax(chunk), -1, ids[span], out=log_q[span])
+        for block in selected.blocks(ids_NK.shape[1]):
+            ids, log_p = ids_NK[block], log_p_NK[block].to(selected.dtype)
+            log_q, log_z_N[block] = selected.log_softmax_at(block, ids, kept_TV if protect else None)
             mass = log_q.exp().sum(-1)
             value_N[block] = divergence_value(options.kind, options.beta, log_p, log_q, _rest(mass, logits_TV, ids))
             student_mass_N[block], teacher_mass_N[block] = mass, log_p.exp().sum(-1)
-            log_z_N[block] = _log_normaliser(logits_TV, chunks.rows_N[block], ids, log_q)
         ctx.save_for_backward(kept_TV, ids_NK, log_p_NK, rows_N, log_z_N)
         ctx.options, ctx.protected = options, protect
         ctx.mark_non_differentiable(student_mass_N, teacher_mass_N)
@@ -114,42 +109,20 @@ class _TopKDivergence(torch.autograd.Function):
             raise RuntimeError("topk_divergence has no second derivative: call backward without create_graph=True.")
         logits_TV, ids_NK, log_p_NK, rows_N, log_z_N = ctx.saved_tensors
         options = ctx.options
-        chunks = RowChunks(logits_TV, rows_N, options.chunk_size)
+        selected = softmax_rows(logits_TV, rows_N, options.chunk_size)
         if ctx.protected:
             grad_TV = logits_TV
         else:
             # Rows are distinct: as many as T means that every one is written.
             covers_all = len(rows_N) == len(logits_TV)
             grad_TV = torch.empty_like(logits_TV) if covers_all else torch.zeros_like(logits_TV)
-        for block in chunks.blocks(ids_NK.shape[1]):
-            ids, scale = ids_NK[block], grad_N[block, None]
-            log_q = _gather(logits_TV, chunks.rows_N[block], ids, chunks.dtype) - log_z_N[block, None]
+        for block in selected.blocks(ids_NK.shape[1]):
+            ids, scale, log_z = ids_NK[block], grad_N[block, None], log_z_N[block]
+            log_q = selected.gather(block, ids) - log_z[:, None]
             q_rest = _rest(log_q.exp().sum(-1), logits_TV, ids)
-            on_s, tail = logit_gradient(options.kind, options.beta, log_p_NK[block].to(chunks.dtype), log_q, q_rest)
-            on_s, tail = on_s * scale, tail * scale
-            for span, rows in chunks.within(block):
-                # Straight into the gradient where that is a view, of the same dtype, that is not the logits.
-                direct = isinstance(rows, slice) and grad_TV.dtype == chunks.dtype and not ctx.protected
-                grad_CV = chunks.softmax(logits_TV[rows], grad_TV[rows] if direct else None)
-                grad_CV.mul_(tail[span]).scatter_(-1, ids[span], on_s[span])
-                if not direct:
-                    grad_TV[rows] = grad_CV if isinstance(rows, slice) else grad_CV.to(grad_TV.dtype)
+            on_s, tail = logit_gradient(options.kind, options.beta, log_p_NK[block].to(selected.dtype), log_q, q_rest)
+            selected.write_gradient(block, log_z, ids, on_s * scale, tail * scale, grad_TV)
         return grad_TV, None, None, None, None
-
-
-def _gather(logits_TV: torch.Tensor, rows_C: torch.Tensor, ids_CK: torch.Tensor, dtype: torch.dtype):
-    """logits[row, id] for each row and its ids, (C, K)."""
-    return logits_TV[rows_C[:, None], ids_CK].to(dtype)
-
-
-def _log_normaliser(
-    logits_TV: torch.Tensor, rows_C: torch.Tensor, ids_CK: torch.Tensor, log_q_CK: torch.Tensor
-) -> torch.Tensor:
-    """logsumexp of each row's logits, (C,), read off the most likely of its ids; 0, never looked at, if the student
-    masks them all."""
-    log_q, best = log_q_CK.max(dim=-1, keepdim=True)
-    log_z = _gather(logits_TV, rows_C, ids_CK.gather(-1, best), log_q.dtype) - log_q
-    return torch.where(log_q.isneginf(), 0.0, log_z)[:, 0]
 
 
 def _rest(mass: torch.Tensor, logits_TV: torch.Tensor, ids_NK: torch.Tensor) -> torch.Tensor:

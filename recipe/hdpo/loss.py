@@ -27,7 +27,7 @@ from recipe.hdpo import rows
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.divergence import TeacherTopK, topk_divergence
 from recipe.hdpo.policy_loss import inside_hdpo_worker
-from recipe.hdpo.topk import to_device
+from recipe.hdpo.softmax_rows import to_device
 
 DIVERGENCE, STUDENT_MASS, TEACHER_MASS = "hdpo_divergence", "hdpo_student_mass", "hdpo_teacher_mass"
 TERMS = ("both", "grpo", "distillation")

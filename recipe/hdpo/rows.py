@@ -15,7 +15,7 @@ import torch
 from tensordict import NonTensorData, TensorDict
 from verl.utils import tensordict_utils as tu
 
-from recipe.hdpo.topk import to_device
+from recipe.hdpo.softmax_rows import to_device
 
 PRIVILEGED_TAG = "hdpo_privileged"
 STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE = "hdpo_student_prompts", "hdpo_teacher_prompts", "hdpo_responses"

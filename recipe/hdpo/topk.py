@@ -11,15 +11,11 @@ K the teacher's top-k, V the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-# One fp32 chunk. Smaller ones stay in a CPU's cache, but cost a kernel launch or a thread barrier more often.
-_CHUNK_BYTES = 64 * 2**20
-# (rows, K) tensors alive at once in the arithmetic on the top-k; together they should take about one chunk.
-_TEMPORARIES = 8
+from recipe.hdpo.softmax_rows import softmax_rows, to_device
 
 
 @dataclass(frozen=True)
@@ -97,19 +93,13 @@ def teacher_topk(
     if rows_N is None:
         rows_N = torch.arange(n_rows)
     check_rows(rows_N, n_rows)
-    chunks = RowChunks(logits_TV, rows_N, chunk_size)
+    selected = softmax_rows(logits_TV, rows_N, chunk_size)
     ids = torch.empty(len(rows_N), k, dtype=torch.int64, device=logits_TV.device)
-    log_probs = torch.empty(len(rows_N), k, dtype=chunks.dtype, device=logits_TV.device)
-    for span, rows in chunks.within(slice(0, len(rows_N))):
-        chunk = logits_TV[rows]
-        ids[span] = chunk.topk(k, dim=-1).indices
-        log_probs[span] = chunks.log_softmax(chunk).gather(-1, ids[span])
+    log_probs = torch.empty(len(rows_N), k, dtype=selected.dtype, device=logits_TV.device)
+    for span, rows in selected.chunks(slice(0, len(rows_N))):
+        ids[span] = logits_TV[rows].topk(k, dim=-1).indices
+        log_probs[span], _ = selected.log_softmax_at(span, ids[span])
     return TeacherTopK(ids=ids, log_probs=log_probs)
-
-
-def working_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the arithmetic: float64 stays float64, every other logits dtype is computed in float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def check_rows(rows_N: torch.Tensor, n_rows: int, *, distinct: bool = False) -> None:
@@ -130,81 +120,3 @@ def value_range(values: torch.Tensor) -> tuple[int, int]:
     """Least and greatest of some integers, read in one go."""
     low, high = torch.stack(torch.aminmax(values)).tolist()
     return low, high
-
-
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor on a device. From the host to an accelerator it is copied without waiting for what that has to do."""
-    if tensor.device == device or tensor.device.type != "cpu":
-        return tensor.to(device)
-    # A copy from pageable memory would wait for the accelerator.
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
-
-
-class RowChunks:
-    """The rows of logits that a call compares, chunk by chunk, with the workspace for their softmax.
-
-    The workspace is made once: memory fetched anew for each chunk costs more in page faults than the arithmetic.
-
-    Args:
-        logits_TV: (T, V) logits.
-        rows_N: (N,) the rows to walk over, best on the host.
-        chunk_size: rows per chunk; None picks it so that a chunk takes 64 MiB in float32.
-
-    Raises:
-        ValueError: a chunk_size below 1.
-    """
-
-    def __init__(self, logits_TV: torch.Tensor, rows_N: torch.Tensor, chunk_size: int | None) -> None:
-        vocabulary = max(1, logits_TV.shape[1])
-        if chunk_size is None:
-            chunk_size = max(1, _CHUNK_BYTES // (4 * vocabulary))
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size={chunk_size} must be at least 1 row; None picks a good one.")
-        self.logits_TV, self.rows_on_host = logits_TV, rows_N.tolist()
-        self.rows_N = to_device(rows_N, logits_TV.device)
-        self.dtype = working_dtype(logits_TV.dtype)
-        self.chunk_size = min(chunk_size, max(1, len(rows_N)))
-        self._result = self._workspace()
-        self._converted = self._result if logits_TV.dtype == self.dtype else self._workspace()
-
-    def blocks(self, k: int) -> Iterator[slice]:
-        """Spans of N for the arithmetic on (rows, K): far longer than a chunk, unless K is near V.
-
-        Few large operations beat many small ones on a GPU (launches) and on busy CPU cores (thread barriers).
-        """
-        entries = self.chunk_size * self.logits_TV.shape[1]
-        yield from self._spans(0, len(self.rows_N), max(1, entries // (_TEMPORARIES * k)))
-
-    def within(self, block: slice) -> Iterator[tuple[slice, slice | torch.Tensor]]:
-        """The chunks of a block: where each lies in the block, and how to index it in T.
-
-        Consecutive rows are indexed by a slice, which makes a view and no copy; others by a tensor.
-        """
-        for span in self._spans(block.start, block.stop, self.chunk_size):
-            first = self.rows_on_host[span.start]
-            after = first + span.stop - span.start
-            is_consecutive = self.rows_on_host[span] == list(range(first, after))
-            rows = slice(first, after) if is_consecutive else self.rows_N[span]
-            yield slice(span.start - block.start, span.stop - block.start), rows
-
-    def log_softmax(self, chunk_CV: torch.Tensor) -> torch.Tensor:
-        """(C, V) in the working dtype; valid until the next call."""
-        chunk_CV = self._convert(chunk_CV)
-        return torch.log_softmax(chunk_CV, dim=-1, out=self._result[: len(chunk_CV)])
-
-    def softmax(self, chunk_CV: torch.Tensor, out_CV: torch.Tensor | None = None) -> torch.Tensor:
-        """(C, V) in the working dtype, in `out_CV` if it is given; else valid until the next call."""
-        chunk_CV = self._convert(chunk_CV)
-        return torch.softmax(chunk_CV, dim=-1, out=self._result[: len(chunk_CV)] if out_CV is None else out_CV)
-
-    def _convert(self, chunk_CV: torch.Tensor) -> torch.Tensor:
-        return chunk_CV if chunk_CV.dtype == self.dtype else self._converted[: len(chunk_CV)].copy_(chunk_CV)
-
-    def _workspace(self) -> torch.Tensor:
-        shape = (self.chunk_size, self.logits_TV.shape[1])
-        return torch.empty(shape, dtype=self.dtype, device=self.logits_TV.device)
-
-    @staticmethod
-    def _spans(start: int, stop: int, size: int) -> Iterator[slice]:
-        for begin in range(start, stop, size):
-            yield slice(begin, min(begin + size, stop))
