@@ -22,7 +22,7 @@ def read_hdpo(config: DictConfig) -> HDPOConfig:
     return HDPOConfig.from_mapping(None if node is None else OmegaConf.to_container(node, resolve=True))
 
 
-def problems(config: DictConfig) -> Iterator[str]:
+def refusals(config: DictConfig) -> Iterator[str]:
     """Every reason for which this config cannot run, each with its way out."""
     try:
         hdpo = read_hdpo(config)
@@ -39,9 +39,9 @@ def check_config(config: DictConfig) -> HDPOConfig:
     """Validate a composed config and return the recipe's knobs.
 
     Raises:
-        ValueError: lists every problem.
+        ValueError: lists every refusal.
     """
-    found = list(problems(config))
+    found = list(refusals(config))
     if found:
         raise ValueError("HDPO cannot run with this config:\n" + "\n".join(f"  - {message}" for message in found))
     return read_hdpo(config)

@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from recipe.hdpo.algorithm.privileged_prompt import text_at
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.rules import topk_message
-from recipe.hdpo.privileged import text_at
 
 logger = logging.getLogger(__name__)
 
