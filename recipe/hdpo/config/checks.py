@@ -19,7 +19,8 @@ def read_hdpo(config: DictConfig) -> HDPOConfig:
         ValueError: see :meth:`HDPOConfig.from_mapping`.
     """
     node = OmegaConf.select(config, "hdpo")
-    return HDPOConfig.from_mapping(None if node is None else OmegaConf.to_container(node, resolve=True))
+    knobs: Any = None if node is None else OmegaConf.to_container(node, resolve=True)
+    return HDPOConfig.from_mapping(knobs)
 
 
 def refusals(config: DictConfig) -> Iterator[str]:

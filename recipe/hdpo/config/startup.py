@@ -53,7 +53,7 @@ def check_data(config: DictConfig, hdpo: HDPOConfig, dataset: Any) -> None:
     Raises:
         ValueError: multi-modal data, another agent, or no row with the text that a privileged prompt shows.
     """
-    frame = getattr(dataset, "dataframe", None)
+    frame: Any = getattr(dataset, "dataframe", None)
     if not hasattr(frame, "select_columns"):
         logger.warning(
             f"{type(dataset).__name__} has no Hugging Face dataset as its `dataframe`, so its rows are not checked: "

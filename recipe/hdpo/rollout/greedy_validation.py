@@ -20,7 +20,7 @@ GREEDY_SCORE = "hdpo_greedy_score"
 _MARK = "hdpo_greedy_rollout"
 
 # ray.remote wraps the class; the plain class underneath is what can be extended.
-AgentLoopWorker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+AgentLoopWorker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
 
 
 class GreedyValidationWorker(AgentLoopWorker):

@@ -98,13 +98,14 @@ class HDPOActor(TrainingWorker):
         engine, config = self.engine, self.engine_config
         dealt = deal([tokens for _, tokens in kept], num_mini_batches, engine.get_data_parallel_size())
         own = [by_rank[engine.get_data_parallel_rank()] for by_rank in dealt]
-        found = zip(*self._fetch_columns([keys[i] for part in own for i in part]), strict=True)
+        students, teachers, responses = self._fetch_columns([keys[i] for part in own for i in part])
+        found = zip(students, teachers, responses, strict=True)
         step = 1 if config.use_dynamic_bsz else config.micro_batch_size_per_gpu
         dummy = torch.tensor([self.pad_token_id])
         parts, row_id = [], itertools.count()
         for by_rank, part in zip(dealt, own, strict=True):
             size = math.ceil(max(map(len, by_rank)) / step) * step
-            real = [mini_batch.KeptRow(*next(found), row_id=next(row_id)) for _ in part]
+            real = [mini_batch.KeptRow(*next(found), next(row_id)) for _ in part]
             parts.append(real + [mini_batch.KeptRow(dummy, dummy, dummy, mini_batch.DUMMY_ROW)] * (size - len(real)))
         return parts
 

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from recipe.hdpo.training.teacher_pass import assign_engine_settings
 
 
-def gradient_norm(module: torch.nn.Module) -> float:
+def gradient_norm(module: Any) -> float:
     """L2 norm of the gradients of all parameters over all shards."""
     if hasattr(module, "clip_grad_norm_"):  # FSDP1 knows how to sum over its flat shards
         return float(module.clip_grad_norm_(float("inf")))

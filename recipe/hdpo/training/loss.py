@@ -91,7 +91,7 @@ class HDPOLoss:
             teacher,
             positions,
             # Hard labels are a teacher with all its mass on one token.
-            kind="forward_kl" if options.kind == "cross_entropy" else options.kind,
+            kind="forward_kl" if options.kind == "cross_entropy" else options.kind,  # type: ignore[arg-type]
             beta=options.beta,
             chunk_size=options.chunk_size,
             protect_logits=log_prob_backward_overwrites_logits(logits_NV),

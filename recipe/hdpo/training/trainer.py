@@ -83,7 +83,7 @@ class HDPOTrainerMixin(PPOTrainer):
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
         if self.kept is not None and self.kept.keys:
-            self._dump_kept(self.config.trainer.get("rollout_data_dir", None))
+            self._dump_kept(self.kept, self.config.trainer.get("rollout_data_dir", None))
             tq.kv_clear(keys=self.kept.keys, partition_id=self.kept.partition_id)
         self.kept = None
         return batch
@@ -112,13 +112,13 @@ class HDPOTrainerMixin(PPOTrainer):
             metrics[name.removeprefix("actor/")] = metrics.pop(name)
         return batch
 
-    def _dump_kept(self, folder: str | None) -> None:
+    def _dump_kept(self, kept: KVBatchMeta, folder: str | None) -> None:
         """Write the step's kept trajectories as text, where verl dumps rollouts."""
         if not folder:
             return
-        data = tq.kv_batch_get(keys=self.kept.keys, partition_id=self.kept.partition_id, select_fields=transfer.FIELDS)
+        data = tq.kv_batch_get(keys=kept.keys, partition_id=kept.partition_id, select_fields=transfer.FIELDS)
         texts = {name: [self.tokenizer.decode(ids) for ids in data[name].unbind()] for name in transfer.FIELDS}
-        columns = zip(self.kept.keys, *texts.values(), strict=True)
+        columns = zip(kept.keys, *texts.values(), strict=True)
         write_kept(folder, self.global_steps, [dict(zip(("key", *texts), values, strict=True)) for values in columns])
 
     # ---- validation ----

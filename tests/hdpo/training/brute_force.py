@@ -1,4 +1,4 @@
-"""The loss of one update from its definition: a plain model, one sequence at a time, by autograd."""
+"""Made sequences, and the gradient of the loss by definition: a plain model, one sequence at a time, by autograd."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from recipe.hdpo.algorithm.reference import Kept, Rollout, hdpo_loss
 from tests.hdpo.training.fsdp_ranks import VOCABULARY, Job, Result, Row
 
 Run = Callable[[Job], Result]
@@ -46,7 +47,7 @@ def brute_force(
     update: dict[str, torch.Tensor] | None = None,
     update_teacher: bool = False,
 ) -> tuple[dict[str, torch.Tensor], float]:
-    """Gradient of L_GRPO (token-mean, clip 0.2) + LAMBDA * L_JSD, and L_JSD, from their definitions.
+    """Gradient of L_GRPO (token-mean, clip 0.2) + LAMBDA * L_JSD, and L_JSD, by :func:`hdpo_loss`.
 
     ``update`` is added to the student's weights first, and on request to the teacher's.
     """
@@ -58,28 +59,25 @@ def brute_force(
         model.get_parameter(name).data += change
         if update_teacher:
             teacher.get_parameter(name).data += change
-    grpo, jsd = torch.zeros(()), torch.zeros(())
-    for row in rollouts:
-        log_probs = response_logits(model, row.prompt, row.response).log_softmax(-1)
-        log_prob = log_probs[torch.arange(len(row.response)), row.response]
-        ratio = (log_prob - (-2.0 + row.old_log_prob_shift)).exp()
-        a = row.advantage
-        loss = torch.maximum(-a * ratio, -a * ratio.clamp(0.8, 1.2))
-        grpo = grpo + (loss.clamp(max=-3.0 * a) if a < 0 else loss).sum()
-    grpo = grpo / sum(len(r.response) for r in rollouts)
-    for row in kept:
-        with torch.no_grad():
-            p = response_logits(teacher, row.teacher_prompt, row.response).softmax(-1)
-        truncated = torch.zeros_like(p).scatter(-1, p.topk(topk).indices, p.topk(topk).values)
-        truncated = truncated / truncated.sum(-1, keepdim=True)
-        q = response_logits(model, row.prompt, row.response).softmax(-1)
-        m = (truncated + q) / 2
-        jsd = jsd + 0.5 * (torch.special.xlogy(truncated, truncated) - torch.special.xlogy(truncated, m)).sum()
-        jsd = jsd + 0.5 * (q * (q.log() - m.log())).sum()
-    if kept:
-        jsd = jsd / sum(len(r.response) for r in kept)
-    (grpo + LAMBDA * jsd).backward()
-    return {n: p.grad for n, p in model.named_parameters()}, float(jsd)
+    samples = [
+        Rollout(
+            response_logits(model, row.prompt, row.response),
+            row.response,
+            [-2.0 + row.old_log_prob_shift] * len(row.response),
+            row.advantage,
+        )
+        for row in rollouts
+    ]
+    pairs = [
+        Kept(
+            response_logits(model, row.prompt, row.response),
+            response_logits(teacher, row.teacher_prompt, row.response),
+        )
+        for row in kept
+    ]
+    loss = hdpo_loss(samples, pairs, coef=LAMBDA, topk=topk)
+    loss.total.backward()
+    return {n: p.grad for n, p in model.named_parameters()}, float(loss.jsd)
 
 
 def assert_same(gradients: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], atol: float = 2e-6) -> None:
