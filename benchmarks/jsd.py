@@ -5,7 +5,7 @@
 
 Variants, all on the same student logits and the same teacher top-k:
 
-    ours          recipe.hdpo.divergence.topk_divergence (JSD_k)
+    ours          recipe.hdpo.algorithm.divergence.topk_divergence (JSD_k)
     plain         the same JSD_k written out over the whole vocabulary with autograd, in float32
     verl_full     verl's compute_forward_kl_topk, default path (a log-softmax over the vocabulary)
     verl_chunked  the same with use_chunked_topk=True
@@ -42,7 +42,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from recipe.hdpo.divergence import TeacherTopK, teacher_topk, topk_divergence
+from recipe.hdpo.algorithm.divergence import TeacherTopK, teacher_topk, topk_divergence
 
 Loss = Callable[[torch.Tensor, TeacherTopK], torch.Tensor]
 Figures = dict[str, float]

@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_preprocess.rows import (
+from recipe.hdpo.data.rows import (
     DataError,
     Rejected,
     at_least,

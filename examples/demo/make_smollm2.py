@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -51,7 +51,7 @@ def load_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(gguf: Path, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase) -> torch.nn.Module:
+def load_model(gguf: Path, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=dtype).eval()
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     ids["pad_token_id"] = tokenizer.pad_token_id
@@ -62,7 +62,7 @@ def load_model(gguf: Path, dtype: torch.dtype, tokenizer: PreTrainedTokenizerBas
 
 
 @torch.no_grad()
-def greedy_reply(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, question: str) -> str:
+def greedy_reply(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: str) -> str:
     """The model's greedy reply to a chat of one user turn, 40 tokens at most."""
     inputs = tokenizer.apply_chat_template(
         [{"role": "user", "content": question}], add_generation_prompt=True, return_tensors="pt", return_dict=True

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 
 from examples.training import python, say, train_with
-from recipe.hdpo.kept_log import kept_files
+from recipe.hdpo.tracking.kept_text import kept_files
 
 OVERRIDES = [
     "data.train_batch_size=8",

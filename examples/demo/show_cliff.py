@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from recipe.hdpo.divergence import topk_divergence
-from recipe.hdpo.topk import teacher_topk
+from recipe.hdpo.algorithm.divergence import topk_divergence
+from recipe.hdpo.algorithm.teacher_topk import teacher_topk
 
 TOPK = 64
 

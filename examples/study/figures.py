@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -93,12 +94,12 @@ def _colour(plan: Plan, arm: str) -> str:
 
 
 def _legend(figure: Figure) -> None:
-    found = {}
+    found: dict[str, Any] = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         found |= dict(zip(labels, handles, strict=True))
     if found:
-        figure.legend(found.values(), found, loc="outside lower center", ncols=min(5, len(found)), frameon=False)
+        figure.legend(found.values(), list(found), loc="outside lower center", ncols=min(5, len(found)), frameon=False)
 
 
 def _clean(axes: Axes) -> None:

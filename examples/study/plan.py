@@ -107,7 +107,7 @@ def read_plan(name: str) -> Plan:
     wrong = (set(node) - known) | (known - optional - set(node))
     if wrong:
         raise ValueError(f"{name}.yaml: unknown or missing fields {sorted(wrong)}")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in node.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in node.items()}
     values["arms"] = {arm: tuple(overrides or ()) for arm, overrides in node["arms"].items()}
     plan = Plan(name=name, **values)
     if set(plan.seeds) & set(plan.tuning_seeds):
@@ -145,7 +145,7 @@ def choose_learning_rates(plan: Plan, scores: Mapping[Run, float]) -> dict[str, 
     if missing:
         raise ValueError(f"{len(missing)} tuning runs are not done: {', '.join(missing[:3])}")
     best = {
-        arm: max(plan.learning_rates, key=lambda lr, arm=arm: (_mean(plan, scores, arm, lr), -lr))
+        arm: max((_mean(plan, scores, arm, lr), -lr, lr) for lr in plan.learning_rates)[-1]
         for arm in plan.arms
         if arm not in plan.rates
     }

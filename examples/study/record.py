@@ -18,7 +18,7 @@ import torch
 
 from examples.study.plan import TRAIN_PROBLEMS, WEIGHTS, Plan, Run
 from examples.training import ROOT
-from recipe.hdpo.cliff import is_success
+from recipe.hdpo.algorithm.cliff import is_success
 from recipe.hdpo.evaluation.passk import pass_at_k
 from recipe.hdpo.evaluation.problems import file_sha256
 from recipe.hdpo.evaluation.records import GREEDY, read_results

@@ -51,7 +51,7 @@ def write(plan: Plan, records: list[Record], folder: Path) -> list[Path]:
         ValueError: see :func:`examples.study.tables.sort_out`.
     """
     results = sort_out(plan, records)
-    figures = {}
+    figures: dict[str, bytes] = {}
     if results.reported:
         figures |= {"accuracy.png": accuracy_png(plan, results), "curves.png": curves_png(plan, results)}
     if results.tuned:

@@ -142,7 +142,8 @@ def run_once(run: Run, plan: Plan, settings: Mapping[str, Any], out: Path) -> Re
 def make_data(plan: Plan, data: Path) -> None:
     """Training problems, and two sets to evaluate on that share none with it nor with each other: ``tune.parquet``,
     by which learning rates are chosen, and ``test.parquet``, on which the reported runs are evaluated."""
-    made, about = data / "made_by.json", {"tune": plan.tuning_problems, "test": plan.test_problems}
+    made = data / "made_by.json"
+    about: dict[str, Any] = {"tune": plan.tuning_problems, "test": plan.test_problems}
     about |= {"train": TRAIN_PROBLEMS, "weights": list(WEIGHTS)}
     if made.exists():
         if json.loads(made.read_text()) != about:

@@ -82,6 +82,11 @@ def parts(base: Record) -> dict[str, Keep]:
     }
 
 
+def of_difficulty(level: str) -> Keep:
+    """The problems of one difficulty."""
+    return lambda p: p.difficulty == level
+
+
 def values(records: list[Record], metric: str, keep: Keep) -> np.ndarray:
     """Shape (S, P): runs by the problems that are kept."""
     mask = np.array([keep(p) for p in records[0].problems])
@@ -125,7 +130,8 @@ def main_table(plan: Plan, results: Results, keep: Keep) -> str:
 
 def difference_tables(plan: Plan, results: Results, keep: Keep) -> list[str]:
     """Every arm minus a baseline, over the problems that are kept: a table for each baseline, no pair twice."""
-    tables, seen = [], []
+    tables: list[str] = []
+    seen: list[str] = []
     for name in plan.baselines:
         arms = {arm: records for arm, records in results.reported.items() if arm not in (name, *seen)}
         baseline = results.reported.get(name)
@@ -145,7 +151,7 @@ def difficulty_table(results: Results, metric: str) -> str:
     levels = sorted({p.difficulty for p in results.base.problems})
     arms = {"base model": [results.base], **results.reported}
     body = [
-        [arm, *(f"{values(records, metric, lambda p, d=level: p.difficulty == d).mean():.3f}" for level in levels)]
+        [arm, *(f"{values(records, metric, of_difficulty(level)).mean():.3f}" for level in levels)]
         for arm, records in arms.items()
     ]
     return markdown([metric, *levels], body)

@@ -17,15 +17,16 @@ POLICY_LOSS = "hdpo"
 
 
 def _register_core_algos(core_algos: ModuleType) -> None:
-    from recipe.hdpo.advantage import compute_hdpo_advantage
-    from recipe.hdpo.policy_loss import compute_policy_loss_hdpo
+    from recipe.hdpo.algorithm.advantage import compute_hdpo_advantage
+    from recipe.hdpo.training.policy_loss import compute_policy_loss_hdpo
 
     core_algos.register_adv_est(ADVANTAGE_ESTIMATOR)(compute_hdpo_advantage)
     core_algos.register_policy_loss(POLICY_LOSS)(compute_policy_loss_hdpo)
 
 
 def _import_trainer(v1: ModuleType) -> None:
-    import recipe.hdpo.trainer  # noqa: F401  (registered by the hook below, also when it is what imported verl's v1)
+    # The hook below registers it, also when it is what imported verl's v1.
+    import recipe.hdpo.training.trainer  # noqa: F401
 
 
 def _register_trainer(trainer: ModuleType) -> None:
@@ -49,7 +50,7 @@ def register() -> None:
         verl_patches.install()
     wrapt.register_post_import_hook(_register_core_algos, "verl.trainer.ppo.core_algos")
     wrapt.register_post_import_hook(_import_trainer, "verl.trainer.ppo.v1")
-    wrapt.register_post_import_hook(_register_trainer, "recipe.hdpo.trainer")
+    wrapt.register_post_import_hook(_register_trainer, "recipe.hdpo.training.trainer")
 
 
 register()

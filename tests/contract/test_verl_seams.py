@@ -17,10 +17,10 @@ def parameters(function: Callable) -> list[str]:
 
 
 def test_advantage_estimators_are_called_by_keyword_with_uids_as_index() -> None:
-    """recipe.hdpo.advantage"""
+    """recipe.hdpo.algorithm.advantage"""
     from verl.trainer.ppo import core_algos, ray_trainer
 
-    from recipe.hdpo.advantage import compute_hdpo_advantage
+    from recipe.hdpo.algorithm.advantage import compute_hdpo_advantage
 
     assert parameters(core_algos.register_adv_est) == ["name_or_enum"]
     assert core_algos.get_adv_estimator_fn("hdpo") is compute_hdpo_advantage
@@ -31,11 +31,11 @@ def test_advantage_estimators_are_called_by_keyword_with_uids_as_index() -> None
 
 
 def test_policy_losses_are_looked_up_by_loss_mode_and_called_with_these_arguments() -> None:
-    """recipe.hdpo.policy_loss"""
+    """recipe.hdpo.training.policy_loss"""
     from verl.trainer.ppo import core_algos
     from verl.workers.utils import losses
 
-    from recipe.hdpo.policy_loss import compute_policy_loss_hdpo
+    from recipe.hdpo.training.policy_loss import compute_policy_loss_hdpo
 
     assert core_algos.get_policy_loss_fn("hdpo") is compute_policy_loss_hdpo
     assert parameters(core_algos.compute_policy_loss_vanilla) == [
@@ -52,10 +52,10 @@ def test_policy_losses_are_looked_up_by_loss_mode_and_called_with_these_argument
 
 
 def test_ppo_loss_selects_no_field_that_privileged_rows_lack() -> None:
-    """recipe.hdpo.rows.RESPONSE_FIELDS"""
+    """recipe.hdpo.training.mini_batch.RESPONSE_FIELDS"""
     from verl.workers.utils import losses
 
-    from recipe.hdpo import rows
+    from recipe.hdpo.training import mini_batch
 
     assert parameters(losses.ppo_loss) == ["config", "model_output", "data", "dp_group"]
     source = inspect.getsource(losses.ppo_loss)
@@ -64,11 +64,11 @@ def test_ppo_loss_selects_no_field_that_privileged_rows_lack() -> None:
         assert f'fields.append("{name}")' in source
     assert source.count("fields.append") == 2
     needed = {"response_mask", "old_log_probs", "advantages", "rollout_is_weights", "ref_log_prob"}
-    assert needed <= set(rows.RESPONSE_FIELDS)
+    assert needed <= set(mini_batch.RESPONSE_FIELDS)
 
 
 def test_the_engine_calls_the_loss_function_twice_in_both_branches() -> None:
-    """recipe.hdpo.loss, recipe.hdpo.teacher"""
+    """recipe.hdpo.training.loss, recipe.hdpo.training.teacher_pass"""
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
     outputs = inspect.getsource(FSDPEngineWithLMHead.prepare_model_outputs)
@@ -79,7 +79,7 @@ def test_the_engine_calls_the_loss_function_twice_in_both_branches() -> None:
 
 
 def test_the_packed_branch_hands_out_an_in_place_backward_that_ours_must_survive() -> None:
-    """recipe.hdpo.loss.log_prob_backward_overwrites_logits"""
+    """recipe.hdpo.training.loss.log_prob_backward_overwrites_logits"""
     from verl.utils import torch_functional
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
@@ -90,7 +90,7 @@ def test_the_packed_branch_hands_out_an_in_place_backward_that_ours_must_survive
 
 
 def test_the_engine_counts_tokens_by_loss_mask_over_all_ranks() -> None:
-    """recipe.hdpo.rows: privileged rows have an all-zero loss mask, so they do not enter GRPO's denominator."""
+    """recipe.hdpo.training.mini_batch: privileged rows, whose loss mask is all 0, must not enter GRPO's denominator."""
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngine
 
     source = inspect.getsource(FSDPEngine.forward_backward_batch)
@@ -98,7 +98,7 @@ def test_the_engine_counts_tokens_by_loss_mask_over_all_ranks() -> None:
 
 
 def test_training_worker_keeps_the_methods_that_the_actor_extends() -> None:
-    """recipe.hdpo.worker.HDPOActor"""
+    """recipe.hdpo.training.actor.HDPOActor"""
     from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
     assert parameters(TrainingWorker.train_mini_batch) == ["self", "data"]
@@ -114,7 +114,7 @@ def test_training_worker_keeps_the_methods_that_the_actor_extends() -> None:
 
 
 def test_trainer_keeps_the_methods_that_hdpo_overrides() -> None:
-    """recipe.hdpo.trainer"""
+    """recipe.hdpo.training.trainer"""
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
 
     assert parameters(register_trainer) == ["name"]
@@ -138,7 +138,7 @@ def test_trainer_keeps_the_methods_that_hdpo_overrides() -> None:
 
 
 def test_a_rollout_that_has_a_score_is_not_scored_again() -> None:
-    """recipe.hdpo.rollout._keep and recipe.hdpo.greedy score a rollout before verl's post-processing does."""
+    """recipe.hdpo.rollout.agent_loop._keep and .greedy_validation score a rollout before verl's post-processing."""
     from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
 
     source = inspect.getsource(AgentLoopWorker._compute_score)
@@ -147,7 +147,7 @@ def test_a_rollout_that_has_a_score_is_not_scored_again() -> None:
 
 
 def test_validation_collects_the_rewards_extra_information_of_every_sample() -> None:
-    """recipe.hdpo.greedy.GREEDY_SCORE"""
+    """recipe.hdpo.rollout.greedy_validation.GREEDY_SCORE"""
     from verl.trainer.ppo.v1 import agent_loop_tq
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
@@ -158,7 +158,7 @@ def test_validation_collects_the_rewards_extra_information_of_every_sample() -> 
 
 
 def test_validation_hands_uids_and_rewards_of_every_sample_to_one_method() -> None:
-    """recipe.hdpo.trainer._val_metrics_update"""
+    """recipe.hdpo.training.trainer._val_metrics_update"""
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     names = ["data_sources", "sample_uids", "reward_extra_infos_dict", "sample_turns", "expected_acc_counts"]
@@ -167,7 +167,7 @@ def test_validation_hands_uids_and_rewards_of_every_sample_to_one_method() -> No
 
 
 def test_verl_marks_a_checkpoint_as_whole_after_everything_else() -> None:
-    """recipe.hdpo.trainer._save_checkpoint writes the cliff history before."""
+    """recipe.hdpo.training.trainer._save_checkpoint writes the cliff history before."""
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     source = inspect.getsource(PPOTrainer._save_checkpoint)
@@ -176,7 +176,7 @@ def test_verl_marks_a_checkpoint_as_whole_after_everything_else() -> None:
 
 
 def test_the_agent_loop_worker_publishes_finished_after_all_sessions() -> None:
-    """recipe.hdpo.rollout: privileged rows must be written before the group is finished."""
+    """recipe.hdpo.rollout.agent_loop: privileged rows must be written before the group is finished."""
     from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
     worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
@@ -191,7 +191,7 @@ def test_the_agent_loop_worker_publishes_finished_after_all_sessions() -> None:
 
 
 def test_the_base_agent_loop_worker_runs_postprocess_with_all_its_arguments() -> None:
-    """recipe.hdpo.rollout passes a marker through."""
+    """recipe.hdpo.rollout.agent_loop passes a marker through."""
     from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopWorker
 
     run = inspect.getsource(inspect.unwrap(AgentLoopWorker._run_agent_loop))
@@ -202,7 +202,7 @@ def test_the_base_agent_loop_worker_runs_postprocess_with_all_its_arguments() ->
 
 
 def test_the_vllm_server_takes_max_tokens_from_the_sampling_parameters() -> None:
-    """recipe.hdpo.rollout: without it a long privileged prompt would silently get a short response."""
+    """recipe.hdpo.rollout.agent_loop: without it a long privileged prompt would silently get a short response."""
     from verl.workers.rollout.vllm_rollout import vllm_async_server
 
     source = inspect.getsource(vllm_async_server)
@@ -210,19 +210,19 @@ def test_the_vllm_server_takes_max_tokens_from_the_sampling_parameters() -> None
 
 
 def test_the_replay_buffer_finds_a_groups_rows_by_the_key_before_the_first_underscore() -> None:
-    """recipe.hdpo.rows.row_key, record_key; recipe.hdpo.trainer sets poll_interval"""
+    """recipe.hdpo.transfer.row_key, record_key; recipe.hdpo.training.trainer sets poll_interval"""
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-    from recipe.hdpo import rows
+    from recipe.hdpo import transfer
 
     assert 'key.split("_")[0]' in inspect.getsource(ReplayBuffer._materialize_batch)
     assert "self.poll_interval" in inspect.getsource(ReplayBuffer._wait_for_next_poll)
-    for key in (rows.row_key("uid-1", 7), rows.record_key("uid-1")):
+    for key in (transfer.row_key("uid-1", 7), transfer.record_key("uid-1")):
         assert key.split("_")[0] == "uid-1" and len(key.rsplit("_", 2)) == 3
 
 
 def test_transfer_queue_data_can_be_read_by_key_inside_a_worker() -> None:
-    """recipe.hdpo.worker._fetch_columns"""
+    """recipe.hdpo.training.actor._fetch_columns"""
     from verl.utils.transferqueue_utils import KVBatchMeta, _meta_to_realdata
 
     assert parameters(_meta_to_realdata) == ["meta"]
@@ -260,12 +260,12 @@ def test_vllm_asks_its_utils_module_for_the_cpu_linear_kernel() -> None:
 def test_the_replay_buffer_refills_a_failed_group_only_where_no_key_begins_with_its_uid(
     monkeypatch: pytest.MonkeyPatch, with_record: bool
 ) -> None:
-    """Why the hook leaves no record of such a group (recipe/hdpo/rollout.py)."""
+    """Why the hook leaves no record of such a group (recipe/hdpo/rollout/agent_loop.py)."""
     import transfer_queue as tq
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-    from recipe.hdpo import rows
-    from recipe.hdpo.metrics import GroupRecord
+    from recipe.hdpo import transfer
+    from recipe.hdpo.algorithm.cliff import GroupRecord
 
     sizes = {"train_batch_size": 1, "gen_batch_size": 1}
     buffer = ReplayBuffer(
@@ -273,7 +273,9 @@ def test_the_replay_buffer_refills_a_failed_group_only_where_no_key_begins_with_
     )
     items = {"u1": {"is_prompt": True, "status": "failure", "global_steps": 1}}
     if with_record:
-        items[rows.record_key("u1")] = GroupRecord("p", cliff=False, solved=False, lost_rollouts=4).as_tag()
+        items[transfer.record_key("u1")] = transfer.record_tag(
+            GroupRecord("p", cliff=False, solved=False, lost_rollouts=4)
+        )
     monkeypatch.setattr(tq, "kv_list", lambda *_, **__: {"train": items})
     buffer._sync_metadata_from_transfer_queue()
     _, _, failed, _ = buffer._terminal_eviction_reasons(1, "train")

@@ -3,7 +3,7 @@ import pytest
 
 from data_preprocess import gsm_symbolic
 from data_preprocess.gsm_symbolic import clean_problem, clean_solution, collect, difficulty_of, main
-from data_preprocess.rows import Rejected
+from recipe.hdpo.data.rows import Rejected
 
 
 def item(question="How many?", answer="8", cot="4*2=8\n#### 8", **metadata):

@@ -6,7 +6,7 @@ import pytest
 
 from data_preprocess import openmathinstruct2
 from data_preprocess.openmathinstruct2 import INSTRUCTION, is_test, main
-from data_preprocess.rows import DataError
+from recipe.hdpo.data.rows import DataError
 
 
 def source_row(number, **changes):

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from data_preprocess import sums
-from recipe.hdpo import rows
-from recipe.hdpo.kept_log import kept_files
-from tests.hdpo.fsdp_ranks import make_chat_model
+from recipe.hdpo import transfer
+from recipe.hdpo.tracking.kept_text import kept_files
+from tests.hdpo.training.fsdp_ranks import make_chat_model
 
 pytestmark = pytest.mark.e2e
 
@@ -113,8 +113,8 @@ def test_the_text_of_every_kept_trajectory_is_written_and_only_the_teacher_was_s
     files = {int(path.stem): path.read_text().splitlines() for path in kept_files(folder / "run/rollouts")}
     assert {step: len(lines) for step, lines in files.items()} == {step: n for step, n in kept.items() if n > 0}
     for line in map(json.loads, itertools.chain(*files.values())):
-        assert "Reference:" in line[rows.TEACHER_PROMPT] and "Reference:" not in line[rows.STUDENT_PROMPT]
-        assert line[rows.RESPONSE]
+        assert "Reference:" in line[transfer.TEACHER_PROMPT] and "Reference:" not in line[transfer.STUDENT_PROMPT]
+        assert line[transfer.RESPONSE]
 
 
 def test_both_terms_have_a_gradient(first: Run) -> None:

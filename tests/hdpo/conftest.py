@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.hdpo.fsdp_ranks import Job, Result
+    from tests.hdpo.training.fsdp_ranks import Job, Result
 
 
 @pytest.fixture(scope="session")
 def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random model with a chat tokenizer."""
-    from tests.hdpo.fsdp_ranks import make_chat_model
+    from tests.hdpo.training.fsdp_ranks import make_chat_model
 
     folder = tmp_path_factory.mktemp("chat")
     make_chat_model(folder)
@@ -25,7 +25,7 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a random model of a few thousand weights."""
-    from tests.hdpo.fsdp_ranks import make_model
+    from tests.hdpo.training.fsdp_ranks import make_model
 
     return make_model(tmp_path_factory.mktemp("model"))
 
@@ -33,7 +33,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Job], Result]]:
     """Runs a job on one or two ranks."""
-    from tests.hdpo.fsdp_ranks import Ranks
+    from tests.hdpo.training.fsdp_ranks import Ranks
 
     ranks = {n: Ranks(n, tmp_path_factory.mktemp(f"ranks_{n}")) for n in (1, 2)}
     yield lambda job: ranks[len(job.rollouts)](job)

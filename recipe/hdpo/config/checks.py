@@ -19,10 +19,11 @@ def read_hdpo(config: DictConfig) -> HDPOConfig:
         ValueError: see :meth:`HDPOConfig.from_mapping`.
     """
     node = OmegaConf.select(config, "hdpo")
-    return HDPOConfig.from_mapping(None if node is None else OmegaConf.to_container(node, resolve=True))
+    knobs: Any = None if node is None else OmegaConf.to_container(node, resolve=True)
+    return HDPOConfig.from_mapping(knobs)
 
 
-def problems(config: DictConfig) -> Iterator[str]:
+def refusals(config: DictConfig) -> Iterator[str]:
     """Every reason for which this config cannot run, each with its way out."""
     try:
         hdpo = read_hdpo(config)
@@ -39,9 +40,9 @@ def check_config(config: DictConfig) -> HDPOConfig:
     """Validate a composed config and return the recipe's knobs.
 
     Raises:
-        ValueError: lists every problem.
+        ValueError: lists every refusal.
     """
-    found = list(problems(config))
+    found = list(refusals(config))
     if found:
         raise ValueError("HDPO cannot run with this config:\n" + "\n".join(f"  - {message}" for message in found))
     return read_hdpo(config)

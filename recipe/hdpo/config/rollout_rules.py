@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.keys import ROLLOUT, Rule, select
 
-MANAGER = "recipe.hdpo.rollout.HDPOAgentLoopManager"
+MANAGER = "recipe.hdpo.rollout.agent_loop.HDPOAgentLoopManager"
 
 
 def no_rollout_hook(config: DictConfig, hdpo: HDPOConfig) -> str | None:

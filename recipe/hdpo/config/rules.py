@@ -12,12 +12,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from recipe.hdpo.algorithm.privileged_prompt import compile_template
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.keys import MODEL, ROLLOUT, Rule, select
 from recipe.hdpo.config.lengths import LENGTH_RULES
 from recipe.hdpo.config.model_rules import MODEL_RULES
 from recipe.hdpo.config.rollout_rules import ROLLOUT_RULES
-from recipe.hdpo.privileged import compile_template
 
 VERL_VERSION = "0.9.1"
 

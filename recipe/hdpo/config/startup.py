@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from recipe.hdpo.algorithm.privileged_prompt import text_at
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.rules import topk_message
-from recipe.hdpo.privileged import text_at
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def check_data(config: DictConfig, hdpo: HDPOConfig, dataset: Any) -> None:
     Raises:
         ValueError: multi-modal data, another agent, or no row with the text that a privileged prompt shows.
     """
-    frame = getattr(dataset, "dataframe", None)
+    frame: Any = getattr(dataset, "dataframe", None)
     if not hasattr(frame, "select_columns"):
         logger.warning(
             f"{type(dataset).__name__} has no Hugging Face dataset as its `dataframe`, so its rows are not checked: "

@@ -31,7 +31,7 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 def _build_device_module() -> types.ModuleType:
     """``torch.cpu`` with the attributes of ``torch.cuda`` that verl 0.9.1 reads."""
-    module = types.ModuleType("recipe.hdpo.cpu.device_module")
+    module: Any = types.ModuleType("recipe.hdpo.cpu.device_module")
     for name in dir(torch.cpu):
         if not name.startswith("__"):
             setattr(module, name, getattr(torch.cpu, name))

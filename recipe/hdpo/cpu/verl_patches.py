@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import os
-from types import ModuleType
+from typing import Any
 
 import wrapt
 
@@ -48,12 +48,12 @@ def _version_with_cpu_build(version):
     return wrapper
 
 
-def _use_plain_gloo(distributed: ModuleType) -> None:
+def _use_plain_gloo(distributed: Any) -> None:
     original = distributed.initialize_global_process_group_ray
     distributed.initialize_global_process_group_ray = functools.partial(original, backend="gloo")
 
 
-def _enable_fsdp_engine(transformer_impl: ModuleType) -> None:
+def _enable_fsdp_engine(transformer_impl: Any) -> None:
     from verl.workers.engine.base import EngineRegistry
 
     EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")(

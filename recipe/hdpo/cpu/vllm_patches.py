@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 # Seconds between two looks for a message; a forward of a small model takes many times as long.
 PAUSE = 2e-4
@@ -24,7 +25,7 @@ def register() -> None:
     from vllm.distributed.device_communicators import shm_broadcast
     from vllm.model_executor.layers import utils
 
-    def keep_weight(layer: torch.nn.Module, remove_weight: bool) -> None:
+    def keep_weight(layer: Any, remove_weight: bool) -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     utils.dispatch_cpu_unquantized_gemm = keep_weight

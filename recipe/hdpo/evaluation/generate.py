@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipe.hdpo.algorithm.seeds import derived_seed
 from recipe.hdpo.evaluation.problems import Problem
 from recipe.hdpo.evaluation.records import GREEDY
-from recipe.hdpo.seeding import derived_seed
 
 
 @dataclass(frozen=True)

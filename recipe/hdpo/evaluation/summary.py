@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from recipe.hdpo.cliff import is_success
+from recipe.hdpo.algorithm.cliff import is_success
 from recipe.hdpo.evaluation.intervals import bootstrap_mean
 from recipe.hdpo.evaluation.passk import maj_at_k, pass_at_k, powers_of_two
 from recipe.hdpo.evaluation.records import GREEDY, Results, Sample

@@ -1,0 +1,102 @@
+"""Two Triton kernels that read or write selected rows of logits once, where PyTorch's softmax would store float32 rows.
+
+    row_logsumexp   z_n = logsumexp(logits[rows[n]])                   one pass that reads
+    scale_softmax   out[rows[n], v] = a_n exp(logits[rows[n], v] - z_n)   one pass that reads and writes
+
+So the divergence takes about three passes over the compared rows, forward and backward together, and no workspace. Used
+on CUDA where Triton is installed (it comes with PyTorch's CUDA builds); `divergence.py` has a path without it.
+
+Shape suffixes: see `teacher_topk.py`.
+"""
+
+from __future__ import annotations
+
+import torch
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # a CPU build of PyTorch
+    triton = None
+
+_BLOCK = 8192
+_WARPS = 16
+
+
+def can_run_on(logits: torch.Tensor) -> bool:
+    """Whether the kernels serve these logits: float64 stays with PyTorch, for exactness."""
+    return triton is not None and logits.is_cuda and logits.dtype != torch.float64
+
+
+def row_logsumexp(
+    logits_TV: torch.Tensor, rows_N: torch.Tensor, copy_to_TV: torch.Tensor | None = None
+) -> torch.Tensor:
+    """logsumexp of the named rows, (N,) float32; -inf for a row that is -inf throughout.
+
+    Args:
+        logits_TV: (T, V), rows contiguous, any floating dtype but float64; accumulated in float32.
+        rows_N: (N,) int64 on the same device, in [0, T).
+        copy_to_TV: (T, V) of the same dtype, rows contiguous; gets a copy of the named rows on the way.
+    """
+    out_N = torch.empty(len(rows_N), dtype=torch.float32, device=logits_TV.device)
+    if len(rows_N):
+        copy_TV = logits_TV if copy_to_TV is None else copy_to_TV
+        _logsumexp_kernel[(len(rows_N),)](
+            logits_TV, logits_TV.stride(0), rows_N, out_N, copy_TV, copy_TV.stride(0), logits_TV.shape[1],
+            COPY=copy_to_TV is not None, BLOCK=_BLOCK, num_warps=_WARPS,
+        )  # fmt: skip
+    return out_N
+
+
+def scale_softmax(
+    logits_TV: torch.Tensor, rows_N: torch.Tensor, log_z_N: torch.Tensor, factor_N: torch.Tensor, out_TV: torch.Tensor
+) -> None:
+    """out[row] = factor * softmax(logits[row]) for the named rows; the others are left as they are.
+
+    Args:
+        logits_TV, rows_N: as in :func:`row_logsumexp`.
+        log_z_N, factor_N: (N,) float32, the rows' logsumexp and factors.
+        out_TV: (T, V), rows contiguous; may be the logits themselves.
+    """
+    if len(rows_N):
+        vocabulary = logits_TV.shape[1]
+        _scale_softmax_kernel[(len(rows_N), triton.cdiv(vocabulary, _BLOCK))](
+            logits_TV, logits_TV.stride(0), rows_N, log_z_N, factor_N, out_TV, out_TV.stride(0), vocabulary,
+            BLOCK=_BLOCK, num_warps=_WARPS,
+        )  # fmt: skip
+
+
+if triton is not None:
+
+    @triton.jit
+    def _logsumexp_kernel(
+        logits, stride, rows, out, copy, copy_stride, vocabulary, COPY: tl.constexpr, BLOCK: tl.constexpr
+    ):
+        n = tl.program_id(0)
+        # int64: a row's offset may exceed 2^31.
+        row = tl.load(rows + n).to(tl.int64)
+        greatest = tl.full((), float("-inf"), tl.float32)
+        total = tl.zeros((), tl.float32)
+        for begin in range(0, vocabulary, BLOCK):
+            column = begin + tl.arange(0, BLOCK)
+            inside = column < vocabulary
+            stored = tl.load(logits + row * stride + column, mask=inside, other=float("-inf"))
+            if COPY:
+                tl.store(copy + row * copy_stride + column, stored, mask=inside)
+            z = stored.to(tl.float32)
+            above = tl.maximum(greatest, tl.max(z, axis=0))
+            # All -inf so far: exp(-inf - 0) is 0, where -inf - -inf would be NaN.
+            shift = tl.where(above == float("-inf"), 0.0, above)
+            total = total * tl.exp(greatest - shift) + tl.sum(tl.exp(z - shift), axis=0)
+            greatest = above
+        tl.store(out + n, greatest + tl.log(total))
+
+    @triton.jit
+    def _scale_softmax_kernel(logits, stride, rows, log_z, factor, out, out_stride, vocabulary, BLOCK: tl.constexpr):
+        n = tl.program_id(0)
+        row = tl.load(rows + n).to(tl.int64)
+        column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        inside = column < vocabulary
+        z = tl.load(logits + row * stride + column, mask=inside, other=float("-inf")).to(tl.float32)
+        q = tl.exp(z - tl.load(log_z + n))
+        tl.store(out + row * out_stride + column, tl.load(factor + n) * q, mask=inside)

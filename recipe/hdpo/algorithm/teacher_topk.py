@@ -1,0 +1,122 @@
+"""The teacher's side of the token-level divergence: its k most likely tokens, row by row.
+
+    S_n = ids of the k largest teacher logits,    log p_v = z_v - logsumexp(z)  for v in S_n
+
+The log-probabilities are those of the teacher's full softmax; whoever uses them renormalises. Rows are worked
+through in chunks, so nothing of size rows x vocabulary is made beside the logits that the caller holds.
+
+Shape suffixes, here and in `divergence.py`: T rows of logits, N rows that are compared, C rows of one chunk,
+K the teacher's top-k, V the vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from recipe.hdpo.algorithm.softmax_rows import softmax_rows, to_device
+
+
+@dataclass(frozen=True)
+class TeacherTopK:
+    """The teacher's k most likely tokens for N positions, most likely first. Never carries a gradient.
+
+    Attributes:
+        ids: (N, K) int64, token ids, distinct within a row.
+        log_probs: (N, K) float32 (float64 if the logits were), from the teacher's *full* softmax.
+
+    Raises:
+        ValueError: the two shapes differ, or the dtypes are not int64 and a floating one.
+    """
+
+    ids: torch.Tensor
+    log_probs: torch.Tensor
+
+    def to(self, device: torch.device) -> TeacherTopK:
+        """The same rows on another device; see :func:`to_device`."""
+        return TeacherTopK(ids=to_device(self.ids, device), log_probs=to_device(self.log_probs, device))
+
+    def to_host(self) -> TeacherTopK:
+        """The same rows in the host's memory. From CUDA they are copied without waiting: synchronise before reading."""
+        if not self.ids.is_cuda:
+            return self.to(torch.device("cpu"))
+        ids, log_probs = (
+            torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True)
+            for t in (self.ids, self.log_probs)
+        )
+        return TeacherTopK(ids=ids, log_probs=log_probs)
+
+    def __post_init__(self) -> None:
+        if self.ids.dim() != 2 or self.ids.shape[1] < 1 or self.ids.shape != self.log_probs.shape:
+            raise ValueError(
+                f"TeacherTopK: ids {tuple(self.ids.shape)} and log_probs {tuple(self.log_probs.shape)} must "
+                "both be (N, K), K >= 1; build them with teacher_topk()."
+            )
+        if self.ids.dtype != torch.int64 or not self.log_probs.is_floating_point():
+            raise ValueError(
+                f"TeacherTopK: ids must be int64 and log_probs floating, got {self.ids.dtype} and "
+                f"{self.log_probs.dtype}; build them with teacher_topk()."
+            )
+
+
+@torch.no_grad()
+def teacher_topk(
+    logits_TV: torch.Tensor,
+    k: int | None,
+    *,
+    rows_N: torch.Tensor | None = None,
+    chunk_size: int | None = None,
+) -> TeacherTopK:
+    """The k most likely tokens of each row, with their log-probabilities under the full softmax.
+
+    Args:
+        logits_TV: (T, V) teacher logits, any floating dtype; computed in float32 (float64 for float64).
+        k: how many tokens to keep, 1 <= k <= V. None keeps the whole vocabulary, sorted, at 12 bytes per row
+            and token: meant for small vocabularies.
+        rows_N: (N,) int64, the rows wanted, in this order; None for all. They are never copied all at once. Best on the
+            host: reading them off an accelerator waits for all its work.
+        chunk_size: rows per chunk; None picks it from V. It changes memory and speed only.
+
+    Returns:
+        TeacherTopK of N rows. Ties at the k-th place are broken as torch.topk breaks them.
+
+    Raises:
+        ValueError: logits that are not (T, V), k outside [1, V], or rows outside [0, T).
+    """
+    if logits_TV.dim() != 2:
+        raise ValueError(f"teacher logits must be (T, V), got {tuple(logits_TV.shape)}; drop the batch axis.")
+    n_rows, vocabulary = logits_TV.shape
+    k = vocabulary if k is None else k
+    if not 1 <= k <= vocabulary:
+        raise ValueError(f"topk={k} must lie in [1, {vocabulary}], the teacher's vocabulary; lower topk.")
+    if rows_N is None:
+        rows_N = torch.arange(n_rows)
+    check_rows(rows_N, n_rows)
+    selected = softmax_rows(logits_TV, rows_N, chunk_size)
+    ids = torch.empty(len(rows_N), k, dtype=torch.int64, device=logits_TV.device)
+    log_probs = torch.empty(len(rows_N), k, dtype=selected.dtype, device=logits_TV.device)
+    for span, rows in selected.chunks(slice(0, len(rows_N))):
+        ids[span] = logits_TV[rows].topk(k, dim=-1).indices
+        log_probs[span], _ = selected.log_softmax_at(span, ids[span])
+    return TeacherTopK(ids=ids, log_probs=log_probs)
+
+
+def check_rows(rows_N: torch.Tensor, n_rows: int, *, distinct: bool = False) -> None:
+    """Refuse rows that are not int64, leave [0, n_rows) or, if they must be distinct, repeat."""
+    if rows_N.dim() != 1 or rows_N.dtype != torch.int64:
+        raise ValueError(f"rows must be 1-D and int64, got {tuple(rows_N.shape)} of {rows_N.dtype}.")
+    if len(rows_N) == 0:
+        return
+    low, high = value_range(rows_N)
+    if low < 0 or high >= n_rows:
+        raise ValueError(f"rows span [{low}, {high}], but the logits have {n_rows} rows, counted from 0.")
+    # Rows in ascending order, the usual case, need no sort.
+    if distinct and not bool((rows_N.diff() > 0).all()) and len(torch.unique(rows_N)) != len(rows_N):
+        raise ValueError("rows must not repeat: compare a position once and weight its divergence afterwards.")
+
+
+def value_range(values: torch.Tensor) -> tuple[int, int]:
+    """Least and greatest of some integers, read in one go."""
+    low, high = torch.stack(torch.aminmax(values)).tolist()
+    return low, high

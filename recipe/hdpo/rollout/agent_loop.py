@@ -1,0 +1,210 @@
+"""The rollout hook: re-issues a cliff with its privileged prompt as soon as the prompt's last rollout has settled.
+
+verl's agent-loop worker runs one prompt's K rollouts side by side and publishes the prompt as ``finished`` when all
+have settled. Here the rollout that settles last and leaves an all-failed group runs the privileged rollouts before it
+returns: other prompts go on rolling out, and ``finished`` covers the privileged rows too, with nothing of verl's flow
+copied.
+
+In TransferQueue a prompt's group then holds, besides verl's rows ``{uid}_{session}_0`` of sessions 0 .. K-1:
+
+- one row per kept privileged rollout, ``{uid}_{K + j}_0``, with the fields of :mod:`recipe.hdpo.training.mini_batch`;
+- one tag without fields, ``{uid}_hdpo_0``, the :class:`~recipe.hdpo.algorithm.cliff.GroupRecord`.
+
+With ``hdpo.privileged.use=replace`` (a control) privileged rollout j, if kept, is written over session j instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from typing import Any
+
+import ray
+import transfer_queue as tq
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
+
+from recipe.hdpo import transfer
+from recipe.hdpo.algorithm.cliff import GroupRecord, RolloutGroup, is_success
+from recipe.hdpo.algorithm.privileged_prompt import (
+    NoPrivilegedText,
+    PrivilegedPromptBuilder,
+    compile_template,
+    prompt_id,
+)
+from recipe.hdpo.algorithm.seeds import derived_seed
+from recipe.hdpo.config.checks import read_hdpo
+from recipe.hdpo.rollout.greedy_validation import GreedyValidationWorker
+from recipe.hdpo.rollout.privileged_agent import PRIVILEGED_AGENT, PrivilegedPromptTooLong, PrivilegedRollout
+
+logger = logging.getLogger(__name__)
+logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
+
+
+class HDPOAgentLoopWorker(GreedyValidationWorker):
+    """verl's agent-loop worker with privileged rollouts for cliffs. There are none in validation."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.hdpo = read_hdpo(self.config)
+        options = self.hdpo.privileged
+        self.prompt_builder = PrivilegedPromptBuilder(
+            template=compile_template(options.template, options.placement),
+            placement=options.placement,
+            source=options.source,
+            solution_key=options.solution_key,
+            answer_key=options.answer_key,
+        )
+        # Groups whose rollouts are on their way, by uid. Training only.
+        self.groups: dict[str, RolloutGroup] = {}
+        self.greedy_scores = {}
+
+    async def _run_prompt(self, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool = False) -> None:
+        if trajectory["validate"]:
+            return await super()._run_prompt(prompt, sampling_params, trajectory, trace)
+        uid = prompt["uid"]
+        size = prompt.get("__rollout_n__", self.config.actor_rollout_ref.rollout.n)
+        self.groups[uid] = RolloutGroup(uid=uid, size=int(size))
+        try:
+            await super()._run_prompt(prompt, sampling_params, trajectory, trace)
+        finally:
+            del self.groups[uid]
+
+    async def _run_agent_loop(
+        self, sampling_params: dict, trajectory: dict, *, agent_name: str, trace: bool = True, **kwargs: Any
+    ) -> None:
+        group = self.groups.get(kwargs["uid"])
+        try:
+            await self._run_seeded(sampling_params, trajectory, agent_name=agent_name, trace=trace, **kwargs)
+        finally:
+            if group is not None and group.settle(time.time()):
+                await self._finish_group(group, sampling_params, trajectory, trace, kwargs)
+
+    async def _run_seeded(self, sampling_params: dict, trajectory: dict, **kwargs: Any) -> None:
+        """One rollout, with a sampling seed of its own where ``hdpo.rollout_seed`` asks for it."""
+        if self.hdpo.rollout_seed is not None:
+            problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
+            seed = derived_seed(self.hdpo.rollout_seed, trajectory["step"], problem, kwargs["session_id"])
+            sampling_params = {**sampling_params, "seed": seed}
+        await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+
+    async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
+        privileged: PrivilegedRollout | None = kwargs.pop("hdpo_privileged_rollout", None)
+        if privileged is not None:
+            return await self._keep(output, privileged, kwargs)
+        await super()._agent_loop_postprocess(output, validate, **kwargs)
+        group = self.groups.get(kwargs["uid"])
+        if group is not None:
+            final = output[-1] if isinstance(output, list) else output
+            group.rewards[kwargs["session_id"]] = float(final.reward_score)
+            group.student_prompt_ids = list(final.prompt_ids)
+
+    async def _finish_group(
+        self, group: RolloutGroup, sampling_params: dict, trajectory: dict, trace: bool, kwargs: dict
+    ) -> None:
+        """Run a cliff's privileged rollouts and leave the group's record. Never raises: the group's normal rollouts
+        stay valid whatever happens here."""
+        record = GroupRecord(
+            prompt_id=prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", ""))),
+            cliff=group.is_cliff(self.hdpo.success_reward),
+            solved=group.is_solved(self.hdpo.success_reward),
+            lost_rollouts=group.size - len(group.rewards),
+        )
+        try:
+            if record.cliff:
+                await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
+        except Exception:
+            record.errors += 1
+            logger.exception(f"privileged rollouts of prompt {group.uid} failed; its normal rollouts are kept")
+        record.settled_at, record.ended_at = group.settled_at, time.time()
+        if not group.rewards and self.config.trainer.v1.sampler.sync_refill_failed_groups:
+            # verl draws another prompt for a group of which nothing is left; a record would be something.
+            return
+        await tq.async_kv_put(key=transfer.record_key(group.uid), partition_id="train", tag=transfer.record_tag(record))
+
+    async def _run_privileged(
+        self,
+        group: RolloutGroup,
+        record: GroupRecord,
+        sampling_params: dict,
+        trajectory: dict,
+        trace: bool,
+        kwargs: dict,
+    ) -> None:
+        plain, options = list(kwargs["raw_prompt"]), self.hdpo.privileged
+        try:
+            messages = plain if options.source == "problem" else self.prompt_builder.build(plain, kwargs)
+        except NoPrivilegedText as missing:
+            record.no_solution += options.n
+            logger.warning(f"cliff {record.prompt_id} is skipped: its row has no text at {missing}")
+            return
+        # vLLM's server would otherwise derive max_tokens from the length of a plain prompt.
+        params = {**sampling_params, "max_tokens": self.config.actor_rollout_ref.rollout.response_length}
+        if options.use == "distill":
+            params["logprobs"] = False  # nobody reads them
+        results = await asyncio.gather(
+            *(
+                self._run_seeded(
+                    dict(params),
+                    trajectory,
+                    agent_name=PRIVILEGED_AGENT,
+                    trace=trace,
+                    **{
+                        **kwargs,
+                        "raw_prompt": messages,
+                        "session_id": group.size + j,
+                        "hdpo_privileged_rollout": PrivilegedRollout(group, record, plain),
+                    },
+                )
+                for j in range(options.n)
+            ),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, PrivilegedPromptTooLong):
+                record.too_long += 1
+                logger.warning(f"cliff {record.prompt_id} is skipped: {result}")
+            elif isinstance(result, BaseException):
+                record.errors += 1
+                logger.error(f"a privileged rollout of cliff {record.prompt_id} failed", exc_info=result)
+
+    async def _keep(self, output: AgentLoopOutput, privileged: PrivilegedRollout, kwargs: dict) -> None:
+        """Score a privileged rollout as the student's answer to the plain prompt; keep it if it is to be kept."""
+        group, record, options = privileged.group, privileged.record, self.hdpo.privileged
+        teacher_prompt_ids, output.prompt_ids = output.prompt_ids, group.student_prompt_ids
+        await self._compute_score([output], kwargs={**kwargs, "raw_prompt": privileged.plain_messages})
+        record.rollouts += 1
+        solved = is_success(output.reward_score, self.hdpo.success_reward)
+        record.solved_privileged += solved
+        if not output.response_ids or not (solved or options.keep == "all"):
+            return
+        if options.use == "replace":
+            output.prompt_ids = teacher_prompt_ids
+            # Privileged rollout j, whose session is K + j, is written over rollout j. All of them failed.
+            replaced = {**kwargs, "session_id": kwargs["session_id"] - group.size}
+            await super()._agent_loop_postprocess(output, validate=False, **replaced)
+        else:
+            await self._put_privileged_row(group, kwargs["session_id"], teacher_prompt_ids, output.response_ids)
+        record.kept += 1
+        record.kept_tokens += len(output.response_ids)
+
+    async def _put_privileged_row(
+        self, group: RolloutGroup, session_id: int, teacher_prompt_ids: list[int], response_ids: list[int]
+    ) -> None:
+        row = (group.student_prompt_ids, teacher_prompt_ids, response_ids)
+        await tq.async_kv_batch_put(
+            keys=[transfer.row_key(group.uid, session_id)],
+            fields=transfer.privileged_fields(*row),
+            tags=[transfer.privileged_tag(*row)],
+            partition_id="train",
+        )
+
+
+class HDPOAgentLoopManager(AgentLoopManagerTQ):
+    """verl's manager over :class:`HDPOAgentLoopWorker`; ``rollout.agent.agent_loop_manager_class`` names it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(HDPOAgentLoopWorker)

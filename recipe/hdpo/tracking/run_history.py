@@ -1,0 +1,77 @@
+"""What HDPO remembers from step to step, and saves with every checkpoint: open cliffs, and the teacher's solve rate."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.tracking.cliff_history import CliffHistory
+from recipe.hdpo.tracking.step_metrics import step_metrics
+from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
+
+logger = logging.getLogger(__name__)
+
+HISTORY_FILE = "hdpo_history.json"
+
+
+@dataclass
+class History:
+    """The trainer's memory.
+
+    Attributes:
+        teacher: see :class:`~recipe.hdpo.tracking.teacher_collapse.CollapseMonitor`.
+        cliffs: see :class:`~recipe.hdpo.tracking.cliff_history.CliffHistory`.
+        knobs: the recipe's knobs of this run; a checkpoint of a run with others is loaded, and they are named.
+    """
+
+    teacher: CollapseMonitor
+    cliffs: CliffHistory = field(default_factory=CliffHistory)
+    knobs: dict[str, Any] = field(default_factory=dict)
+
+    def update(self, records: Sequence[GroupRecord]) -> dict[str, float]:
+        """Take in one step's groups and return their metrics."""
+        metrics = step_metrics(list(records), self.cliffs)
+        solved, rollouts = sum(r.solved_privileged for r in records), sum(r.rollouts for r in records)
+        return metrics | self.teacher.update(solved, rollouts)
+
+    def save(self, folder: str) -> None:
+        """Write the file of a checkpoint folder; it is whole or absent."""
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, HISTORY_FILE)
+        with open(path + ".tmp", "w", encoding="utf-8") as file:
+            teacher, cliffs = self.teacher.state_dict(), self.cliffs.state_dict()
+            json.dump({"cliffs": cliffs, "teacher": teacher, "knobs": self.knobs}, file)
+        os.replace(path + ".tmp", path)
+
+    def load(self, folder: str) -> None:
+        """Read the file of a checkpoint folder. One that HDPO did not write leaves the history empty, and says so."""
+        path = os.path.join(folder, HISTORY_FILE)
+        if not os.path.exists(path):
+            logger.warning(
+                f"no cliff history at {path}: the checkpoint was not written by HDPO; the history starts empty"
+            )
+            return
+        with open(path, encoding="utf-8") as file:
+            state = json.load(file)
+        self.cliffs = CliffHistory.from_state_dict(state["cliffs"])
+        self.teacher.load_state_dict(state["teacher"])
+        now, then = _flat(self.knobs), _flat(state.get("knobs", self.knobs))
+        changed = [f"{key}={then.get(key)}" for key in now if then.get(key) != now[key]]
+        if changed:
+            logger.warning(
+                f"{folder} was written by a run with {', '.join(changed)}, which are other values than this run's, and "
+                "this run goes on from its weights. If it is to be an arm of its own, give it a "
+                "trainer.experiment_name of its own"
+            )
+
+
+def _flat(knobs: Mapping[str, Any], prefix: str = "hdpo.") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in knobs.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

@@ -1,0 +1,51 @@
+"""Names and formulas of what HDPO logs each step.
+
+The agent-loop worker writes one :class:`~recipe.hdpo.algorithm.cliff.GroupRecord` per prompt; the trainer turns the
+records of a step into metrics.
+"""
+
+from __future__ import annotations
+
+from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.tracking.cliff_history import CliffHistory
+
+
+def privileged_wait_seconds(records: list[GroupRecord]) -> float:
+    """Seconds by which privileged rollouts lengthened the rollout phase.
+
+    The end of the last group minus the moment at which the last normal rollout of the whole batch settled. Privileged
+    rollouts that ran while other prompts were still rolling out cost nothing here.
+    """
+    if not records:
+        return 0.0
+    return max(r.ended_at for r in records) - max(r.settled_at for r in records)
+
+
+def step_metrics(records: list[GroupRecord], history: CliffHistory) -> dict[str, float]:
+    """Metrics of one step's groups; also updates ``history``.
+
+    Rates over no prompts (or no privileged rollouts) are left out rather than logged as 0.
+    """
+    cliffs = [r for r in records if r.cliff]
+    rollouts = sum(r.rollouts for r in records)
+    solved_now, new_cliffs = history.update(records)
+    metrics: dict[str, float] = {
+        "hdpo/cliffs": len(cliffs),
+        "hdpo/privileged_rollouts": rollouts,
+        "hdpo/kept_trajectories": sum(r.kept for r in records),
+        "hdpo/kept_tokens": sum(r.kept_tokens for r in records),
+        "hdpo/skipped_too_long": sum(r.too_long for r in records),
+        "hdpo/skipped_no_solution": sum(r.no_solution for r in records),
+        "hdpo/skipped_error": sum(r.errors for r in records),
+        "hdpo/lost_rollouts": sum(r.lost_rollouts for r in records),
+        "hdpo/cliffs_solved_now": solved_now,
+        "hdpo/new_cliffs": new_cliffs,
+        "hdpo/open_cliffs": len(history.open_cliffs),
+        "hdpo/ever_cliffs": len(history.ever_cliffs),
+        "hdpo/timing_s/privileged_wait": privileged_wait_seconds(records),
+    }
+    if records:
+        metrics["hdpo/cliff_rate"] = len(cliffs) / len(records)
+    if rollouts:
+        metrics["hdpo/privileged_solve_rate"] = sum(r.solved_privileged for r in records) / rollouts
+    return metrics

@@ -1,0 +1,162 @@
+"""HDPO's actor worker: the teacher pass, and one optimizer step per mini-batch on both terms.
+
+verl's ``update_actor`` hands a worker its share of the rollout rows and cuts them into mini-batches. Here the worker
+also fetches its share of the privileged rows, reads the teacher's top-k for them once, with the weights of the start of
+the step, and adds them to the mini-batches, evenly (:mod:`recipe.hdpo.training.row_dealing`); so a privileged row never
+makes an optimizer step of its own. Ranks with fewer rows fill up with dummies of two tokens: every rank runs the same
+number of forwards.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.single_controller.base.decorator import Dispatch, register
+from verl.utils import tensordict_utils as tu
+from verl.utils.device import get_device_id
+from verl.utils.transferqueue_utils import KVBatchMeta, _meta_to_realdata
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+
+from recipe.hdpo import transfer
+from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.config.checks import read_hdpo
+from recipe.hdpo.training import mini_batch
+from recipe.hdpo.training.gradient_norms import term_gradient_norms
+from recipe.hdpo.training.loss import HDPOLoss
+from recipe.hdpo.training.row_dealing import deal
+from recipe.hdpo.training.teacher_pass import hard_labels, read_topk
+
+
+class HDPOActor(TrainingWorker):
+    """verl's training worker with privileged rows in its mini-batches."""
+
+    loss_fn: HDPOLoss
+
+    def set_up_hdpo(self, hdpo: HDPOConfig, teacher: TrainingWorker | None, pad_token_id: int) -> None:
+        """Called once the model is built.
+
+        Args:
+            teacher: the reference worker for a frozen teacher; None for the actor itself.
+            pad_token_id: what dummy rows are made of.
+        """
+        self.hdpo, self.teacher, self.pad_token_id = hdpo, teacher, pad_token_id
+        self.mini_batch_rows: list[TensorDict] = []
+        self.updates = 0
+
+    def train_mini_batch(self, data: TensorDict) -> TensorDict:
+        """verl's loop over mini-batches; privileged rows, if the trainer names any, join it."""
+        kept = tu.pop(data, key=transfer.KEPT, default=None)
+        self.measure_gradients = bool(tu.pop(data, key=transfer.MEASURE_GRADIENTS, default=False))
+        self.mini_batch_rows, self.updates, seconds = [], 0, 0.0
+        if kept is not None:
+            begin = time.perf_counter()
+            parts = self._take_share(kept, self._num_mini_batches(data))
+            self._read_teacher([row for part in parts for row in part], temperature=data["temperature"])
+            self.mini_batch_rows = [_student_batch(part) for part in parts]
+            seconds = time.perf_counter() - begin
+        output = super().train_mini_batch(data)
+        if kept is not None and output is not None:
+            tu.get(output, "metrics")["hdpo/timing_s/teacher_pass"] = seconds
+        self.loss_fn.targets.clear()
+        return output
+
+    def train_batch(self, data: TensorDict) -> TensorDict:
+        """One optimizer step. Mini-batch i of an epoch gets the i-th part of the privileged rows."""
+        part = self.mini_batch_rows[self.updates % len(self.mini_batch_rows)] if self.mini_batch_rows else None
+        self.updates += 1
+        if part is None or len(part) == 0:
+            return super().train_batch(data)
+        batch = mini_batch.append_privileged_rows(data, part)
+        own_tokens = sum(row.response_length for row in mini_batch.row_info(part) if row.row_id >= 0)
+        num_tokens = torch.tensor(own_tokens, device=get_device_id())
+        torch.distributed.all_reduce(num_tokens, group=self.engine.get_data_parallel_group())
+        tu.assign_non_tensor(batch, distillation_use_topk=True, **{mini_batch.NUM_TOKENS: int(num_tokens.item())})
+        norms = term_gradient_norms(self, batch) if self.measure_gradients and self.updates == 1 else {}
+        output = super().train_batch(batch)
+        if output is not None:
+            tu.get(output, "metrics").update(norms)
+        return output
+
+    def _num_mini_batches(self, data: TensorDict) -> int:
+        return data.shape[0] * self.engine.get_data_parallel_size() // data["mini_batch_size"]
+
+    def _take_share(self, kept: list[list[Any]], num_mini_batches: int) -> list[list[mini_batch.KeptRow]]:
+        """This rank's privileged rows by mini-batch.
+
+        Dummies fill a mini-batch up to whole micro-batches and to the same number of rows on every rank.
+
+        Args:
+            kept: [key, tokens] of all privileged rows.
+        """
+        keys = [key for key, _ in kept]
+        engine, config = self.engine, self.engine_config
+        dealt = deal([tokens for _, tokens in kept], num_mini_batches, engine.get_data_parallel_size())
+        own = [by_rank[engine.get_data_parallel_rank()] for by_rank in dealt]
+        students, teachers, responses = self._fetch_columns([keys[i] for part in own for i in part])
+        found = zip(students, teachers, responses, strict=True)
+        step = 1 if config.use_dynamic_bsz else config.micro_batch_size_per_gpu
+        dummy = torch.tensor([self.pad_token_id])
+        parts, row_id = [], itertools.count()
+        for by_rank, part in zip(dealt, own, strict=True):
+            size = math.ceil(max(map(len, by_rank)) / step) * step
+            real = [mini_batch.KeptRow(*next(found), next(row_id)) for _ in part]
+            parts.append(real + [mini_batch.KeptRow(dummy, dummy, dummy, mini_batch.DUMMY_ROW)] * (size - len(real)))
+        return parts
+
+    def _fetch_columns(self, keys: list[str]) -> list[list[torch.Tensor]]:
+        """The fields of privileged rows from TransferQueue, in the order of :data:`transfer.FIELDS`, joined by key."""
+        if not keys:
+            return [[] for _ in transfer.FIELDS]
+        meta = KVBatchMeta(keys=keys, tags=[{}] * len(keys), partition_id="train", fields=transfer.FIELDS)
+        fetched = _meta_to_realdata(meta)
+        return [list(fetched[name].unbind()) for name in transfer.FIELDS]
+
+    def _read_teacher(self, kept: list[mini_batch.KeptRow], temperature: float) -> None:
+        self.loss_fn.targets.clear()
+        if not self.hdpo.reads_teacher:
+            self.loss_fn.targets.update(hard_labels({r.row_id: r.response for r in kept if r.row_id >= 0}))
+            return
+        batch = mini_batch.sequence_batch(
+            [r.teacher_prompt for r in kept], [r.response for r in kept], [r.row_id for r in kept]
+        )
+        tu.assign_non_tensor(batch, temperature=temperature)
+        without_adapter = self.hdpo.teacher == "frozen" and self.teacher is None
+        context = self.engine.disable_adapter() if without_adapter else nullcontext()
+        with context:
+            self.loss_fn.targets.update(read_topk(self.teacher or self, batch, self.hdpo))
+
+
+def _student_batch(part: list[mini_batch.KeptRow]) -> TensorDict:
+    if not part:
+        return TensorDict({}, batch_size=[0])
+    return mini_batch.sequence_batch(
+        [r.student_prompt for r in part], [r.response for r in part], [r.row_id for r in part]
+    )
+
+
+class HDPOWorker(ActorRolloutRefWorker):
+    """verl's hybrid worker with :class:`HDPOActor` as its actor. The trainer puts the knobs into its config."""
+
+    actor_worker_cls = HDPOActor
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        """Build the model, then hand the actor its loss and its teacher."""
+        super().init_model()
+        hdpo = read_hdpo(self.config)
+        lora = self.actor.engine_config is not None and getattr(self.actor.engine, "_is_lora", False)
+        if hdpo.teacher == "frozen" and self.ref is None and not lora and hdpo.reads_teacher:
+            raise ValueError(
+                "hdpo.teacher=frozen needs the initial model's weights, but this worker has neither a reference model "
+                "nor a LoRA adapter to switch off: run it by trainer.v1.trainer_mode=hdpo, or set hdpo.teacher=drifting"
+            )
+        actor_config = self.loss_fn.keywords["config"]
+        tokenizer: Any = self.actor.model_config.tokenizer
+        self.actor.set_up_hdpo(hdpo, self.ref if hdpo.teacher == "frozen" else None, tokenizer.eos_token_id)
+        self.set_loss_fn(HDPOLoss(actor_config=actor_config, hdpo=hdpo))

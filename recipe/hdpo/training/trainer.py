@@ -1,0 +1,183 @@
+"""HDPO's trainer: short overrides of verl's synchronous trainer, in the order of a step.
+
+verl's own pipeline (balancing, log-probabilities, advantages, metrics) sees rollout rows only. Privileged rows leave
+the batch right after it was sampled and come back as extra info of the actor update.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from typing import Any
+
+import ray
+import transfer_queue as tq
+from omegaconf import DictConfig, open_dict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.config import omega_conf_to_dataclass
+
+from recipe.hdpo import transfer
+from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.config.checks import check_config
+from recipe.hdpo.config.keys import uses_lora
+from recipe.hdpo.config.startup import check_data, check_model
+from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
+from recipe.hdpo.tracking.kept_text import write_kept
+from recipe.hdpo.tracking.run_history import History
+from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
+from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
+from recipe.hdpo.training.actor import HDPOWorker
+
+logger = logging.getLogger(__name__)
+
+
+class HDPOTrainerMixin(PPOTrainer):
+    """HDPO on top of one of verl's trainers; ``base_mode`` is the name under which verl knows that one."""
+
+    base_mode: str
+
+    def __init__(self, config: DictConfig) -> None:
+        self.hdpo = check_config(config)
+        estimator = config.algorithm.adv_estimator
+        if estimator != "hdpo":
+            logger.warning(f"algorithm.adv_estimator={estimator}: advantages are verl's, not HDPO's leave-one-out ones")
+        with open_dict(config):
+            # verl compares this name with "sync" in many places.
+            config.trainer.v1.trainer_mode = self.base_mode
+            # The worker gets this node of the config only.
+            config.actor_rollout_ref.hdpo = config.hdpo
+        # Extra rollouts of the plain prompt show nothing of a teacher.
+        threshold = 0.0 if self.hdpo.privileged.source == "problem" else self.hdpo.collapse_warning
+        self.history = History(teacher=CollapseMonitor(threshold), knobs=dataclasses.asdict(self.hdpo))
+        self.kept: KVBatchMeta | None = None
+        super().__init__(config)
+        self.replay_buffer.poll_interval = self.hdpo.poll_interval
+
+    # ---- start-up ----
+
+    def _init_tokenizer(self) -> None:
+        super()._init_tokenizer()
+        model_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
+        check_model(self.hdpo, model_config.hf_config, self.processor)
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        check_data(self.config, self.hdpo, self.train_dataset)
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        role = Role.ActorRolloutRef if Role.ActorRolloutRef in self.mapping else Role.ActorRollout
+        pool = self.mapping.pop(role)
+        self.role_worker_mapping.pop(role)
+        if self.hdpo.teacher == "frozen" and self.hdpo.reads_teacher and not uses_lora(self.config):
+            role = Role.ActorRolloutRef
+        self.role_worker_mapping[role] = ray.remote(HDPOWorker)
+        self.mapping[role] = pool
+
+    # ---- one step ----
+
+    def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
+        batch = super()._step_once(metrics, timing_raw, sample_batch_size)
+        if self.kept is not None and self.kept.keys:
+            self._dump_kept(self.kept, self.config.trainer.get("rollout_data_dir", None))
+            tq.kv_clear(keys=self.kept.keys, partition_id=self.kept.partition_id)
+        self.kept = None
+        return batch
+
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs: Any) -> KVBatchMeta:
+        batch, self.kept, records = split_batch(batch)
+        if not batch.keys:
+            raise RuntimeError(
+                f"all rollouts of step {self.global_steps} ended with an error, so there is nothing to train on; the "
+                "first error of an agent-loop worker above says why"
+            )
+        metrics.update(self.history.update(list(records.values())))
+        if records:
+            tq.kv_clear(keys=list(records), partition_id=batch.partition_id)
+        return super()._balance_batch(batch, metrics, **kwargs)
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.kept is not None and self.kept.keys and self.hdpo.distillation_loss_coef > 0:
+            interval = self.hdpo.gradient_ratio_interval
+            batch.extra_info[transfer.KEPT] = [
+                [k, tag["seq_len"]] for k, tag in zip(self.kept.keys, self.kept.tags, strict=True)
+            ]
+            batch.extra_info[transfer.MEASURE_GRADIENTS] = interval > 0 and self.global_steps % interval == 0
+        batch = super()._update_actor(batch, metrics)
+        for name in [name for name in metrics if name.startswith("actor/hdpo/")]:
+            metrics[name.removeprefix("actor/")] = metrics.pop(name)
+        return batch
+
+    def _dump_kept(self, kept: KVBatchMeta, folder: str | None) -> None:
+        """Write the step's kept trajectories as text, where verl dumps rollouts."""
+        if not folder:
+            return
+        data = tq.kv_batch_get(keys=kept.keys, partition_id=kept.partition_id, select_fields=transfer.FIELDS)
+        texts = {name: [self.tokenizer.decode(ids) for ids in data[name].unbind()] for name in transfer.FIELDS}
+        columns = zip(kept.keys, *texts.values(), strict=True)
+        write_kept(folder, self.global_steps, [dict(zip(("key", *texts), values, strict=True)) for values in columns])
+
+    # ---- validation ----
+
+    def _val_metrics_update(
+        self,
+        data_sources: list,
+        sample_uids: list,
+        reward_extra_infos_dict: dict,
+        sample_turns: list,
+        expected_acc_counts: dict[tuple[str, str], int],
+    ) -> dict[str, float]:
+        """verl's metrics, and unbiased pass@k and greedy accuracy under names of their own."""
+        greedy_scores = reward_extra_infos_dict.pop(GREEDY_SCORE, None)
+        metrics = super()._val_metrics_update(
+            data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts=expected_acc_counts
+        )
+        success = self.hdpo.success_reward
+        if greedy_scores is not None:
+            metrics |= greedy_accuracy(expected_acc_counts, sample_uids, greedy_scores, success)
+        rewards = reward_extra_infos_dict["reward"]
+        return metrics | validation_passk(expected_acc_counts, sample_uids, rewards, success)
+
+    # ---- checkpoints ----
+
+    def _save_checkpoint(self) -> None:
+        # Before verl's own files: it writes the mark of a whole checkpoint last.
+        self.history.save(os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}"))
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if self.global_steps == 0:
+            return
+        folder = self.config.trainer.default_local_dir
+        if self.config.trainer.resume_mode == "resume_path":
+            folder = os.path.dirname(os.path.normpath(self.config.trainer.resume_from_path))
+        self.history.load(os.path.join(folder, f"global_step_{self.global_steps}"))
+
+
+class HDPOTrainerSync(HDPOTrainerMixin, PPOTrainerSync):
+    """HDPO with trainer and rollout on the same accelerators, one after the other."""
+
+    base_mode = "sync"
+
+
+def split_batch(batch: KVBatchMeta) -> tuple[KVBatchMeta, KVBatchMeta, dict[str, GroupRecord]]:
+    """A sampled batch as rollout rows, kept privileged rows, and the records of its groups by key.
+
+    Rows come in order of problem and rollout number, not of arrival, so that sums over them can be repeated.
+    """
+    records = {k: r for k, tag in zip(batch.keys, batch.tags, strict=True) if (r := transfer.record_of(tag))}
+    problems = {key.split("_")[0]: record.prompt_id for key, record in records.items()}
+
+    def order(row: tuple[str, dict]) -> tuple[str, str, list[int]]:
+        uid, *numbers = row[0].split("_")
+        return problems.get(uid, ""), uid, [int(number) for number in numbers]
+
+    found = sorted(((k, t) for k, t in zip(batch.keys, batch.tags, strict=True) if k not in records), key=order)
+    kept = [key for key, tag in found if tag.get(transfer.PRIVILEGED_TAG, False)]
+    rollouts = [key for key, tag in found if not tag.get(transfer.PRIVILEGED_TAG, False)]
+    return batch.select_keys(rollouts), batch.select_keys(kept), records

@@ -1,0 +1,61 @@
+"""What travels from the rollout workers through TransferQueue to the trainer and on to the actor: keys, tags, fields.
+
+A kept trajectory (x, y) is a privileged row: the student's plain prompt, the response ids, and the teacher's privileged
+prompt, token ids all three. It stands in its prompt's group under a key of verl's format. Each group also has one
+record, a tag without fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+
+from recipe.hdpo.algorithm.cliff import GroupRecord
+
+PRIVILEGED_TAG = "hdpo_privileged"
+RECORD_TAG = "hdpo_record"
+STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE = "hdpo_student_prompts", "hdpo_teacher_prompts", "hdpo_responses"
+FIELDS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
+
+# Extra info of a batch, from the trainer to the actor: [key, number of tokens] of every privileged row.
+KEPT = "hdpo_kept"
+# Extra info of a batch: whether the actor measures the gradient norm of each term in this step.
+MEASURE_GRADIENTS = "hdpo_measure_gradients"
+
+
+def row_key(uid: str, session_id: int) -> str:
+    """verl's key format, ``{uid}_{session}_{index}``; the part before the first ``_`` finds a group's rows."""
+    return f"{uid}_{session_id}_0"
+
+
+def record_key(uid: str) -> str:
+    """Key of a group's record."""
+    return f"{uid}_hdpo_0"
+
+
+def privileged_fields(student_prompt: list[int], teacher_prompt: list[int], response: list[int]) -> TensorDict:
+    """TransferQueue fields of one kept trajectory."""
+    values = (student_prompt, teacher_prompt, response)
+    row = {name: torch.tensor(ids, dtype=torch.int64) for name, ids in zip(FIELDS, values, strict=True)}
+    return tu.list_of_dict_to_tensordict([row])
+
+
+def privileged_tag(student_prompt: list[int], teacher_prompt: list[int], response: list[int]) -> dict[str, Any]:
+    """TransferQueue tag of one kept trajectory; ``seq_len`` is what both forwards together read."""
+    seq_len = len(student_prompt) + len(teacher_prompt) + 2 * len(response)
+    return {"status": "success", PRIVILEGED_TAG: True, "seq_len": seq_len}
+
+
+def record_tag(record: GroupRecord) -> dict[str, Any]:
+    """TransferQueue tag of a group's record."""
+    return {RECORD_TAG: asdict(record)}
+
+
+def record_of(tag: Mapping[str, Any]) -> GroupRecord | None:
+    """The record that a tag holds; None for the tag of a row."""
+    return GroupRecord(**tag[RECORD_TAG]) if RECORD_TAG in tag else None

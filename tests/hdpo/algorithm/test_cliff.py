@@ -1,0 +1,36 @@
+"""When a group of rollouts is a cliff."""
+
+import pytest
+
+from recipe.hdpo.algorithm.cliff import RolloutGroup, is_success
+
+
+def _group(*rewards: float, size: int | None = None) -> RolloutGroup:
+    return RolloutGroup(uid="u", size=size or len(rewards), rewards=dict(enumerate(rewards)))
+
+
+def test_all_failed_is_a_cliff_and_one_success_is_not() -> None:
+    assert _group(0.0, 0.0, 0.0).is_cliff(1.0)
+    assert not _group(0.0, 1.0, 0.0).is_cliff(1.0)
+    assert _group(0.0, 1.0, 0.0).is_solved(1.0)
+
+
+def test_partial_rewards_below_success_are_failures() -> None:
+    assert _group(0.5, 0.9).is_cliff(1.0)
+    assert not _group(0.5, 0.9).is_cliff(0.9)
+
+
+def test_a_lost_rollout_makes_the_group_no_cliff() -> None:
+    assert not _group(0.0, 0.0, size=3).is_cliff(1.0)
+
+
+def test_nan_is_never_a_success() -> None:
+    assert not is_success(float("nan"), 1.0)
+    assert _group(float("nan"), 0.0).is_cliff(1.0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_only_the_last_settled_rollout_closes_the_group(size: int) -> None:
+    group = RolloutGroup(uid="u", size=size)
+    assert [group.settle(float(t)) for t in range(size)] == [False] * (size - 1) + [True]
+    assert group.settled_at == size - 1

@@ -1,0 +1,116 @@
+"""Privileged prompts: what they contain, what survives, what is refused."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recipe.hdpo.algorithm.privileged_prompt import (
+    NoPrivilegedText,
+    PrivilegedPromptBuilder,
+    compile_template,
+    prompt_id,
+    text_at,
+)
+
+LATEX = r"Let $x = \frac{a}{b}$, {{ solution }} {% raw %} {# no #} \boxed{{42}} 100% \\ {braces}"
+
+
+def _builder(**changes: str | None) -> PrivilegedPromptBuilder:
+    options = {"placement": "user", "source": "solution", "template": None, **changes}
+    return PrivilegedPromptBuilder(
+        template=compile_template(options["template"], options["placement"]),
+        placement=options["placement"],
+        source=options["source"],
+        solution_key="extra_info.solution",
+        answer_key="reward_model.ground_truth",
+    )
+
+
+def _row(solution: str | None = "S", answer: str = "A") -> dict:
+    return {"extra_info": {"solution": solution}, "reward_model": {"ground_truth": answer}}
+
+
+@given(st.text(min_size=1).filter(str.strip), st.text(min_size=1).filter(str.strip))
+def test_problem_and_solution_survive_whatever_they_contain(problem: str, solution: str) -> None:
+    [message] = _builder().build([{"role": "user", "content": problem}], _row(solution))
+    assert problem in message["content"] and solution in message["content"]
+
+
+def test_braces_and_latex_in_the_texts_are_not_template_code() -> None:
+    [message] = _builder().build([{"role": "user", "content": LATEX}], _row(LATEX))
+    assert message["content"].count(LATEX) == 2
+
+
+def test_user_placement_replaces_the_last_user_message_and_keeps_the_others() -> None:
+    messages = [
+        {"role": "system", "content": "sys"},
+        {"role": "user", "content": "example"},
+        {"role": "assistant", "content": "shown"},
+        {"role": "user", "content": "P"},
+    ]
+    built = _builder().build(messages, _row())
+    assert built[:3] == messages[:3]
+    assert built[3]["role"] == "user" and "P" in built[3]["content"] and "S" in built[3]["content"]
+    assert messages[3]["content"] == "P"
+
+
+def test_system_placement_extends_or_makes_the_system_message_and_leaves_the_problem_alone() -> None:
+    builder = _builder(placement="system")
+    made = builder.build([{"role": "user", "content": "P"}], _row("THE WAY"))
+    assert [m["role"] for m in made] == ["system", "user"]
+    assert "THE WAY" in made[0]["content"] and made[1]["content"] == "P"
+    extended = builder.build([{"role": "system", "content": "sys"}, {"role": "user", "content": "P"}], _row("THE WAY"))
+    assert extended[0]["content"].startswith("sys\n") and "THE WAY" in extended[0]["content"]
+
+
+def test_source_answer_shows_the_answer_and_never_the_solution() -> None:
+    [message] = _builder(source="answer").build([{"role": "user", "content": "P"}], _row("SECRET WAY", "42"))
+    assert "42" in message["content"] and "SECRET WAY" not in message["content"]
+
+
+@pytest.mark.parametrize("solution", [None, "", "  \n"])
+def test_a_row_without_solution_is_named_by_its_key(solution: str | None) -> None:
+    with pytest.raises(NoPrivilegedText, match=r"extra_info\.solution"):
+        _builder().build([{"role": "user", "content": "P"}], _row(solution))
+
+
+def test_own_templates_come_from_text_or_file(tmp_path: Path) -> None:
+    file = tmp_path / "template.j2"
+    file.write_text("{{ problem }}|{{ solution }}|{{ answer }}")
+    for template in (f"@{file}", file.read_text()):
+        [message] = _builder(template=template).build([{"role": "user", "content": "P"}], _row())
+        assert message["content"] == "P|S|A"
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{ problem }} {{ nonsense }} {{ solution }}", "nonsense"),
+        ("{{ problem }", "hdpo.privileged.template"),
+        ("{{ problem }}", "nothing would be privileged"),
+        ("{{ solution }}", "must use {{ problem }}"),
+        ("@/nowhere/at/all", "cannot be read"),
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}{{ problem }}{{ solution }}", "unsafe"),
+    ],
+)
+def test_bad_templates_are_refused_with_the_reason(template: str, said: str) -> None:
+    with pytest.raises(ValueError) as error:
+        compile_template(template, "user")
+    assert said in str(error.value)
+
+
+def test_text_at_walks_dotted_paths_and_refuses_blanks() -> None:
+    assert text_at({"a": {"b": 7}}, "a.b") == "7"
+    assert text_at({"a": {"b": " "}}, "a.b") is None
+    assert text_at({"a": "x"}, "a.b") is None
+
+
+def test_prompt_id_depends_on_what_the_student_reads_and_on_nothing_else() -> None:
+    messages = [{"role": "user", "content": "P"}]
+    assert prompt_id(messages, "d") == prompt_id([{"content": "P", "role": "user", "extra": 1}], "d")
+    assert (
+        len({prompt_id(messages, "d"), prompt_id(messages, "e"), prompt_id([{"role": "user", "content": "Q"}], "d")})
+        == 3
+    )

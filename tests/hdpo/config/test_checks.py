@@ -1,0 +1,382 @@
+"""The recipe's config: composed by Hydra, checked against the dataclass, and refused where it cannot work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+from recipe.hdpo.config import DivergenceConfig, HDPOConfig, PrivilegedConfig
+from recipe.hdpo.config.checks import ConfigCheckCallback, check_config, refusals
+from recipe.hdpo.config.rules import RULES
+from tests.hdpo.composed_config import NEEDED, composed
+
+ROOT = Path(__file__).parents[3]
+CONFIG = ROOT / "recipe/hdpo/config"
+
+
+def test_the_recipes_config_is_accepted_and_switches_everything_on() -> None:
+    config = composed()
+    hdpo = check_config(config)
+    assert (config.algorithm.adv_estimator, config.actor_rollout_ref.actor.policy_loss.loss_mode) == ("hdpo", "hdpo")
+    assert config.trainer.v1.trainer_mode == "hdpo"
+    check_config(composed("trainer.v1.trainer_mode=hdpo_derived"))
+    assert (hdpo.topk, hdpo.teacher, hdpo.divergence.kind, hdpo.divergence.beta) == (64, "drifting", "jsd", 0.5)
+
+
+def test_yaml_and_dataclass_have_the_same_fields() -> None:
+    node = OmegaConf.to_container(OmegaConf.load(CONFIG / "hdpo/default.yaml"))
+    for cls, part in (
+        (HDPOConfig, node),
+        (DivergenceConfig, node["divergence"]),
+        (PrivilegedConfig, node["privileged"]),
+    ):
+        assert {f.name for f in dataclasses.fields(cls)} == set(part)
+        assert all(f.default is dataclasses.MISSING for f in dataclasses.fields(cls))
+
+
+def test_the_readme_names_every_knob_with_its_default() -> None:
+    table = (ROOT / "README.md").read_text().partition("## The knobs")[2].partition("\n\nThe rest")[0]
+    said: dict[str, str] = {}
+    for line in table.splitlines():
+        if line.startswith("| `"):
+            names, default = (cell.strip() for cell in line.split("|")[1:3])
+            keys, values = re.findall(r"`([\w.]+)`", names), re.findall(r"`([\w.]+)`", default) or [default]
+            parent = keys[0].rpartition(".")[0]
+            full = [key if "." in key or not parent else f"{parent}.{key}" for key in keys]
+            said |= dict(zip(full, values, strict=True))
+    defaults = OmegaConf.load(CONFIG / "hdpo/default.yaml")
+    assert {key: OmegaConf.select(defaults, key) for key in said} == {
+        key: OmegaConf.create(f"v: {value}").v for key, value in said.items()
+    }
+    knobs = {f.name for f in dataclasses.fields(HDPOConfig)} - {"divergence", "privileged"}
+    knobs |= {f"divergence.{f.name}" for f in dataclasses.fields(DivergenceConfig)}
+    assert set(said) == knobs | {f"privileged.{f.name}" for f in dataclasses.fields(PrivilegedConfig)}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG.rglob("*.yaml")), ids=lambda p: p.name)
+def test_every_yaml_field_has_a_comment_above_and_none_beside(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines):
+        field = re.match(r"^( *)(- )?[\w@/]+:? ?(.*)$", line)
+        if not field or line.lstrip().startswith("#"):
+            continue
+        assert " #" not in line, f"line {number + 1} has an inline comment"
+        if path.name == "default.yaml" and field[3] and not field[2]:
+            assert lines[number - 1].lstrip().startswith("#"), f"line {number + 1} has no comment above it"
+
+
+REFUSED = {
+    "actor_rollout_ref.model.use_fused_kernels=true": "use_fused_kernels",
+    "actor_rollout_ref.actor.fsdp_config.pad_to_length=true": "pad_to_length",
+    "algorithm.filter_groups.enable=true": "every cliff",
+    "actor_rollout_ref.rollout.multi_turn.enable=true": "single-turn",
+    "actor_rollout_ref.rollout.agent.default_agent_loop=tool_agent": "tool_agent",
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null": "never re-issues cliffs",
+    "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2": "shards do not align",
+    "actor_rollout_ref.actor.strategy=megatron": "FSDP",
+    "actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode": "privileged rows alone",
+    "actor_rollout_ref.rollout.name=trtllm": "down to nothing",
+    "skip.rollout_tq.enable=true": "have none",
+    "trainer.v1.trainer_mode=separate_async": "a trainer without HDPO",
+    "trainer.use_v1=false": "use_v1=true",
+    "reward.reward_model.enable=true": "too late",
+    "distillation.enabled=true": "HDPO's",
+    "hdpo.distillation_loss_coef=-0.1": "must be 0 or more",
+    "hdpo.topk=0": "hdpo.topk=0",
+    "hdpo.teacher=ema": "drifting, frozen",
+    "hdpo.divergence.kind=l2": "jsd, forward_kl, reverse_kl",
+    "hdpo.divergence.beta=1.0": "forward_kl or reverse_kl",
+    "hdpo.divergence.chunk_size=0": "chunk_size=0",
+    "actor_rollout_ref.rollout.n=1": "set it to 2 or more",
+    "actor_rollout_ref.rollout.max_model_len=null": "takes from the response",
+    "hdpo.privileged.n=-1": "hdpo.privileged.n=-1",
+    "hdpo.privileged.n=1.5": "must be of type int",
+    "hdpo.privileged.source=hint": "solution, answer, problem",
+    "hdpo.privileged.source=problem": "nothing to distill",
+    "hdpo.privileged.keep=some": "correct, all",
+    "hdpo.privileged.use=drop": "distill, replace",
+    "hdpo.collapse_warning=1.0": "fraction below 1",
+    "hdpo.rollout_seed=0.5": "must be of type int or null",
+    "hdpo.privileged.placement=assistant": "user, system",
+    "hdpo.privileged.schedule=next_step": "same_step",
+    "hdpo.privileged.template=no": "nothing would be privileged",
+    "hdpo.privileged.max_prompt_length=100": "no more than plain ones",
+    "hdpo.privileged.max_prompt_length=2000": "leaves no full response",
+    "actor_rollout_ref.rollout.max_model_len=1024": "max_model_len",
+    "hdpo.gradient_ratio_interval=-1": "gradient_ratio_interval",
+    "hdpo.poll_interval=0": "poll_interval",
+    "+hdpo.typo=1": "typo",
+    "~hdpo.topk": "lacks ['topk']",
+    "~hdpo": "no `hdpo` node",
+}
+
+
+@pytest.mark.parametrize(("override", "said"), REFUSED.items(), ids=REFUSED.keys())
+def test_bad_combinations_are_refused_with_value_reason_and_way_out(override: str, said: str) -> None:
+    config = composed()
+    if override.startswith("~"):
+        OmegaConf.set_struct(config, False)
+        parent, _, key = override[1:].rpartition(".")
+        del (OmegaConf.select(config, parent) if parent else config)[key]
+    else:
+        config = composed(override)
+    with pytest.raises(ValueError) as error:
+        check_config(config)
+    assert said in str(error.value)
+
+
+def test_micro_batches_must_hold_a_privileged_prompt_and_its_response() -> None:
+    dynamic = "actor_rollout_ref.actor.use_dynamic_bsz=true"
+    small = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024"
+    assert "2048 tokens" in next(refusals(composed(dynamic, small)))
+    assert not list(refusals(composed(dynamic, small, "hdpo.distillation_loss_coef=0")))
+    frozen = composed(dynamic, "hdpo.teacher=frozen", "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=1024")
+    assert "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=1024" in next(refusals(frozen))
+
+
+def test_micro_batches_of_training_must_hold_a_privileged_prompt_that_is_trained_on() -> None:
+    dynamic = "actor_rollout_ref.actor.use_dynamic_bsz=true"
+    small = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024"
+    [message] = refusals(composed(dynamic, small, "+control=hint_grpo"))
+    assert (
+        "actor.ppo_max_token_len_per_gpu=1024, actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=1024" in message
+    )
+    with_kl = composed(dynamic, small, "+control=hint_grpo", "actor_rollout_ref.actor.use_kl_loss=true")
+    assert "ref.log_prob_max_token_len_per_gpu=1024" in next(refusals(with_kl))
+    # matched_grpo shows nothing, so its rows are as long as any.
+    assert not list(refusals(composed(dynamic, small, "+control=matched_grpo")))
+
+
+def test_rollouts_of_the_plain_prompt_need_no_room_for_a_solution() -> None:
+    context = "actor_rollout_ref.rollout.max_model_len=1024"
+    assert "no more than plain ones" in next(refusals(composed(context)))
+    assert not list(refusals(composed(context, "+control=matched_grpo")))
+
+
+def test_bypass_mode_is_refused_wherever_kept_rows_join_mini_batches() -> None:
+    bypass = "actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode"
+    assert "privileged rows alone" in next(refusals(composed(bypass, "+control=sft")))
+    assert not list(refusals(composed(bypass, "+control=hint_grpo")))
+
+
+def test_a_context_length_is_needed_even_where_privileged_prompts_have_a_limit_of_their_own() -> None:
+    limits = ("hdpo.privileged.max_prompt_length=900", "actor_rollout_ref.rollout.max_model_len=null")
+    assert "takes from the response" in next(refusals(composed(*limits)))
+
+
+def test_the_frozen_teachers_own_needs_are_checked() -> None:
+    frozen, ref = "hdpo.teacher=frozen", "actor_rollout_ref.ref"
+    fixed = (frozen, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4")
+    assert f"{ref}.log_prob_micro_batch_size_per_gpu is not set" in next(refusals(composed(*fixed)))
+    assert not list(refusals(composed(*fixed, f"{ref}.log_prob_micro_batch_size_per_gpu=4")))
+    for setting, said in (
+        ("ulysses_sequence_parallel_size=2", "do not align"),
+        ("fsdp_config.pad_to_length=true", "refuses"),
+    ):
+        assert said in next(refusals(composed(frozen, f"{ref}.{setting}")))
+        assert not list(refusals(composed(f"{ref}.{setting}")))
+    adapter = "actor_rollout_ref.model.lora_adapter_path=/adapter"
+    assert "without that adapter" in next(refusals(composed(frozen, adapter)))
+    assert not list(refusals(composed(adapter)))
+
+
+def test_a_frozen_teacher_computes_in_the_students_precision() -> None:
+    actor = "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32"
+    ref = "+actor_rollout_ref.ref.fsdp_config.mixed_precision.param_dtype=fp32"
+    [message] = refusals(composed("hdpo.teacher=frozen", actor))
+    assert "is fp32 and" in message and "is bf16" in message
+    assert not list(refusals(composed("hdpo.teacher=frozen", actor, ref)))
+    assert not list(refusals(composed(actor)))
+    # another name of verl's default
+    assert not list(refusals(composed("hdpo.teacher=frozen", actor.replace("fp32", "bfloat16"))))
+
+
+def test_losses_that_depend_on_how_a_mini_batch_is_cut_are_refused_where_kept_rows_change_the_cut() -> None:
+    dynamic, actor = "actor_rollout_ref.actor.use_dynamic_bsz=true", "actor_rollout_ref.actor"
+    budgets = [
+        f"{actor}.ppo_max_token_len_per_gpu=4096",
+        "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=4096",
+    ]
+    for setting, said in (
+        (f"{actor}.policy_loss.loss_mode=geo_mean", "mean over each micro-batch"),
+        (f"{actor}.loss_agg_mode=seq-mean-token-sum-norm", "loss_scale_factor"),
+    ):
+        [message] = refusals(composed(dynamic, *budgets, setting))
+        assert said in message
+        assert not list(refusals(composed(setting)))
+        assert not list(refusals(composed(dynamic, *budgets, setting, "+control=grpo")))
+    scaled = [f"{actor}.loss_agg_mode=seq-mean-token-sum-norm", f"{actor}.loss_scale_factor=1024"]
+    assert not list(refusals(composed(dynamic, *budgets, *scaled)))
+
+
+def test_rollout_seeds_are_refused_for_an_engine_that_names_them_otherwise() -> None:
+    sglang = "actor_rollout_ref.rollout.name=sglang"
+    assert "is vLLM's, not sglang's" in next(refusals(composed(sglang, "hdpo.rollout_seed=1")))
+    assert not list(refusals(composed(sglang)))
+
+
+def test_only_the_recipes_rollout_hook_can_do_what_rollout_knobs_ask_for() -> None:
+    other = ["actor_rollout_ref.rollout.agent.agent_loop_manager_class=null", "hdpo.privileged.n=0"]
+    assert not list(refusals(composed(*other)))
+    [message] = refusals(composed(*other, "hdpo.rollout_seed=1", "hdpo.validate_greedy=true"))
+    assert "hdpo.rollout_seed=1, hdpo.validate_greedy=true" in message
+
+
+def test_failures_are_never_replaced_by_failures_nor_all_of_them_replaced() -> None:
+    replace = "hdpo.privileged.use=replace"
+    [message] = refusals(composed(replace, "hdpo.privileged.keep=all"))
+    assert "keep=correct" in message
+    [message] = refusals(composed(replace, "hdpo.privileged.n=16"))
+    assert "all 16 rollouts" in message
+    assert not list(refusals(composed(replace, "hdpo.privileged.n=15")))
+
+
+CONTROLS = {
+    "grpo": {"privileged.n": 0},
+    "matched_grpo": {"privileged.source": "problem", "privileged.use": "replace"},
+    "hint_grpo": {"privileged.use": "replace"},
+    "no_filter": {"privileged.keep": "all"},
+    "forward_kl": {"divergence.kind": "forward_kl"},
+    "reverse_kl": {"divergence.kind": "reverse_kl"},
+    "sft": {"divergence.kind": "cross_entropy"},
+    "frozen": {"teacher": "frozen"},
+    "answer_only": {"privileged.source": "answer"},
+}
+
+
+def test_every_control_is_one_flag_and_changes_what_it_says_and_nothing_else() -> None:
+    assert {path.stem for path in (CONFIG / "control").glob("*.yaml")} == set(CONTROLS)
+    plain = composed()
+    for name, changes in CONTROLS.items():
+        config = composed(f"+control={name}")
+        check_config(config)
+        expected = OmegaConf.merge(plain, {})
+        for key, value in changes.items():
+            OmegaConf.update(expected, f"hdpo.{key}", value)
+        assert config == expected, name
+
+
+def test_every_control_says_what_it_costs() -> None:
+    for path in (CONFIG / "control").glob("*.yaml"):
+        comment = path.read_text().split("hdpo:")[0].lower()
+        assert "cost" in comment or "as many rollouts" in comment or "without its teacher" in comment, path.name
+
+
+def test_topk_above_the_vocabulary_of_a_local_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 63}))
+    [message] = refusals(composed(f"actor_rollout_ref.model.path={tmp_path}"))
+    assert "hdpo.topk=64" in message and "63" in message
+    assert not list(refusals(composed(f"actor_rollout_ref.model.path={tmp_path}", "hdpo.topk=63")))
+
+
+def test_the_cpu_device_without_verls_cpu_platform_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    assert not list(refusals(composed("+device=cpu")))
+    monkeypatch.delenv("VERL_PLATFORM")
+    assert "set VERL_PLATFORM=cpu" in next(refusals(composed("+device=cpu")))
+    assert not list(refusals(composed()))
+
+
+def test_another_verl_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipe.hdpo.config.rules.VERL_VERSION", "9.9.9")
+    assert "verl 0.9.1 is installed" in next(refusals(composed()))
+
+
+def test_another_verl_is_named_before_its_modules_are_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> list[str]:
+        raise ModuleNotFoundError("No module named 'verl.trainer.ppo.v1'")
+
+    monkeypatch.setattr("recipe.hdpo.config.rules.VERL_VERSION", "9.9.9")
+    monkeypatch.setattr("recipe.hdpo.config.checks.missing_registrations", missing)
+    with pytest.raises(SystemExit, match=r"verl 0\.9\.1 is installed"):
+        ConfigCheckCallback().on_run_start(composed())
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    config = composed("algorithm.filter_groups.enable=true", "actor_rollout_ref.model.use_fused_kernels=true")
+    assert len(list(refusals(config))) == 2
+    assert len(RULES) == len(set(RULES))
+
+
+RECIPE = ("--config-path", "pkg://recipe.hdpo.config", "--config-name", "hdpo_trainer")
+FLAGS = ("hydra.searchpath=[pkg://recipe.hdpo.config]", "+hdpo=default", "+use=hdpo")
+
+
+def _main_ppo(*overrides: str, way_in: tuple[str, ...] = RECIPE, **env: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "verl.trainer.main_ppo", *way_in, *NEEDED, *overrides]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, cwd="/", timeout=300)
+
+
+@pytest.mark.parametrize("way_in", [RECIPE, FLAGS], ids=["the recipe's config", "flags on a command of one's own"])
+def test_stock_main_ppo_stops_before_ray_when_the_config_cannot_work(tmp_path: Path, way_in: tuple[str, ...]) -> None:
+    done = _main_ppo("algorithm.filter_groups.enable=true", f"hydra.run.dir={tmp_path}", way_in=way_in)
+    assert done.returncode != 0
+    assert "evicts groups of equal reward" in done.stderr
+    assert "Started a local Ray instance" not in done.stdout + done.stderr
+
+
+def test_stock_main_ppo_stops_when_the_plug_in_was_not_loaded(tmp_path: Path) -> None:
+    # Without the plug-in verl has no platform "cpu" either.
+    done = _main_ppo(f"hydra.run.dir={tmp_path}", VERL_USE_EXTERNAL_PLUGINS="none", VERL_PLATFORM="")
+    assert done.returncode != 0
+    assert "does not know HDPO's advantage estimator 'hdpo', policy loss 'hdpo', trainer 'hdpo'" in done.stderr
+    assert "pip install ." in done.stderr
+
+
+def _own_config(*overrides: str, defaults: str, folder: Path) -> DictConfig:
+    """A user's config with settings of its own, composed from a file."""
+    from hydra import initialize_config_dir
+
+    own = [
+        f"defaults: [{defaults}]",
+        "hydra: {searchpath: ['pkg://verl.trainer.config', 'pkg://recipe.hdpo.config']}",
+        "algorithm: {use_kl_in_reward: true}",
+        "actor_rollout_ref:",
+        "  model: {path: /nowhere}",
+        "  actor: {use_kl_loss: true}",
+        "  rollout: {name: vllm, n: 8, temperature: 0.8, tensor_model_parallel_size: 4, max_model_len: 2048}",
+    ]
+    if "hdpo" in defaults:
+        own.append("hdpo: {distillation_loss_coef: 0.1}")
+    (folder / "mine.yaml").write_text("\n".join(own))
+    with initialize_config_dir(str(folder), version_base=None):
+        return compose("mine", overrides=list(overrides))
+
+
+def test_switching_hdpo_on_in_a_config_of_ones_own_changes_nothing_else_in_it(tmp_path: Path) -> None:
+    by_file = _own_config(defaults="ppo_trainer, hdpo: default, use: hdpo, _self_", folder=tmp_path)
+    by_flags = _own_config("+hdpo=default", "+use=hdpo", defaults="ppo_trainer, _self_", folder=tmp_path)
+    for config in (by_file, by_flags):
+        rollout = config.actor_rollout_ref.rollout
+        assert (rollout.n, rollout.temperature, rollout.tensor_model_parallel_size) == (8, 0.8, 4)
+        assert config.actor_rollout_ref.actor.use_kl_loss and config.algorithm.use_kl_in_reward
+        assert check_config(config).topk == 64
+    assert (by_file.hdpo.distillation_loss_coef, by_flags.hdpo.distillation_loss_coef) == (0.1, 0.01)
+
+
+def test_the_readmes_command_composes_what_verl_and_the_recipe_accept() -> None:
+    import re
+    import shlex
+
+    from verl.utils.config import validate_config
+    from verl.utils.import_utils import load_extern_object
+
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    command = next(block for block in blocks if "verl.trainer.main_ppo" in block)
+    words = shlex.split(command.replace("\\\n", " "), comments=True)
+    overrides = words[words.index("hdpo_trainer") + 1 :]
+    with initialize_config_module("recipe.hdpo.config", version_base=None):
+        config = compose("hdpo_trainer", overrides=overrides)
+    check_config(config)
+    validate_config(config, use_reference_policy=False, use_critic=False)
+    reward = config.reward.custom_reward_function
+    assert load_extern_object(reward.path, reward.name)("hdpo/sums", "#### 4", "4")["score"] == 1.0

@@ -1,0 +1,147 @@
+"""One prompt through the rollout hook, on verl's own agent loop, tokenizer and chat template.
+
+The language model, the reward worker and TransferQueue are stand-ins that the test controls, so that errors and
+overlong prompts can be provoked; the end-to-end test runs the same code with the real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from recipe.hdpo import transfer
+from recipe.hdpo.algorithm.cliff import GroupRecord
+
+RIGHT, WRONG = "right", "wrong"
+
+
+class Store:
+    """TransferQueue's calls, in memory and in order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict]] = []
+        self.fields: dict[str, Any] = {}
+
+    def init(self) -> None:
+        """Called by verl's worker."""
+
+    async def async_kv_put(self, key: str, partition_id: str, tag: dict) -> None:
+        self.events.append((key, tag))
+
+    async def async_kv_batch_put(self, keys: list[str], fields: Any, tags: list[dict], partition_id: str) -> None:
+        self.events += list(zip(keys, tags, strict=True))
+        for i, key in enumerate(keys):
+            self.fields[key] = fields[i]
+
+    def record(self) -> GroupRecord:
+        [record] = [r for _, tag in self.events if (r := transfer.record_of(tag))]
+        return record
+
+    def kept(self) -> list[str]:
+        return sorted(key for key, tag in self.events if tag.get(transfer.PRIVILEGED_TAG))
+
+
+class Model:
+    """Answers what the test says; remembers the prompts."""
+
+    def __init__(self, tokenizer: Any, answer: Any) -> None:
+        self.tokenizer, self.answer = tokenizer, answer
+        self.prompts: list[str] = []
+        self.max_tokens: list[Any] = []
+        self.seeds: list[Any] = []
+        self.temperatures: list[float] = []
+
+    async def generate(self, prompt_ids: list[int], sampling_params: dict, **_: Any) -> Any:
+        prompt = self.tokenizer.decode(prompt_ids)
+        self.prompts.append(prompt)
+        self.max_tokens.append(sampling_params.get("max_tokens"))
+        self.seeds.append(sampling_params.get("seed"))
+        self.temperatures.append(sampling_params["temperature"])
+        await asyncio.sleep(0)
+        text = self.answer(prompt)
+        ids = self.tokenizer(text).input_ids
+        return SimpleNamespace(
+            token_ids=ids, log_probs=[0.0] * len(ids), routed_experts=None, num_preempted=0, extra_fields={}
+        )
+
+
+def run_prompt(
+    chat_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Any,
+    *overrides: str,
+    solution: str | None = "SOLUTION",
+    messages: list[dict] | None = None,
+    step: int = 1,
+    scores: Mapping[str, float] = MappingProxyType({RIGHT: 1.0}),
+    validate: bool = False,
+) -> tuple[Store, Model, list[dict]]:
+    """One prompt through ``_run_prompt``; returns the store, the model and what the reward function was given.
+
+    Args:
+        answer: the model's response to a prompt, both text.
+        solution: the data row's; None for a row without one.
+        messages: the prompt; None for one user message "PROBLEM".
+        step: the training step.
+        scores: reward by response, 0 for any other.
+    """
+    from transformers import AutoTokenizer
+    from verl.trainer.ppo.v1 import agent_loop_tq
+
+    from recipe.hdpo.rollout import agent_loop
+
+    with initialize_config_module("recipe.hdpo.config", version_base=None):
+        config = compose(
+            "hdpo_trainer",
+            overrides=[
+                f"actor_rollout_ref.model.path={chat_model}",
+                "actor_rollout_ref.rollout.n=3",
+                "data.max_prompt_length=64",
+                "data.max_response_length=32",
+                "actor_rollout_ref.rollout.max_model_len=512",
+                "hdpo.privileged.n=2",
+                *overrides,
+            ],
+        )
+    OmegaConf.resolve(config)
+    store, tokenizer = Store(), AutoTokenizer.from_pretrained(chat_model)
+    monkeypatch.setattr(agent_loop_tq, "tq", store)
+    monkeypatch.setattr(agent_loop, "tq", store)
+    model = Model(tokenizer, answer)
+    worker = agent_loop.HDPOAgentLoopWorker(config, llm_client=model)
+    scored: list[dict] = []
+
+    async def compute_score(outputs: list, kwargs: dict) -> None:
+        if outputs[-1].reward_score is not None:  # as verl's, which the contract tests check
+            return
+        text = tokenizer.decode(outputs[-1].response_ids)
+        scored.append({"prompt": tokenizer.decode(outputs[-1].prompt_ids), **kwargs})
+        outputs[-1].reward_score = scores.get(text, 0.0)
+        outputs[-1].extra_fields["reward_extra_info"] = {}
+
+    monkeypatch.setattr(worker, "_compute_score", compute_score, raising=False)
+    prompt = {
+        "uid": "uid-1",
+        "raw_prompt": messages or [{"role": "user", "content": "PROBLEM"}],
+        "agent_name": "single_turn_agent",
+        "data_source": "d",
+        "global_steps": step,
+        "reward_model": {"ground_truth": "ANSWER"},
+        "extra_info": {"solution": solution, "another": "ANOTHER"},
+    }
+    trajectory = {"step": step, "sample_index": 0, "rollout_n": 0, "validate": validate}
+    asyncio.run(worker._run_prompt(prompt, {"temperature": 1.0}, trajectory))
+    assert worker.groups == {}
+    return store, model, scored
+
+
+def solves_when_shown(prompt: str) -> str:
+    """Right if the prompt holds the solution."""
+    return RIGHT if "SOLUTION" in prompt else WRONG

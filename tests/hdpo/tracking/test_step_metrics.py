@@ -1,0 +1,66 @@
+"""What is logged each step, worked by hand."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.tracking.cliff_history import CliffHistory
+from recipe.hdpo.tracking.step_metrics import privileged_wait_seconds, step_metrics
+
+ROOT = Path(__file__).parents[3]
+
+
+def _records() -> list[GroupRecord]:
+    return [
+        GroupRecord("a", True, False, 0, 2, solved_privileged=1, kept=1, kept_tokens=7, settled_at=10.0, ended_at=12.0),
+        GroupRecord("b", cliff=False, solved=True, settled_at=11.0, ended_at=11.0),
+        GroupRecord("c", cliff=True, solved=False, too_long=2, settled_at=9.0, ended_at=9.5),
+        GroupRecord("d", cliff=False, solved=False, lost_rollouts=1, settled_at=8.0, ended_at=8.0),
+    ]
+
+
+def test_step_metrics_by_hand() -> None:
+    metrics = step_metrics(_records(), CliffHistory())
+    expected = {
+        "cliffs": 2,
+        "cliff_rate": 0.5,
+        "privileged_rollouts": 2,
+        "privileged_solve_rate": 0.5,
+        "kept_trajectories": 1,
+        "kept_tokens": 7,
+        "skipped_too_long": 2,
+        "skipped_no_solution": 0,
+        "skipped_error": 0,
+        "lost_rollouts": 1,
+        "cliffs_solved_now": 0,
+        "new_cliffs": 0,
+        "open_cliffs": 2,
+        "ever_cliffs": 2,
+        "timing_s/privileged_wait": 1.0,
+    }
+    assert metrics == {f"hdpo/{k}": pytest.approx(v) for k, v in expected.items()}
+
+
+def test_rates_over_nothing_are_left_out() -> None:
+    assert "hdpo/cliff_rate" not in step_metrics([], CliffHistory())
+    [_, solved, *_] = _records()
+    assert "hdpo/privileged_solve_rate" not in step_metrics([solved], CliffHistory())
+
+
+def test_privileged_rollouts_beside_other_rollouts_cost_no_wait() -> None:
+    early = GroupRecord("a", cliff=True, solved=False, settled_at=1.0, ended_at=5.0)
+    late = GroupRecord("b", cliff=False, solved=True, settled_at=6.0, ended_at=6.0)
+    assert privileged_wait_seconds([early, late]) == 0.0
+
+
+def test_every_metric_is_explained_and_every_explained_metric_is_logged() -> None:
+    logged = set()
+    for file in (ROOT / "recipe/hdpo").rglob("*.py"):
+        logged |= set(re.findall(r'"hdpo/((?:timing_s/)?[a-z_]+)[":]', file.read_text()))
+    logged |= {"grad_norm_grpo", "grad_norm_distillation"}  # made of a prefix and a term
+    table = (ROOT / "docs/metrics.md").read_text().partition("Validation adds")[0]
+    first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    explained = set(re.findall(r"`([a-z_/]+)`", " ".join(first_cells)))
+    assert explained == logged

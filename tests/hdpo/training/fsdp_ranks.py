@@ -1,0 +1,308 @@
+"""HDPO's real actor worker on one or more gloo ranks, without Ray: for exact comparisons in seconds.
+
+Everything is verl's own (TrainingWorker, FSDP2 engine, micro-batches) except TransferQueue, which needs Ray: the rows
+that a rank asks for are handed to it by their keys.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as mp
+
+VOCABULARY, PAD = 19, 0
+
+
+@dataclass
+class Row:
+    """One sequence: a rollout with an advantage, or a kept trajectory with a privileged prompt."""
+
+    prompt: list[int]
+    response: list[int]
+    advantage: float = 0.0
+    teacher_prompt: list[int] | None = None
+    old_log_prob_shift: float = 0.0
+
+
+@dataclass
+class Job:
+    """One update of the actor: rollouts by rank, and the kept trajectories of all ranks.
+
+    ``stock``: by verl's own worker and loss, with nothing of the recipe's.
+    """
+
+    rollouts: list[list[Row]]
+    kept: list[Row]
+    model_dir: str
+    mini_batch_size: int = 0
+    packed: bool = True
+    dynamic: bool = True
+    micro_batch_size: int = 1
+    max_tokens: int = 64
+    frozen_dir: str | None = None
+    measure_gradients: bool = False
+    epochs: int = 1
+    stock: bool = False
+    temperature: float = 1.0
+    sgd: bool = False
+    lr: float = 1e-2
+    hdpo: dict[str, Any] = field(default_factory=dict)
+    actor: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Result:
+    """What rank 0 saw: gradients of every optimizer step (full tensors), weights after the update, metrics."""
+
+    gradients: list[dict[str, torch.Tensor]]
+    weights: dict[str, torch.Tensor]
+    metrics: dict[str, Any]
+
+
+def make_model(folder: Path, seed: int = 0) -> str:
+    """A random Qwen2 of a few thousand weights, fp32, without dropout."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=128,
+        tie_word_embeddings=False,
+        initializer_range=0.4,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    return str(folder)
+
+
+def make_chat_model(folder: Path, seed: int = 0) -> None:
+    """A random Qwen2 that vLLM can serve, with the demo's byte-level chat tokenizer."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    from examples.demo.make_sums_model import make_tokenizer
+
+    tokenizer = make_tokenizer()
+    torch.manual_seed(seed)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,  # vLLM's CPU attention wants heads of 32 or more
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+class Ranks:
+    """A group of gloo ranks, each a process of its own, that works through jobs. Start-up is paid once."""
+
+    def __init__(self, world_size: int, folder: Path) -> None:
+        context = mp.get_context("spawn")
+        self.jobs = [context.Queue() for _ in range(world_size)]
+        self.results = context.Queue()
+        self.processes = [
+            context.Process(target=_serve, args=(r, world_size, str(folder), self.jobs[r], self.results), daemon=True)
+            for r in range(world_size)
+        ]
+        for process in self.processes:
+            process.start()
+        self.broken = False
+
+    def __call__(self, job: Job) -> Result:
+        """Run one job on all ranks. A rank that hangs or raises fails the test."""
+        assert len(job.rollouts) == len(self.processes)
+        assert not self.broken, "an earlier job broke these ranks"
+        self.broken = True
+        for queue in self.jobs:
+            queue.put(job)
+        answers: dict[int, Any] = {}
+        while len(answers) < len(self.processes):
+            rank, answer = self.results.get(timeout=120)
+            assert not isinstance(answer, str), f"rank {rank}:\n{answer}"
+            answers[rank] = answer
+        self.broken = False
+        return torch.load(answers[0], weights_only=False)
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+
+
+def _serve(rank: int, world_size: int, folder: str, jobs: Any, results: Any) -> None:
+    os.environ.update(
+        VERL_PLATFORM="cpu",
+        RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT="0",
+        DIST_INIT_METHOD=f"file://{folder}/store",
+    )
+    torch.set_num_threads(1)
+    path = Path(folder) / f"result_{rank}.pt"
+    while True:
+        try:
+            torch.save(_update(rank, jobs.get()), path)
+            results.put((rank, path))
+        except BaseException:
+            results.put((rank, traceback.format_exc()))
+            raise
+
+
+def hdpo_config(**changes: Any) -> Any:
+    """The recipe's config with its defaults, and changes by dotted key."""
+    from omegaconf import OmegaConf
+
+    from recipe.hdpo.config import HDPOConfig
+
+    default = Path(__file__).parents[3] / "recipe/hdpo/config/hdpo/default.yaml"
+    node = OmegaConf.load(default)
+    for key, value in changes.items():
+        OmegaConf.update(node, key, value)
+    return HDPOConfig.from_mapping(OmegaConf.to_container(node))
+
+
+def _build_actor(job: Job, actor_config: Any, folder: str, forward_only: bool = False) -> Any:
+    from verl.trainer.config import CheckpointConfig
+    from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig, TrainingWorkerConfig
+    from verl.workers.engine_workers import TrainingWorker
+
+    from recipe.hdpo.training.actor import HDPOActor
+
+    worker = TrainingWorker if job.stock else HDPOActor
+    model_config = HFModelConfig(
+        path=folder,
+        load_tokenizer=False,
+        use_remove_padding=job.packed,
+        override_config={"attn_implementation": "sdpa"},
+    )
+    precision = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+    engine = FSDPEngineConfig(
+        strategy="fsdp2",
+        dtype="float32",
+        mixed_precision=precision,
+        use_torch_compile=False,
+        forward_only=forward_only,
+        use_dynamic_bsz=job.dynamic,
+        max_token_len_per_gpu=job.max_tokens,
+        infer_max_token_len_per_gpu=job.max_tokens,
+        micro_batch_size_per_gpu=job.micro_batch_size,
+        infer_micro_batch_size_per_gpu=job.micro_batch_size,
+    )
+    optimizer = {"optimizer": "SGD", "override_optimizer_config": None} if job.sgd else {}
+    actor = worker(
+        TrainingWorkerConfig(
+            model_type="language_model",
+            model_config=model_config,
+            engine_config=engine,
+            optimizer_config=FSDPOptimizerConfig(
+                lr=job.lr, weight_decay=0.0, clip_grad=1e9, total_training_steps=10, **optimizer
+            ),
+            checkpoint_config=CheckpointConfig(),
+        )
+    )
+    actor.reset()
+    return actor
+
+
+def _update(rank: int, job: Job) -> Result:
+    from verl.utils import tensordict_utils as tu
+    from verl.workers.config import FSDPActorConfig, OptimizerConfig
+    from verl.workers.utils.losses import ppo_loss
+
+    from recipe.hdpo import transfer
+    from recipe.hdpo.training.loss import HDPOLoss
+    from recipe.hdpo.transfer import MEASURE_GRADIENTS
+
+    mini_batch_size = job.mini_batch_size or sum(map(len, job.rollouts))
+    actor_config = FSDPActorConfig(
+        strategy="fsdp2",
+        rollout_n=1,
+        ppo_mini_batch_size=mini_batch_size,
+        ppo_micro_batch_size_per_gpu=1,
+        optim=OptimizerConfig(lr=1e-2, total_training_steps=10),
+        **{"policy_loss": {"loss_mode": "hdpo"}, **job.actor},
+    )
+    hdpo = hdpo_config(**job.hdpo)
+    actor = _build_actor(job, actor_config, job.model_dir)
+    teacher = _build_actor(job, actor_config, job.frozen_dir, forward_only=True) if job.frozen_dir else None
+    if job.stock:
+        actor.set_loss_fn(partial(ppo_loss, config=actor_config))
+    else:
+        actor.set_up_hdpo(hdpo, teacher, PAD)
+        actor.set_loss_fn(HDPOLoss(actor_config=actor_config, hdpo=hdpo))
+    by_key = {f"u{i}_8_0": row for i, row in enumerate(job.kept)}
+    names = ("prompt", "teacher_prompt", "response")
+    actor._fetch_columns = lambda keys: [[torch.tensor(getattr(by_key[k], name)) for k in keys] for name in names]
+    gradients: list[dict[str, torch.Tensor]] = []
+    _capture_gradients(actor.engine, gradients)
+    data = _rollout_batch(job.rollouts[rank], needs_ref=job.actor.get("use_kl_loss", False))
+    tu.assign_non_tensor(
+        data,
+        calculate_entropy=job.actor.get("entropy_coeff", 0.0) != 0.0,
+        distillation_use_topk=False,
+        distillation_only=False,
+        global_batch_size=mini_batch_size,
+        mini_batch_size=mini_batch_size,
+        epochs=job.epochs,
+        temperature=job.temperature,
+    )
+    if by_key:
+        kept = [[key, len(r.prompt + r.teacher_prompt + 2 * r.response)] for key, r in by_key.items()]
+        tu.assign_non_tensor_data(data, transfer.KEPT, kept)
+        tu.assign_non_tensor_data(data, MEASURE_GRADIENTS, job.measure_gradients)
+    output = actor.train_mini_batch(data)
+    weights = {n: _full(p.detach()).clone() for n, p in actor.engine.module.named_parameters()}
+    return Result(gradients=gradients, weights=weights, metrics=dict(tu.get(output, "metrics")))
+
+
+def _full(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def _capture_gradients(engine: Any, gradients: list[dict[str, torch.Tensor]]) -> None:
+    step = engine.optimizer_step
+
+    def capture() -> Any:
+        named = engine.module.named_parameters()
+        gradients.append({n: _full(p.grad).clone() for n, p in named if p.grad is not None})
+        return step()
+
+    engine.optimizer_step = capture
+
+
+def _rollout_batch(rollouts: list[Row], needs_ref: bool) -> Any:
+    from tensordict import TensorDict
+
+    from recipe.hdpo.training.mini_batch import nested
+
+    def per_token(values: list[float]) -> torch.Tensor:
+        return nested([torch.full((len(r.response),), v) for r, v in zip(rollouts, values, strict=True)])
+
+    fields = {
+        "prompts": nested([torch.tensor(r.prompt) for r in rollouts]),
+        "responses": nested([torch.tensor(r.response) for r in rollouts]),
+        "input_ids": nested([torch.tensor(r.prompt + r.response) for r in rollouts]),
+        "position_ids": nested([torch.arange(len(r.prompt + r.response)) for r in rollouts]),
+        "response_mask": nested([torch.ones(len(r.response), dtype=torch.int64) for r in rollouts]),
+        "loss_mask": nested([torch.ones(len(r.response), dtype=torch.int64) for r in rollouts]),
+        "advantages": per_token([r.advantage for r in rollouts]),
+        "old_log_probs": per_token([-2.0 + r.old_log_prob_shift for r in rollouts]),
+    }
+    if needs_ref:
+        fields["ref_log_prob"] = per_token([-2.5] * len(rollouts))
+    return TensorDict(fields, batch_size=[len(rollouts)])

@@ -1,0 +1,127 @@
+"""What one step of the trainer hands on: kept rows to the update, metrics to the logger, text to the log.
+
+verl's own step methods and TransferQueue are stand-ins that record what they are given; the end-to-end test runs the
+same overrides on the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+from recipe.hdpo import transfer
+from recipe.hdpo.config.checks import check_config
+from recipe.hdpo.tracking.kept_text import kept_files
+from recipe.hdpo.training import mini_batch
+from recipe.hdpo.training import trainer as trainer_module
+from recipe.hdpo.training.trainer import HDPOTrainerSync
+from recipe.hdpo.transfer import MEASURE_GRADIENTS
+from tests.hdpo.composed_config import composed
+
+# key -> student prompt, teacher prompt, response
+STORED = {"b_8_0": ([1], [2, 3], [4, 5]), "a_8_0": ([6, 7], [8], [9])}
+
+
+class Queue:
+    """TransferQueue's two calls of the trainer, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, list[str]]] = []
+
+    def kv_batch_get(self, keys: list[str], partition_id: str, select_fields: list[str]) -> dict[str, torch.Tensor]:
+        self.events.append(("get", keys))
+        found = [transfer.privileged_fields(*STORED[key]) for key in keys]
+        return {name: mini_batch.nested([row[name].unbind()[0] for row in found]) for name in select_fields}
+
+    def kv_clear(self, keys: list[str], partition_id: str) -> None:
+        self.events.append(("clear", keys))
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
+    queue = Queue()
+    monkeypatch.setattr(trainer_module, "tq", queue)
+    return queue
+
+
+def make_trainer(step: int, *overrides: str, kept: dict[str, Any] = STORED) -> HDPOTrainerSync:
+    trainer = HDPOTrainerSync.__new__(HDPOTrainerSync)
+    config = composed(*overrides)
+    tags = [transfer.privileged_tag(*row) for row in kept.values()]
+    trainer.config, trainer.hdpo, trainer.global_steps = config, check_config(config), step
+    trainer.kept = KVBatchMeta(list(kept), tags, "train")
+    trainer.tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))
+    return trainer
+
+
+def handed_on(monkeypatch: pytest.MonkeyPatch, step: int, *overrides: str, **options: Any) -> dict[str, Any]:
+    """The extra info of the batch that verl's actor update is given."""
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: seen.update(batch.extra_info))
+    make_trainer(step, *overrides, **options)._update_actor(KVBatchMeta(["a_0_0"], [{}], "train", extra_info={}), {})
+    return seen
+
+
+def test_every_kept_row_is_handed_on_by_its_key_with_its_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert handed_on(monkeypatch, 1)[transfer.KEPT] == [["b_8_0", 1 + 2 + 2 * 2], ["a_8_0", 2 + 1 + 2 * 1]]
+
+
+def test_nothing_is_handed_on_where_nothing_was_kept_or_lambda_is_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert handed_on(monkeypatch, 1, "hdpo.gradient_ratio_interval=1", kept={}) == {}
+    assert handed_on(monkeypatch, 1, "hdpo.gradient_ratio_interval=1", "hdpo.distillation_loss_coef=0") == {}
+
+
+@pytest.mark.parametrize(("interval", "steps"), [(0, []), (1, [1, 2, 3, 4, 5]), (2, [2, 4])])
+def test_gradient_norms_are_measured_every_so_many_steps(
+    monkeypatch: pytest.MonkeyPatch, interval: int, steps: list[int]
+) -> None:
+    override = f"hdpo.gradient_ratio_interval={interval}"
+    measured = [step for step in range(1, 6) if handed_on(monkeypatch, step, override)[MEASURE_GRADIENTS]]
+    assert measured == steps
+
+
+def test_metrics_of_the_recipe_lose_the_prefix_of_the_actor_and_verls_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"actor/hdpo/jsd_mean": 0.1, "actor/pg_loss": 0.2}
+    monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: metrics.update(made))
+    metrics: dict[str, float] = {}
+    make_trainer(1)._update_actor(KVBatchMeta(["a_0_0"], [{}], "train", extra_info={}), metrics)
+    assert metrics == {"hdpo/jsd_mean": 0.1, "actor/pg_loss": 0.2}
+
+
+def test_kept_rows_are_written_as_text_by_key_and_then_cleared(
+    monkeypatch: pytest.MonkeyPatch, queue: Queue, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(PPOTrainer, "_step_once", lambda self, metrics, timing, size: "verl's batch")
+    trainer = make_trainer(7, f"trainer.rollout_data_dir={tmp_path}")
+    assert trainer._step_once({}, {}, 1) == "verl's batch"
+    assert queue.events == [("get", list(STORED)), ("clear", list(STORED))] and trainer.kept is None
+    [file] = kept_files(tmp_path)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    names = (transfer.STUDENT_PROMPT, transfer.TEACHER_PROMPT, transfer.RESPONSE)
+    found = {line["key"]: tuple([*map(int, line[name].split())] for name in names) for line in lines}
+    assert found == STORED and all(line["step"] == 7 for line in lines)
+
+
+def test_kept_rows_are_cleared_where_nobody_wants_their_text(monkeypatch: pytest.MonkeyPatch, queue: Queue) -> None:
+    monkeypatch.setattr(PPOTrainer, "_step_once", lambda self, metrics, timing, size: None)
+    make_trainer(7)._step_once({}, {}, 1)
+    assert queue.events == [("clear", list(STORED))]
+
+
+def test_validation_counts_as_solved_what_the_success_reward_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
+
+    monkeypatch.setattr(PPOTrainer, "_val_metrics_update", lambda self, *_, **__: {"val-core/s": 0.25})
+    samples = {"reward": [0.5, 0.0], GREEDY_SCORE: [0.5, 0.5]}
+    found = make_trainer(1, "hdpo.success_reward=0.5")._val_metrics_update(
+        ["s", "s"], ["u", "u"], samples, [1, 1], expected_acc_counts={("s", "u"): 2}
+    )
+    expected = {"val-core/s": 0.25, "val-hdpo/s/greedy": 1.0, "val-hdpo/s/pass@1": 0.5, "val-hdpo/s/pass@2": 1.0}
+    assert found == expected
