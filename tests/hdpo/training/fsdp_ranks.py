@@ -51,6 +51,7 @@ class Job:
     stock: bool = False
     temperature: float = 1.0
     sgd: bool = False
+    dtype: str = "fp32"
     lr: float = 1e-2
     hdpo: dict[str, Any] = field(default_factory=dict)
     actor: dict[str, Any] = field(default_factory=dict)
@@ -176,24 +177,95 @@ def hdpo_config(**changes: Any) -> Any:
     return HDPOConfig.from_mapping(OmegaConf.to_container(node))
 
 
-def _build_actor(job: Job, actor_config: Any, folder: str, forward_only: bool = False) -> Any:
+@dataclass
+class Actor:
+    """The recipe's actor worker (verl's own for a stock job) with its loss, as ``init_model`` would leave it."""
+
+    worker: Any
+    loss: Any
+
+
+def start_actor(job: Job) -> Actor:
+    """Build the model, its engine and the loss in this process, a rank of a group that the environment names."""
+    from verl.workers.config import FSDPActorConfig, OptimizerConfig
+    from verl.workers.utils.losses import ppo_loss
+
+    from recipe.hdpo.training.loss import HDPOLoss
+
+    actor_config = FSDPActorConfig(
+        strategy="fsdp2",
+        rollout_n=1,
+        ppo_mini_batch_size=_mini_batch_size(job),
+        ppo_micro_batch_size_per_gpu=1,
+        optim=OptimizerConfig(lr=1e-2, total_training_steps=10),
+        **{"policy_loss": {"loss_mode": "hdpo"}, **job.actor},
+    )
+    hdpo = hdpo_config(**job.hdpo)
+    worker = _build_worker(job, job.model_dir)
+    if job.stock:
+        loss: Any = partial(ppo_loss, config=actor_config)
+    else:
+        teacher = _build_worker(job, job.frozen_dir, forward_only=True) if job.frozen_dir else None
+        worker.set_up_hdpo(hdpo, teacher, PAD)
+        loss = HDPOLoss(actor_config=actor_config, hdpo=hdpo)
+    worker.set_loss_fn(loss)
+    return Actor(worker, loss)
+
+
+def hand_over(worker: Any, kept: list[Row], data: Any, measure_gradients: bool = False) -> None:
+    """What TransferQueue and the trainer would: the kept trajectories by key, and their names in the batch."""
+    from verl.utils import tensordict_utils as tu
+
+    from recipe.hdpo import transfer
+
+    by_key = {f"u{i}_8_0": row for i, row in enumerate(kept)}
+    names = ("prompt", "teacher_prompt", "response")
+    worker._fetch_columns = lambda keys: [[torch.tensor(getattr(by_key[k], name)) for k in keys] for name in names]
+    if by_key:
+        named = [[key, len(r.prompt + r.teacher_prompt + 2 * r.response)] for key, r in by_key.items()]
+        tu.assign_non_tensor_data(data, transfer.KEPT, named)
+        tu.assign_non_tensor_data(data, transfer.MEASURE_GRADIENTS, measure_gradients)
+
+
+def rollout_batch(job: Job, rank: int) -> Any:
+    """The rollout rows of a rank, as ``update_actor`` hands them on."""
+    from verl.utils import tensordict_utils as tu
+
+    data = _rollout_fields(job.rollouts[rank], needs_ref=job.actor.get("use_kl_loss", False))
+    tu.assign_non_tensor(
+        data,
+        calculate_entropy=job.actor.get("entropy_coeff", 0.0) != 0.0,
+        distillation_use_topk=False,
+        distillation_only=False,
+        global_batch_size=_mini_batch_size(job),
+        mini_batch_size=_mini_batch_size(job),
+        epochs=job.epochs,
+        temperature=job.temperature,
+    )
+    return data
+
+
+def _mini_batch_size(job: Job) -> int:
+    return job.mini_batch_size or sum(map(len, job.rollouts))
+
+
+def _build_worker(job: Job, folder: str, forward_only: bool = False) -> Any:
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig, TrainingWorkerConfig
     from verl.workers.engine_workers import TrainingWorker
 
     from recipe.hdpo.training.actor import HDPOActor
 
-    worker = TrainingWorker if job.stock else HDPOActor
     model_config = HFModelConfig(
         path=folder,
         load_tokenizer=False,
         use_remove_padding=job.packed,
         override_config={"attn_implementation": "sdpa"},
     )
-    precision = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+    precision = {"param_dtype": job.dtype, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
     engine = FSDPEngineConfig(
         strategy="fsdp2",
-        dtype="float32",
+        dtype={"fp32": "float32", "bf16": "bfloat16"}[job.dtype],
         mixed_precision=precision,
         use_torch_compile=False,
         forward_only=forward_only,
@@ -204,7 +276,7 @@ def _build_actor(job: Job, actor_config: Any, folder: str, forward_only: bool = 
         infer_micro_batch_size_per_gpu=job.micro_batch_size,
     )
     optimizer = {"optimizer": "SGD", "override_optimizer_config": None} if job.sgd else {}
-    actor = worker(
+    worker = (TrainingWorker if job.stock else HDPOActor)(
         TrainingWorkerConfig(
             model_type="language_model",
             model_config=model_config,
@@ -215,56 +287,18 @@ def _build_actor(job: Job, actor_config: Any, folder: str, forward_only: bool = 
             checkpoint_config=CheckpointConfig(),
         )
     )
-    actor.reset()
-    return actor
+    worker.reset()
+    return worker
 
 
 def _update(rank: int, job: Job) -> Result:
     from verl.utils import tensordict_utils as tu
-    from verl.workers.config import FSDPActorConfig, OptimizerConfig
-    from verl.workers.utils.losses import ppo_loss
 
-    from recipe.hdpo import transfer
-    from recipe.hdpo.training.loss import HDPOLoss
-    from recipe.hdpo.transfer import MEASURE_GRADIENTS
-
-    mini_batch_size = job.mini_batch_size or sum(map(len, job.rollouts))
-    actor_config = FSDPActorConfig(
-        strategy="fsdp2",
-        rollout_n=1,
-        ppo_mini_batch_size=mini_batch_size,
-        ppo_micro_batch_size_per_gpu=1,
-        optim=OptimizerConfig(lr=1e-2, total_training_steps=10),
-        **{"policy_loss": {"loss_mode": "hdpo"}, **job.actor},
-    )
-    hdpo = hdpo_config(**job.hdpo)
-    actor = _build_actor(job, actor_config, job.model_dir)
-    teacher = _build_actor(job, actor_config, job.frozen_dir, forward_only=True) if job.frozen_dir else None
-    if job.stock:
-        actor.set_loss_fn(partial(ppo_loss, config=actor_config))
-    else:
-        actor.set_up_hdpo(hdpo, teacher, PAD)
-        actor.set_loss_fn(HDPOLoss(actor_config=actor_config, hdpo=hdpo))
-    by_key = {f"u{i}_8_0": row for i, row in enumerate(job.kept)}
-    names = ("prompt", "teacher_prompt", "response")
-    actor._fetch_columns = lambda keys: [[torch.tensor(getattr(by_key[k], name)) for k in keys] for name in names]
+    actor = start_actor(job).worker
     gradients: list[dict[str, torch.Tensor]] = []
     _capture_gradients(actor.engine, gradients)
-    data = _rollout_batch(job.rollouts[rank], needs_ref=job.actor.get("use_kl_loss", False))
-    tu.assign_non_tensor(
-        data,
-        calculate_entropy=job.actor.get("entropy_coeff", 0.0) != 0.0,
-        distillation_use_topk=False,
-        distillation_only=False,
-        global_batch_size=mini_batch_size,
-        mini_batch_size=mini_batch_size,
-        epochs=job.epochs,
-        temperature=job.temperature,
-    )
-    if by_key:
-        kept = [[key, len(r.prompt + r.teacher_prompt + 2 * r.response)] for key, r in by_key.items()]
-        tu.assign_non_tensor_data(data, transfer.KEPT, kept)
-        tu.assign_non_tensor_data(data, MEASURE_GRADIENTS, job.measure_gradients)
+    data = rollout_batch(job, rank)
+    hand_over(actor, job.kept, data, job.measure_gradients)
     output = actor.train_mini_batch(data)
     weights = {n: _full(p.detach()).clone() for n, p in actor.engine.module.named_parameters()}
     return Result(gradients=gradients, weights=weights, metrics=dict(tu.get(output, "metrics")))
@@ -285,7 +319,7 @@ def _capture_gradients(engine: Any, gradients: list[dict[str, torch.Tensor]]) ->
     engine.optimizer_step = capture
 
 
-def _rollout_batch(rollouts: list[Row], needs_ref: bool) -> Any:
+def _rollout_fields(rollouts: list[Row], needs_ref: bool) -> Any:
     from tensordict import TensorDict
 
     from recipe.hdpo.training.mini_batch import nested

@@ -1,0 +1,127 @@
+"""The benchmark of a single card, small and on the CPU: all parts run as a user starts them, and a failure is named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import correct, divergences, host_waits, updates
+from benchmarks.gpu.recording import Record
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What ``python -m benchmarks.gpu --device cpu`` writes, by part."""
+    out = tmp_path_factory.mktemp("gpu")
+    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {part: json.loads((out / f"{part}.json").read_text()) for part in gpu.LIMITS}
+
+
+def test_every_part_is_complete_and_names_its_environment(figures: dict[str, dict[str, Any]]) -> None:
+    for part, content in figures.items():
+        assert (content["part"], content["status"]) == (part, "complete")
+        assert content["environment"]["device"] == "cpu" and content["environment"]["torch"] == torch.__version__
+        assert content["figures"] and content["seconds"] > 0
+
+
+def test_all_cases_are_correct_on_the_cpu_too(figures: dict[str, dict[str, Any]]) -> None:
+    cases = figures["correct"]["figures"]
+    assert len(cases) == 6 * 2 * 4 + 2 * 3 * 2 and all(case["holds"] for case in cases.values())
+
+
+def test_grpo_and_hdpo_without_a_cliff_have_the_same_loss(figures: dict[str, dict[str, Any]]) -> None:
+    update = figures["updates"]["figures"]
+    assert update["losses"] == {"finite": True, "grpo_and_lambda_0_equal_bit_for_bit": True}
+    assert update["GRPO"]["policy_loss"] == update["HDPO, 100 % cliffs"]["policy_loss"]
+    assert update["HDPO, 100 % cliffs"]["jsd"] > 0 and "jsd" not in update["HDPO, no cliff"]
+
+
+def test_waits_are_counted_at_lines_of_the_recipe_and_of_verl(figures: dict[str, dict[str, Any]]) -> None:
+    waits = figures["host_waits"]["figures"]
+    assert waits["GRPO"]["at_our_lines"] == 0 and waits["GRPO"]["waits"] > 0
+    assert all(line.startswith("recipe/hdpo/") for line in waits["HDPO"]["ours"])
+    assert any(line.startswith("verl/") for line in waits["GRPO"]["most_of_the_others"])
+
+
+def test_figures_of_a_part_that_fails_are_kept_and_the_next_part_runs(tmp_path: Path, monkeypatch) -> None:
+    def breaks(part: str) -> None:
+        code = "from pathlib import Path; from benchmarks.gpu.recording import Record\n"
+        code += f"Record(Path({str(tmp_path / part)!r} + '.json'), {part!r}, 'cpu').add('a', b=1.0)\n"
+        code += "raise RuntimeError('the card fell off')" if part == "correct" else "import time; time.sleep(60)"
+        started.append(part)
+        return code
+
+    started: list[str] = []
+    run = subprocess.run
+
+    def start(command: list[str], **options: Any) -> Any:
+        part = command[2].rsplit(".", 1)[1]
+        return run([sys.executable, "-c", breaks(part)], **options)
+
+    monkeypatch.setattr(gpu.subprocess, "run", start)
+    monkeypatch.setattr(gpu, "limit_of", lambda part, device: 15 if part == "updates" else 600)
+    monkeypatch.setattr(
+        sys, "argv", ["gpu", "--out", str(tmp_path), "--parts", "correct", "updates", "--device", "cpu"]
+    )
+    with pytest.raises(SystemExit, match="failed: correct, updates"):
+        gpu.main()
+    broken, slow = (json.loads((tmp_path / f"{part}.json").read_text()) for part in ("correct", "updates"))
+    assert broken["figures"] == slow["figures"] == {"a": {"b": 1.0}}
+    assert "exit code 1" in broken["status"] and "RuntimeError: the card fell off" in broken["error"][-1]
+    assert "stopped after 15 s" in slow["status"] and started == ["correct", "updates"]
+
+
+def test_a_wrong_gradient_is_told_from_a_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, case = next(correct.cases(60, 10))
+    record = Record(tmp_path / "x.json", "correct", "cpu")
+    assert correct.check(record, name, case, "fp32", "cpu")
+
+    def slightly_wrong(logits: torch.Tensor, *args: Any, **options: Any) -> Any:
+        return divergence(logits * (1 + 1e-3), *args, **options)
+
+    divergence = correct.topk_divergence
+    monkeypatch.setattr(correct, "topk_divergence", slightly_wrong)
+    assert not correct.check(record, name, case, "fp32", "cpu")
+
+
+def test_a_variant_that_does_not_fit_is_left_out_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(*_: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("tried to allocate 40 GiB")
+
+    monkeypatch.setattr(
+        divergences, "variants", lambda device: {"ours": lambda: divergences.jsd.ours, "plain": lambda: greedy}
+    )
+    record = Record(tmp_path / "x.json", "divergences", "cpu")
+    divergences.compare(record, 4, 30, 3, "cpu", 1e6, 1)
+    found = record.content["figures"]
+    assert "OutOfMemoryError: tried to allocate 40 GiB" in found["4 rows: plain"]["why"]
+    assert found["4 rows: ours"]["milliseconds"] > 0 and found["4 rows: teacher's top-k"]["share_of_limit"] > 0
+
+
+@pytest.mark.parametrize(("seconds", "prompts"), [(0.1, 32), (0.5, 8), (100.0, 4)])
+def test_prompts_are_halved_until_all_updates_fit_the_time(seconds: float, prompts: int) -> None:
+    """110 s for 16 updates; one prompt's update takes ``seconds``."""
+
+    class Bench:
+        update: Callable[..., dict[str, float]] = staticmethod(lambda job, kept: {"seconds": seconds})
+
+    job: Any = updates.Job(rollouts=[[]], kept=[], model_dir="")
+    assert updates.affordable_prompts(Bench(), job, 32, 16) == prompts  # type: ignore[arg-type]
+
+
+def test_a_read_is_counted_at_the_line_that_made_it() -> None:
+    with host_waits.counted_waits("cpu") as counts:
+        torch.ones(2).sum().item()
+    assert sum(counts.values()) == 1
