@@ -29,7 +29,8 @@ if [ "$(cat "$VENV/.complete" 2>/dev/null || true)" != "$stamp" ]; then
     printf '%s' "$stamp" > "$VENV/.complete"
 fi
 
-"$VENV/bin/python" -m sphinx -W --keep-going -q -b html -d build/docs.cache docs build/docs
+# -E -a: every page anew, since a page that did not change keeps the titles that the others had.
+"$VENV/bin/python" -m sphinx -W --keep-going -q -E -a -b html -d build/docs.cache docs build/docs
 
 # A page that fetches something when it is opened tells others who reads it, and breaks without a network.
 fetched=$(grep -rnoE '<(script|link|img|iframe|source|object)[^>]*(src|href|data)="(https?:)?//[^"]*|(@import|url\()[^;)]*https?://[^;)]*' \

@@ -12,6 +12,7 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from recipe.hdpo.algorithm.privileged_prompt import USER_TEMPLATE
 from recipe.hdpo.config.checks import check_config, refusals
 from tests.hdpo.composed_config import composed
 
@@ -104,6 +105,10 @@ def test_every_file_that_the_figure_names_exists() -> None:
     bases = (*BASES, "recipe/hdpo/algorithm")
     assert len(named) > 10
     assert [name for name in named if not any((ROOT / base / name).is_file() for base in bases)] == []
+
+
+def test_the_default_template_on_the_page_is_that_of_the_code() -> None:
+    assert f"```jinja\n{USER_TEMPLATE}\n```" in PAGES["data"]
 
 
 def _examples(page: str) -> dict:
