@@ -7,7 +7,7 @@ PY := .venv/bin/python
 PLAN ?= sums
 RESULTS ?= docs/results/$(PLAN)
 
-.PHONY: help setup demo demo-compare demo-llm study study-smoke test test-fast lint lock benchmark clean
+.PHONY: help setup demo demo-compare demo-llm study study-smoke test test-fast lint docs docs-parts lock benchmark clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s $$'\t'
@@ -31,7 +31,7 @@ study-smoke: setup  ## the study's machinery in minutes, into outputs/
 	@$(PY) -m examples.study.run --plan smoke --results outputs/study-smoke/results
 
 test: setup  ## all checks and tests
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory lint docs
 	@$(PY) -m pytest
 
 test-fast: setup  ## all tests but the end-to-end ones
@@ -42,12 +42,18 @@ lint: setup  ## ruff and mypy
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
+docs:  ## build the documentation as a site, strictly, into build/docs
+	@bash scripts/docs.sh
+
+docs-parts: setup  ## fill the numbers and tables in the documents from result files and YAML comments
+	@$(PY) -m scripts.docs_parts
+
 benchmark: setup  ## memory and time of JSD_k, overhead of HDPO over GRPO
 	@$(PY) -m benchmarks.jsd
 	@$(PY) -m benchmarks.overhead
 
-lock:  ## compile requirements/cpu.lock anew (needs uv)
+lock:  ## compile requirements/*.lock anew (needs uv)
 	@bash scripts/lock.sh
 
-clean:  ## remove .venv and outputs
-	@rm -rf .venv outputs
+clean:  ## remove the environments, the built site and outputs
+	@rm -rf .venv .venv-docs build/docs build/docs.cache outputs

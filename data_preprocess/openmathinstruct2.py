@@ -1,8 +1,9 @@
 """nvidia/OpenMathInstruct-2 (MATH and GSM8K problems and augmentations of them), as verl parquet.
 
 Columns read: problem, generated_solution (the privileged information), expected_answer, problem_source. The data set
-holds many solutions of one problem; the first usable one is kept. Whether a problem is in the test split depends on
-its text alone, so no later run with more rows moves a problem from test to training.
+holds many solutions of one problem; the first usable one is kept. Of these problems 5 % are held out, by seed 42, as in
+the paper. Which ones depends on the seed and on their text alone, so no later run with more rows moves a problem from
+test to training.
 
     python data_preprocess/openmathinstruct2.py --out data/openmathinstruct2
     python data_preprocess/openmathinstruct2.py --out data/openmathinstruct2 --input train-00000-of-00032.parquet
@@ -98,9 +99,11 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"--input {path}: cannot be read as UTF-8 text ({error})") from error
 
 
-def is_test(problem: str, test_fraction: float) -> bool:
-    """Whether the problem belongs to the test split: its SHA-256 as a number in [0, 1) is below the fraction."""
-    return int.from_bytes(hashlib.sha256(problem.encode()).digest()[:8], "big") < test_fraction * 2**64
+def is_test(problem: str, test_fraction: float, seed: int) -> bool:
+    """Whether the problem belongs to the test split: SHA-256 of seed and text, as a number in [0, 1), is below the
+    fraction."""
+    digest = hashlib.sha256(f"{seed}\n{problem}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < test_fraction * 2**64
 
 
 def usable(row: dict[str, Any], sources: Sequence[str] | None) -> tuple[dict[str, str], str | None]:
@@ -154,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
         raise DataError("; ".join(["no usable row", *rejected.lines()]))
     parts: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
     for fields in kept:
-        parts["test" if is_test(fields["problem"], args.test_fraction) else "train"].append(fields)
+        parts["test" if is_test(fields["problem"], args.test_fraction, args.seed) else "train"].append(fields)
     for split, part in parts.items():
         if not part:
             raise DataError(
@@ -176,7 +179,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--input", type=Path, help="a local .parquet or .jsonl file (default: the hub, streamed)")
     parser.add_argument("--max-rows", type=at_least(2), default=70_000, help="stop after so many distinct problems")
     parser.add_argument("--sources", nargs="+", help="keep these problem_source values only, e.g. math gsm8k")
-    parser.add_argument("--test-fraction", type=float, default=0.02, help="share of the problems held out by hash")
+    parser.add_argument("--test-fraction", type=float, default=0.05, help="share of the problems held out (0.05)")
+    parser.add_argument("--seed", type=int, default=42, help="decides which problems are held out (42)")
     return run_cli(run, parser.parse_args(argv))
 
 

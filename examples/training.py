@@ -138,7 +138,7 @@ def merge_metrics(out: Path) -> None:
 
 
 def evaluate(model: Path, problems: Path, out: Path, n: int, k: Sequence[int], seed: int = 1) -> Path:
-    """Greedy and sampled evaluation of a model or checkpoint on a parquet file; what is there is not redone."""
+    """Greedy and sampled evaluation of a model or checkpoint on a parquet file; finished samples are kept."""
     arguments = ["--model", model, "--data", problems, "--out", out, "--n", n, "--k", *k]
     cpu = {"VERL_PLATFORM": "cpu", "VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
     python("-m", "recipe.hdpo.evaluate", *arguments, "--max-tokens", 72, "--seed", seed, env=cpu)

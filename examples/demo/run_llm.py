@@ -57,7 +57,7 @@ def main() -> None:
     else:
         say("no privileged rollout came out correct in these few steps, so there is nothing to show: try --steps 6")
     say(f"done; metrics: {out / 'run' / 'metrics.jsonl'}; all rollouts and kept trajectories: {rollouts}")
-    say("next: make demo, or your own data and model: README.md, 'On your own cluster'")
+    say("next: make demo, or your own data and model: docs/own_job.md")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_every_problem_becomes_one_row_in_one_split(tmp_path, name):
         assert row["prompt"] == [{"role": "user", "content": f"{info['problem']}\n{INSTRUCTION}"}]
         assert row["reward_model"]["ground_truth"] == info["answer"]
         assert f"\\boxed{{{info['answer']}}}" in info["solution"]
-        assert (info["split"] == "test") == is_test(info["problem"], 0.5)
+        assert (info["split"] == "test") == is_test(info["problem"], 0.5, 42)
 
 
 def test_the_first_solution_of_a_problem_is_kept_and_the_others_are_counted(tmp_path, capsys):
@@ -96,8 +96,22 @@ def test_a_problem_keeps_its_split_when_more_rows_are_read(tmp_path):
 
 
 def test_the_held_out_share_is_the_test_fraction():
-    held_out = sum(is_test(f"problem {n}", 0.1) for n in range(5000))
+    held_out = sum(is_test(f"problem {n}", 0.1, 42) for n in range(5000))
     assert 400 < held_out < 600
+
+
+def test_by_default_5_percent_of_the_problems_are_held_out_by_seed_42(tmp_path):
+    path = write(tmp_path / "a.jsonl", [source_row(n) for n in range(300)])
+    held_out = []
+    for name, options in (
+        ("default", []),
+        ("said", ["--seed", "42", "--test-fraction", "0.05"]),
+        ("43", ["--seed", "43"]),
+    ):
+        assert main(["--input", str(path), "--out", str(tmp_path / name), *options]) == 0
+        held_out.append({row["extra_info"]["problem"] for row in read(tmp_path / name)[1]})
+    assert held_out[0] == held_out[1] and held_out[0] != held_out[2]
+    assert 5 <= len(held_out[0]) <= 27  # 15 expected; 3 standard deviations of 3.8
 
 
 def broken_files(folder):

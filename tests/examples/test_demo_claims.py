@@ -1,58 +1,33 @@
-"""The README's numbers of the demo are those of the committed counts."""
+"""What the documents say of the demo in words is what its counts hold; `scripts/docs_parts` fills in the numbers."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-import pandas as pd
 import pytest
 
-from examples.demo.run import SAMPLES
-from recipe.hdpo.evaluation.passk import pass_at_k
-
-ROOT = Path(__file__).parents[2]
-COUNTS = ROOT / "docs/results/demo"
-DEMO = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What the demo shows")[2].partition("\n## ")[0]
-ARMS = {"base model": "base", "GRPO": "grpo", "HDPO": "hdpo"}
+from scripts.docs_parts import measured
 
 
-def mean(counts: pd.DataFrame, arm: str, metric: str) -> str:
-    """``greedy`` or ``pass@k`` over problems, as the README prints it."""
-    if metric == "greedy":
-        return f"{counts[f'{arm}_greedy'].mean():.3f}"
-    k = int(metric.removeprefix("pass@"))
-    return f"{pass_at_k(SAMPLES, counts[f'{arm}_of_{SAMPLES}'].to_numpy(), k).mean():.3f}"
+def test_the_demos_counts_are_of_200_problems_40_of_each_number_of_terms() -> None:
+    assert dict(measured.counts().terms.value_counts()) == {terms: 40 for terms in range(2, 7)}
 
 
-def test_the_readmes_demo_table_holds_the_means_of_the_counts() -> None:
-    counts = pd.read_csv(COUNTS / "counts.csv")
-    assert len(counts) == 200
-    table = [line for line in DEMO.splitlines() if line.startswith(tuple(f"| {label} |" for label in ARMS))]
-    assert len(table) == 3
-    for label, *cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in table):
-        by_terms = [mean(counts[counts.terms == terms], ARMS[label], "pass@8") for terms in range(2, 7)]
-        assert cells == [*by_terms, *(mean(counts, ARMS[label], m) for m in ("pass@8", "pass@1", "greedy"))], label
+def test_the_demos_report_and_its_counts_have_the_same_means() -> None:
+    report = measured._json("demo/report.json")
+    for arm in measured.ARMS.values():
+        for metric in ("greedy", "pass@1", "pass@4", "pass@8"):
+            assert measured.demo(arm, metric) == f"{report['arms'][arm]['metrics'][metric]['estimate']:.3f}"
 
 
-@pytest.mark.parametrize("which", ["first", "second"])
-def test_what_the_readme_says_of_base_models_made_on_two_machines_is_that_of_their_counts(which: str) -> None:
-    counts = pd.read_csv(COUNTS / "own_base_model" / f"{which}.csv")
-    said = re.findall(r"pass@8 (0\.\d{3}) to (0\.\d{3})", DEMO)[["first", "second"].index(which)]
-    assert list(said) == [mean(counts, arm, "pass@8") for arm in ("base", "hdpo")]
+def test_hdpo_solves_about_half_of_the_demos_sums_of_5_and_6_within_8_samples() -> None:
+    longest = measured.counts()[measured.counts().terms >= 5]
+    assert 0.45 < (longest.hdpo_of_8 > 0).mean() < 0.55 and (longest.grpo_of_8 > 0).mean() < 0.1
+
+
+@pytest.mark.parametrize(("which", "rises"), [("first", True), ("second", False)])
+def test_the_same_command_came_out_differently_from_the_base_models_of_two_machines(which: str, rises: bool) -> None:
+    assert (float(measured.own(which, "hdpo", "pass@8")) > float(measured.own(which, "base", "pass@8"))) == rises
 
 
 def test_from_the_second_of_these_base_models_no_test_problem_beyond_3_numbers_was_solved() -> None:
-    counts = pd.read_csv(COUNTS / "own_base_model/second.csv")
-    beyond = counts[counts.terms > 3]
+    beyond = measured.counts("second")[measured.counts("second").terms > 3]
     assert len(beyond) == 120 and beyond[["hdpo_greedy", "hdpo_of_8"]].to_numpy().sum() == 0
-
-
-def test_the_readmes_pass_1_of_single_numbers_of_terms_is_that_of_the_counts() -> None:
-    counts, first = pd.read_csv(COUNTS / "counts.csv"), pd.read_csv(COUNTS / "own_base_model/first.csv")
-    at = {t: {a: mean(counts[counts.terms == t], a, "pass@1") for a in ARMS.values()} for t in (3, 4)}
-    assert f"sums of 4 more certain (pass@1 {at[4]['base']} to {at[4]['grpo']})" in DEMO
-    assert f"some sums of 3** (pass@1 {at[3]['base']} to {at[3]['hdpo']})" in DEMO
-    assert f"what GRPO gains at 4 ({at[4]['hdpo']})" in DEMO
-    fell = [mean(first[first.terms == 3], arm, "pass@1") for arm in ("base", "hdpo")]
-    assert f"the sums of 3 fell from {fell[0]} to {fell[1]} at pass@1" in DEMO

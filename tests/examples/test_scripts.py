@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -9,10 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.hdpo.config.checks import check_config
+from recipe.hdpo.config.lengths import max_privileged_prompt_length
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CONFIG = EXAMPLES.parent / "recipe/hdpo/config"
@@ -56,14 +59,70 @@ def test_every_control_takes_effect_in_every_script(script: Path, tmp_path: Path
         assert expected != plain.hdpo and composed(script, tmp_path, f"+control={path.stem}").hdpo == expected
 
 
-def test_the_8_gpu_script_has_the_papers_settings(tmp_path: Path) -> None:
-    config = composed(EXAMPLES / "qwen2.5_math_1.5b_8gpu.sh", tmp_path)
+@pytest.fixture(scope="module")
+def papers_run(tmp_path_factory: pytest.TempPathFactory) -> DictConfig:
+    return composed(EXAMPLES / "qwen2.5_math_1.5b_8gpu.sh", tmp_path_factory.mktemp("papers_run"))
+
+
+def test_the_8_gpu_script_has_the_papers_settings(papers_run: DictConfig) -> None:
+    config = papers_run
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    assert (config.data.train_batch_size, rollout.n, rollout.temperature) == (32, 16, 1.0)
-    assert (actor.clip_ratio, actor.optim.lr, actor.optim.lr_warmup_steps) == (0.2, 1e-6, 50)
+    optim = actor.optim
+    # one optimizer step a step
+    assert (config.data.train_batch_size, actor.ppo_mini_batch_size, actor.ppo_epochs) == (32, 32, 1)
+    assert (rollout.n, rollout.temperature, rollout.max_model_len) == (16, 1.0, 4096)
+    assert (actor.clip_ratio, actor.clip_ratio_low, actor.clip_ratio_high) == (0.2, 0.2, 0.2)
+    assert (actor.loss_agg_mode, actor.use_kl_loss, config.algorithm.use_kl_in_reward) == ("token-mean", False, False)
+    assert (optim.optimizer_impl, optim.optimizer, optim.lr) == ("torch.optim", "AdamW", 1e-6)
+    assert (list(optim.betas), optim.weight_decay, optim.clip_grad) == ([0.9, 0.999], 0.01, 1.0)
+    assert not optim.override_optimizer_config
+    assert inspect.signature(torch.optim.AdamW).parameters["eps"].default == 1e-8
     assert (config.trainer.total_training_steps, config.trainer.n_gpus_per_node) == (2000, 8)
     assert (config.hdpo.topk, config.hdpo.teacher, config.hdpo.distillation_loss_coef) == (64, "drifting", 0.01)
-    assert rollout.max_model_len == 4096
+    seeds = (config.data.seed, actor.data_loader_seed, actor.fsdp_config.seed, rollout.seed)
+    assert seeds == (42, 42, 42, 42)
+
+
+def test_the_8_gpu_script_evaluates_as_the_paper_with_greedy_and_sampled_accuracy_side_by_side(
+    papers_run: DictConfig,
+) -> None:
+    config = papers_run
+    assert (config.trainer.test_freq, config.data.val_max_samples, config.hdpo.validate_greedy) == (10, 2048, True)
+    samples = config.actor_rollout_ref.rollout.val_kwargs
+    assert (samples.n, samples.do_sample, samples.temperature) == (8, True, 1.0)
+    # 70,000 problems by default, of which 5 % are held out
+    assert config.data.val_max_samples < 0.05 * 70_000
+
+
+def test_the_8_gpu_script_warms_up_over_50_steps_and_keeps_the_rate_after_them(papers_run: DictConfig) -> None:
+    """By verl's own schedule, with what its FSDP engine hands it."""
+    from verl.utils.torch_functional import get_cosine_schedule_with_warmup
+
+    optim = papers_run.actor_rollout_ref.actor.optim
+    assert optim.lr_scheduler_type == "cosine"
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+    schedule = get_cosine_schedule_with_warmup(
+        optimizer,
+        num_warmup_steps=optim.lr_warmup_steps,
+        num_training_steps=2000,
+        min_lr_ratio=optim.min_lr_ratio,
+        num_cycles=optim.num_cycles,
+        zero_indexed_step=optim.zero_indexed_step,
+    )
+    rates = []
+    for _ in range(2000):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    assert rates[:50] == pytest.approx([0.02 * (step + 1) for step in range(50)])
+    assert set(rates[50:]) == {1.0}
+
+
+def test_the_8_gpu_script_leaves_a_privileged_prompt_what_a_response_does_not_take(papers_run: DictConfig) -> None:
+    assert papers_run.data.max_response_length == 2560
+    assert (
+        max_privileged_prompt_length(papers_run, check_config(papers_run)) == 1536 > papers_run.data.max_prompt_length
+    )
 
 
 def test_one_gpu_and_several_nodes_change_what_they_say_and_keep_the_rest(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The README's and the result pages' numbers are those of the committed result files."""
+"""What the documents say of the study in words is what the committed result files hold.
+
+`scripts/docs_parts` fills in the numbers from the same files; here are the sentences that compare them.
+"""
 
 from __future__ import annotations
 
@@ -10,51 +13,10 @@ import pytest
 from examples.study.plan import read_plan
 from examples.study.record import Record, read_records
 from examples.study.report import text
-from examples.study.tables import Results, parts, sort_out, values
+from examples.study.tables import Results, sort_out, values
+from scripts.docs_parts import study
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-STUDY = {
-    "base model": "base",
-    "GRPO, 3e-5": "grpo",
-    "GRPO, matched rollouts, 1e-4": "matched_grpo",
-    "HDPO, λ = 0.01, 3e-5": "hdpo_0.01",
-    "HDPO, λ = 0.01, frozen, 3e-5": "frozen_0.01",
-    "HDPO, λ = 0.1, 1e-4": "hdpo_0.1",
-    "HDPO, λ = 0.1, frozen, 1e-4": "frozen_0.1",
-    "HDPO, λ = 1, 1e-4": "hdpo_1",
-    "HDPO, λ = 1, frozen, 1e-4": "frozen_1",
-}
-DIFFERENCES = {
-    "λ = 1 - GRPO": ("hdpo_1", "grpo"),
-    "λ = 1, frozen - GRPO": ("frozen_1", "grpo"),
-    "λ = 0.1 - GRPO": ("hdpo_0.1", "grpo"),
-    "λ = 1 - matched GRPO": ("hdpo_1", "matched_grpo"),
-    "λ = 0.1 - λ = 1": ("hdpo_0.1", "hdpo_1"),
-    "frozen - drifting, λ = 1": ("frozen_1", "hdpo_1"),
-}
-# column -> metric and number of the part: all problems, the base model's cliffs, what it solved
-COLUMNS = {
-    **{metric: (metric, 0) for metric in ("greedy", "pass@1", "pass@4", "pass@8")},
-    **{"its cliffs: greedy": ("greedy", 1), "its cliffs: pass@8": ("pass@8", 1)},
-    **{"what it solved: greedy": ("greedy", 2), "what it solved: pass@1": ("pass@1", 2)},
-}
-REPLICATION = {
-    "GRPO, matched rollouts": "matched_grpo",
-    "HDPO, λ = 0.01": "hdpo_0.01",
-    "HDPO, λ = 0.01, frozen": "frozen_0.01",
-    "HDPO, λ = 0.1": "hdpo_0.1",
-    "HDPO, λ = 0.1, frozen": "frozen_0.1",
-    "HDPO, λ = 1": "hdpo_1",
-    "HDPO, λ = 1, frozen": "frozen_1",
-}
-COLLAPSE = {
-    "base model": "base",
-    "GRPO": "grpo",
-    "HDPO, λ = 0.01, drifting": "hdpo_0.01",
-    "HDPO, λ = 1, drifting": "hdpo_1",
-    "HDPO, λ = 1, frozen": "frozen_1",
-}
 
 
 def made(plan: str) -> tuple[Results, list[Record]]:
@@ -62,82 +24,48 @@ def made(plan: str) -> tuple[Results, list[Record]]:
     return sort_out(read_plan(plan), records), records
 
 
-def readme_rows(heading: str) -> dict[str, dict[str, str]]:
-    """Cells by row and column of the first table under a heading."""
-    lines = README.partition(f"## {heading}")[2].splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("| "))
-    table = [line for line in lines[start : next(i for i in range(start, len(lines)) if not lines[i])]]
-    head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in body}
-
-
-def test_the_readmes_study_table_holds_the_means_and_learning_rates_of_the_result_files() -> None:
-    results, _ = made("sums")
-    rows, keeps = readme_rows("A study that anyone can repeat"), list(parts(results.base).values())
-    for label, arm in STUDY.items():
-        runs = [results.base] if arm == "base" else results.reported[arm]
-        assert arm == "base" or (len(runs) == 3 and float(label.split(", ")[-1]) == results.chosen[arm])
-        for column, (metric, part) in COLUMNS.items():
-            assert rows[label][column] == f"{values(runs, metric, keeps[part]).mean():.3f}", (label, column)
-    assert list(rows) == [*STUDY, *DIFFERENCES]
-
-
-def page_of(plan: str) -> str:
-    return (ROOT / "docs/results" / plan / "README.md").read_text(encoding="utf-8")
-
-
-def page_table(page: str, part: int, first: str) -> dict[str, dict[str, str]]:
-    """Cells by row and column of a page's table: the part's number, and what its first cell says."""
-    sections = [section for section in page.split("\n## ") if "| minus grpo | greedy |" in section]
-    head, _, *body = sections[part].partition(f"| {first} |")[2].partition("\n\n")[0].splitlines()
-    cells = [[cell.strip() for cell in line.strip("| ").split("|")] for line in body]
-    return {row[0]: dict(zip(head.strip("| ").split(" | "), row[1:], strict=True)) for row in cells}
-
-
-def test_the_readmes_differences_and_their_intervals_are_those_of_the_result_page() -> None:
-    page, rows = page_of("sums"), readme_rows("A study that anyone can repeat")
-    for label, (arm, baseline) in DIFFERENCES.items():
-        for column, (metric, part) in COLUMNS.items():
-            cell = page_table(page, part, f"minus {baseline}")[arm][metric]
-            assert rows[label][column] == cell.replace("+", ""), (label, column)
-
-
-def test_the_readmes_differences_from_two_base_models_are_those_of_the_result_files() -> None:
-    studies, rows = {"first": made("sums_first")[0], "second": made("sums")[0]}, readme_rows("From two base models")
-    for label, arm in REPLICATION.items():
-        for column, cell in rows[label].items():
-            which, metric, cliffs = re.fullmatch(r"(first|second): ([^,]+)(, its cliffs)?", column).groups()
-            results, part = studies[which], int(cliffs is not None)
-            if arm not in results.reported:
-                assert cell == "not run", (label, column)
-                continue
-            keep = list(parts(results.base).values())[part]
-            ours, grpo = (values(results.reported[a], metric, keep).mean() for a in (arm, "grpo"))
-            assert cell == f"{ours - grpo:+.3f}", (label, column)
-
-
-def excludes_zero(cell: str) -> bool:
+def excludes_zero(plan: str, arm: str, baseline: str, metric: str, part: str = "all") -> bool:
+    cell = study.interval(plan, arm, baseline, metric, part)
     low, high = (float(end) for end in re.search(r"\[(.*), (.*)\]", cell).groups())
     return low > 0 or high < 0
 
 
-def test_the_intervals_that_the_readme_calls_free_of_zero_are_so_on_the_pages() -> None:
-    gains = {plan: page_table(page_of(plan), 0, "minus grpo") for plan in ("sums", "sums_first")}
-    free = {(plan, arm) for plan, rows in gains.items() for arm, row in rows.items() if excludes_zero(row["pass@8"])}
-    assert free == {(plan, arm) for plan in gains for arm in ("hdpo_1", "frozen_1")} | {("sums_first", "hdpo_0.1")}
-    lost = {plan: page_table(page_of(plan), 2, "minus grpo")["hdpo_1"]["pass@1"] for plan in gains}
-    assert not excludes_zero(lost["sums"]) and excludes_zero(lost["sums_first"]) and lost["sums_first"] in README
-    row = readme_rows("A study that anyone can repeat")["λ = 0.1 - λ = 1"]
-    assert [column for column, cell in row.items() if excludes_zero(cell)] == ["its cliffs: pass@8"]
+def test_every_reported_arm_has_three_runs_at_its_tuned_rate() -> None:
+    for plan in ("sums", "sums_first"):
+        results, _ = made(plan)
+        for arm, runs in results.reported.items():
+            assert [run.run.seed for run in runs] == [1, 2, 3] and {run.run.lr for run in runs} == {results.chosen[arm]}
+    assert list(made("sums")[0].reported) == list(read_plan("sums").arms) and len(made("sums_first")[0].reported) == 5
 
 
-def test_the_readmes_figures_of_sums_of_4_numbers_are_those_of_the_result_files() -> None:
-    results, _ = made("sums")
-    base, grpo = (
-        [values(runs, metric, lambda p: p.difficulty == "4").mean() for metric in ("pass@1", "pass@8")]
-        for runs in ([results.base], results.reported["grpo"])
-    )
-    assert f"(pass@1 {base[0]:.3f} to {grpo[0]:.3f}, pass@8 {base[1]:.3f} to {grpo[1]:.3f})" in README
+def test_pass_8_minus_grpo_is_free_of_zero_for_lambda_1_everywhere_and_for_lambda_01_from_the_first_base_model() -> (
+    None
+):
+    arms = {plan: [arm for arm in made(plan)[0].reported if arm != "grpo"] for plan in ("sums", "sums_first")}
+    free = {(plan, arm) for plan in arms for arm in arms[plan] if excludes_zero(plan, arm, "grpo", "pass@8")}
+    assert free == {(plan, arm) for plan in arms for arm in ("hdpo_1", "frozen_1")} | {("sums_first", "hdpo_0.1")}
+
+
+def test_what_hdpo_loses_of_known_sums_is_free_of_zero_from_the_first_base_model_alone() -> None:
+    lost = [excludes_zero(plan, "hdpo_1", "grpo", "pass@1", "known") for plan in ("sums", "sums_first")]
+    assert lost == [False, True]
+    falls = [float(study.mean("sums", arm, "pass@1", "known")) for arm in ("base", "hdpo_1", "grpo")]
+    assert falls[1] < falls[0] < falls[2]
+
+
+def test_lambda_01_differs_from_lambda_1_free_of_zero_in_pass_8_on_cliffs_alone() -> None:
+    free = [c for c, of in study.COLUMNS.items() if excludes_zero("sums", "hdpo_0.1", "hdpo_1", *of)]
+    assert free == ["its cliffs: pass@8"]
+
+
+def test_nearly_half_of_the_test_problems_are_cliffs_of_the_base_model() -> None:
+    assert 0.4 < int(study.problems("sums", "cliffs")) / int(study.problems("sums")) < 0.5
+
+
+def test_the_means_of_greedy_and_of_pass_8_both_grow_with_lambda() -> None:
+    for metric in ("greedy", "pass@8"):
+        means = [float(study.mean("sums", f"hdpo_{size}", metric)) for size in ("0.01", "0.1", "1")]
+        assert means == sorted(means) and len(set(means)) == 3
 
 
 @pytest.mark.parametrize("plan", ["sums", "sums_first"])
@@ -149,18 +77,10 @@ def test_every_run_with_lambda_1_beats_every_run_of_both_grpo_arms_at_pass_8(pla
 
 @pytest.mark.parametrize("plan", ["sums", "sums_first"])
 def test_no_arm_of_hdpo_loses_more_than_0005_of_greedy_accuracy_to_grpo(plan: str) -> None:
-    """Means over the runs, as the README says."""
+    """Means over the runs, as the documents say."""
     greedy = {arm: values(runs, "greedy", lambda _: True).mean() for arm, runs in made(plan)[0].reported.items()}
     hdpo = [arm for arm in greedy if arm.startswith(("hdpo_", "frozen_"))]
     assert hdpo and all(greedy[arm] - greedy["grpo"] >= -0.005 for arm in hdpo)
-
-
-def test_the_readmes_gains_of_single_runs_with_lambda_01_are_those_of_the_result_files() -> None:
-    reported = made("sums")[0].reported
-    grpo = sum(run.mean("pass@8") for run in reported["grpo"]) / len(reported["grpo"])
-    said = re.search(r"differs from seed to seed \((.*?)\)", README, re.DOTALL)[1]
-    wanted = [f"{run.mean('pass@8') - grpo:+.3f}" for arm in ("hdpo_0.1", "frozen_0.1") for run in reported[arm]]
-    assert re.findall(r"[+-]0\.\d{3}", said) == wanted
 
 
 def test_with_lambda_001_both_teachers_give_the_same_counts_by_losses_that_differ_in_most_steps() -> None:
@@ -172,13 +92,29 @@ def test_with_lambda_001_both_teachers_give_the_same_counts_by_losses_that_diffe
         assert sum(ours != theirs for ours, theirs in losses) > 50  # of 60 steps
 
 
-def test_the_readmes_collapse_table_holds_the_means_of_the_result_files() -> None:
-    results, _ = made("collapse")
-    rows = readme_rows("When the teacher collapses")
-    for label, arm in COLLAPSE.items():
-        [run] = [results.base] if arm == "base" else results.reported[arm]
-        for metric in ("greedy", "pass@8"):
-            assert rows[label][metric] == f"{run.mean(metric):.3f}", (label, metric)
+def test_the_lowest_rate_was_best_for_grpo_and_for_lambda_001() -> None:
+    lowest = min(read_plan("sums").learning_rates)
+    at_it = {arm for arm, rate in made("sums")[0].chosen.items() if rate == lowest}
+    assert at_it == {"grpo", "hdpo_0.01", "frozen_0.01"}
+
+
+def test_too_high_a_rate_breaks_the_student_by_step_20_while_the_teacher_still_solves() -> None:
+    reported = made("collapse")[0].reported
+    assert all(len(runs) == 1 for runs in reported.values())
+    reward = {arm: float(study.curve("collapse", arm, "critic/score/mean", "16", "20")) for arm in reported}
+    assert max(reward.values()) < 0.2 and min(reward, key=reward.get) in ("grpo", "hdpo_0.01")
+    solved = {
+        a: float(study.curve("collapse", a, "hdpo/privileged_solve_rate", "16", "20")) for a in reported if a != "grpo"
+    }
+    assert min(solved.values()) >= 0.89
+    last = {a: float(study.curve("collapse", a, "hdpo/privileged_solve_rate", "56", "60")) for a in solved}
+    assert last["hdpo_1"] == 0.0 and all(last[a] < solved[a] for a in solved)
+
+
+def test_of_the_runs_with_lambda_1_one_warned_and_in_two_steps() -> None:
+    runs = [run for plan in ("sums", "sums_first") for run in made(plan)[0].reported["hdpo_1"]]
+    warnings = [sum(value for _, value in run.curves["hdpo/teacher_collapse"]) for run in runs]
+    assert sorted(warnings) == [0, 0, 0, 0, 0, 2]
 
 
 def test_the_studys_rates_from_elsewhere_are_those_that_were_tuned_there() -> None:
@@ -194,6 +130,6 @@ def test_a_result_page_is_what_its_result_files_give(plan: str) -> None:
     """Without the ends of intervals, whose last digit may differ from machine to machine."""
     results, records = made(plan)
     without_ends = [
-        re.sub(r" \[[^\]]*, [^\]]*\]", "", t) for t in (page_of(plan), text(read_plan(plan), records, results))
+        re.sub(r" \[[^\]]*, [^\]]*\]", "", t) for t in (study.page(plan), text(read_plan(plan), records, results))
     ]
     assert without_ends[0] == without_ends[1]

@@ -7,7 +7,7 @@ For the K rollouts of one prompt with rewards r_1 .. r_K,
 with no division where s_i is 0, or where ``norm_adv_by_std_in_grpo`` is false. s_i is the sample standard
 deviation (denominator K - 2). On a cliff all r_i are equal, so every A_i is 0: the policy gradient vanishes.
 
-r_i is not among the rewards that s_i is made of, so with graded rewards s_i can be as small as one likes beside
+r_i is not among the rewards that s_i is made of, so with graded rewards s_i can be arbitrarily small beside
 r_i - b_i. It counts as at least (max r - min r) / (2 sqrt(K - 1)), half of the smallest s_i > 0 that a group of two
 values has: so |A_i| <= 2 sqrt(K - 1) wherever it is divided, and 0/1 rewards never meet the floor.
 """

@@ -57,7 +57,7 @@ class HDPOAgentLoopWorker(GreedyValidationWorker):
             solution_key=options.solution_key,
             answer_key=options.answer_key,
         )
-        # Groups whose rollouts are on their way, by uid. Training only.
+        # Groups whose rollouts are running, by uid. Training only.
         self.groups: dict[str, RolloutGroup] = {}
         self.greedy_scores = {}
 
@@ -120,7 +120,7 @@ class HDPOAgentLoopWorker(GreedyValidationWorker):
             logger.exception(f"privileged rollouts of prompt {group.uid} failed; its normal rollouts are kept")
         record.settled_at, record.ended_at = group.settled_at, time.time()
         if not group.rewards and self.config.trainer.v1.sampler.sync_refill_failed_groups:
-            # verl draws another prompt for a group of which nothing is left; a record would be something.
+            # verl draws another prompt for an empty group; a record would make the group look non-empty.
             return
         await tq.async_kv_put(key=transfer.record_key(group.uid), partition_id="train", tag=transfer.record_tag(record))
 

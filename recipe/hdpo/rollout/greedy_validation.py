@@ -28,7 +28,7 @@ class GreedyValidationWorker(AgentLoopWorker):
 
     Attributes:
         hdpo: the recipe's knobs.
-        greedy_scores: score by uid, of the validation prompts on their way.
+        greedy_scores: score by uid, of the validation prompts whose samples are running.
     """
 
     hdpo: HDPOConfig

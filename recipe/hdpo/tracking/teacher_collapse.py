@@ -68,7 +68,7 @@ class CollapseMonitor:
             logger.warning(
                 f"the privileged solve rate fell to {rate:.2f}, from {self.best:.2f} at best: the teacher is losing "
                 "its use of privileged prompts, and with it what HDPO learns from; or, if hdpo/cliff_rate fell as "
-                "well, only harder cliffs are left. README, 'When the teacher collapses'"
+                "well, only harder cliffs are left. See docs/reliability.md, 'When the teacher collapses'"
             )
         return {"hdpo/privileged_solve_rate_recent": rate, "hdpo/teacher_collapse": float(self.collapsed)}
 

@@ -2,7 +2,6 @@ import os
 import re
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pyarrow as pa
@@ -114,11 +113,11 @@ def test_a_data_error_becomes_one_line_and_exit_code_2(capsys):
     assert capsys.readouterr().err == "error: what, where, how to mend\n"
 
 
-def test_the_readmes_example_writes_a_row_that_the_recipe_takes(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    [block] = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+def test_the_documents_example_writes_a_row_that_the_recipe_takes(tmp_path: Path) -> None:
+    page = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", textwrap.dedent("  " + block.lstrip())], cwd=tmp_path, env=env, check=True)
+    subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env=env, check=True)
     [row] = pq.read_table(tmp_path / "data" / "train.parquet").to_pylist()
     assert row["extra_info"]["solution"].endswith("#### 5") and row["reward_model"]["ground_truth"] == "5"
     assert row["prompt"][0]["content"].endswith("#### ANSWER.")

@@ -1,0 +1,108 @@
+"""Numbers of the demo (`docs/results/demo`) and of the benchmarks (`docs/results/benchmarks`)."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+import pandas as pd
+
+from examples.demo.run import SAMPLES
+from recipe.hdpo.evaluation.passk import pass_at_k
+from scripts.docs_parts.marks import table
+from scripts.docs_parts.study import RESULTS
+
+ARMS = {"base model": "base", "GRPO": "grpo", "HDPO": "hdpo"}
+# Base models that an earlier demo made on the spot, on two kinds of processor.
+OWN = {"first": "own_base_model/first.csv", "second": "own_base_model/second.csv"}
+VARIANTS = {"this": "ours", "plain log-softmax JSD": "plain", "verl `compute_forward_kl_topk`": "verl_full"}
+VARIANTS |= {"verl, chunked": "verl_chunked"}
+
+
+@functools.cache
+def counts(which: str = "") -> pd.DataFrame:
+    """Counts by test problem: of the demo, or of the base model ``first`` or ``second`` that was made on the spot."""
+    return pd.read_csv(RESULTS / "demo" / OWN.get(which, "counts.csv"))
+
+
+def _mean(found: pd.DataFrame, arm: str, metric: str, terms: str) -> str:
+    if terms:
+        found = found[found.terms == int(terms.removeprefix("terms="))]
+    if metric == "greedy":
+        return f"{found[f'{arm}_greedy'].mean():.3f}"
+    k = int(metric.removeprefix("pass@"))
+    return f"{pass_at_k(SAMPLES, found[f'{arm}_of_{SAMPLES}'].to_numpy(), k).mean():.3f}"
+
+
+def demo(arm: str, metric: str, terms: str = "") -> str:
+    """Mean over the demo's test problems, or over those of ``terms=N``."""
+    return _mean(counts(), arm, metric, terms)
+
+
+def own(which: str, arm: str, metric: str, terms: str = "") -> str:
+    """The same of a base model that was made on the spot."""
+    return _mean(counts(which), arm, metric, terms)
+
+
+def demo_table() -> str:
+    """The demo's accuracy by number of terms."""
+    body = [
+        [label, *(demo(arm, "pass@8", f"terms={n}") for n in range(2, 7))]
+        + [demo(arm, metric) for metric in ("pass@8", "pass@1", "greedy")]
+        for label, arm in ARMS.items()
+    ]
+    head = ["pass@8 by number of terms", *map(str, range(2, 7)), "all", "pass@1, all", "greedy, all"]
+    return table(head, body)
+
+
+def demo_differences() -> str:
+    """Paired differences of the demo, with intervals over problems."""
+    metrics = ("greedy", "pass@1", "pass@4", "pass@8")
+    # The report has every pair once, with GRPO or the base model as the baseline.
+    found = {(d["arm"], d["baseline"], d["metric"]): d for d in _json("demo/report.json")["differences"]}
+    body = []
+    for label, arm, baseline in (("HDPO - GRPO", "hdpo", "grpo"), ("GRPO - base model", "grpo", "base")):
+        cells = []
+        for metric in metrics:
+            sign = 1 if (arm, baseline, metric) in found else -1
+            pair = (arm, baseline) if sign == 1 else (baseline, arm)
+            estimate, *ends = (sign * found[(*pair, metric)][key] for key in ("estimate", "low", "high"))
+            low, high = sorted(ends)
+            cells.append(f"{estimate:+.3f} [{low:+.3f}, {high:+.3f}]")
+        body.append([label, *cells])
+    return table(["difference, all problems", *metrics], body)
+
+
+def _json(path: str) -> Any:
+    return json.loads((RESULTS / path).read_text())
+
+
+def overhead(name: str) -> str:
+    """A figure of `benchmarks/overhead.py`: milliseconds of a part of the step, or a ratio to GRPO's step."""
+    value = _json("benchmarks/overhead.json")[name]
+    return f"{value:.3f}" if name.startswith("ratio") else f"{100 * value:.0f}" if "rate" in name else _ms(value)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:,.0f}"
+
+
+def jsd_table() -> str:
+    """Time and extra memory of the loss and its backward, beside other ways to compute it."""
+    body = []
+    for rows in ("2048", "4096"):
+        medians = _json(f"benchmarks/jsd_{rows}.json")["medians"]
+        body.append([f"{int(rows):,}", *(_jsd(medians.get(variant)) for variant in VARIANTS.values())])
+    return table(["rows", *VARIANTS], body)
+
+
+def _jsd(median: dict[str, float] | None) -> str:
+    if median is None:
+        return "not run"
+    return f"{median['seconds']:.3g} s, {median['extra_bytes'] / 2**20:,.0f} MiB"
+
+
+def jsd_ratio(rows: str, name: str) -> str:
+    """A ratio of `benchmarks/jsd.py`."""
+    return f"{_json(f'benchmarks/jsd_{rows}.json')['ratios'][name]:.2f}"

@@ -1,0 +1,125 @@
+"""The generated parts of the documents: marks are filled as they say, and what stands in the documents is not stale."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from omegaconf import OmegaConf
+
+from scripts.docs_parts import configuration, measured, study
+from scripts.docs_parts.__main__ import BLOCKS, documents, stale
+from scripts.docs_parts.marks import blocks_in, fill
+
+ROOT = Path(__file__).parents[2]
+VALUES = {"half": lambda: "0.500", "say": lambda *words: "-".join(words), "interval": lambda: "+0.1 [-0.2, +0.4]"}
+
+
+def test_no_number_and_no_table_in_the_documents_is_stale() -> None:
+    """Mend it by `make docs-parts`."""
+    assert [str(path.relative_to(ROOT)) for path in stale()] == []
+
+
+def test_every_table_stands_in_a_document() -> None:
+    assert set().union(*(blocks_in(path.read_text(encoding="utf-8")) for path in documents())) == set(BLOCKS)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("is 0.4<!--= half --> so", "is 0.500<!--= half --> so"),
+        ("is ?<!--= half -->.", "is 0.500<!--= half -->."),
+        ("(1e-4<!--= half -->)", "(0.500<!--= half -->)"),
+        ("-1.0 [-2.0, -0.5]<!--= interval -->", "+0.1 [-0.2, +0.4]<!--= interval -->"),
+        ("1 and 2<!--= say a b=c -->, 3", "1 and a-b=c<!--= say a b=c -->, 3"),
+        ("<!-- begin: t -->\nold\n<!-- end -->\nrest", "<!-- begin: t -->\n\nnew\n\n<!-- end -->\nrest"),
+    ],
+)
+def test_a_mark_replaces_what_it_marks_and_nothing_else(before: str, after: str) -> None:
+    assert fill(before, VALUES, {"t": lambda: "new"}) == after
+
+
+def test_filling_twice_changes_nothing() -> None:
+    once = fill("<!-- begin: t -->\n<!-- end -->\n?<!--= interval -->", VALUES, {"t": lambda: "| a |"})
+    assert fill(once, VALUES, {"t": lambda: "| a |"}) == once
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1<!--= none -->", "no value `none`"),
+        ("<!-- begin: none -->\n<!-- end -->", "no block `none`"),
+        ("word<!--= half -->", "no number before it"),
+        ("<!-- begin: t -->\nnever ended", "no end"),
+    ],
+)
+def test_a_mark_that_cannot_be_filled_is_named(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        fill(text, VALUES, {"t": lambda: "new"})
+
+
+def _counts(pattern: str) -> list[list[list]]:
+    """[id, difficulty, n, correct, greedy] of every problem, of every run whose file matches."""
+    files = sorted((ROOT / "docs/results/sums/runs").glob(pattern))
+    return [json.loads(path.read_text())["problems"] for path in files]
+
+
+def test_a_mean_is_over_all_runs_and_the_problems_of_a_part() -> None:
+    runs, [base] = _counts("report-hdpo_1-*.json"), _counts("report-base.json")
+    assert len(runs) == 3 and all(p[2] == 8 for run in runs for p in run)
+    assert study.mean("sums", "hdpo_1", "pass@1") == f"{fmean(p[3] / 8 for run in runs for p in run):.3f}"
+    assert study.mean("sums", "hdpo_1", "pass@8") == f"{fmean(p[3] > 0 for run in runs for p in run):.3f}"
+    cliffs = {p[0] for p in base if p[3] == 0 and not p[4]}
+    known = {p[0] for p in base if p[4]}
+    assert study.problems("sums", "cliffs") == str(len(cliffs)) and study.problems("sums", "known") == str(len(known))
+    on_cliffs = [p[3] > 0 for run in runs for p in run if p[0] in cliffs]
+    assert study.mean("sums", "hdpo_1", "pass@8", "cliffs") == f"{fmean(on_cliffs):.3f}"
+    greedy = [p[4] for run in runs for p in run if p[0] in known]
+    assert study.mean("sums", "hdpo_1", "greedy", "known") == f"{fmean(greedy):.3f}"
+    of_four = [p[3] / 8 for run in runs for p in run if p[1] == "4"]
+    assert study.mean("sums", "hdpo_1", "pass@1", "terms=4") == f"{fmean(of_four):.3f}"
+
+
+def test_a_gain_is_the_difference_of_two_means_and_an_interval_is_that_of_the_result_page() -> None:
+    means = [fmean(p[3] > 0 for run in _counts(f"report-{arm}-*.json") for p in run) for arm in ("hdpo_1", "grpo")]
+    gain = study.gain("sums", "hdpo_1", "grpo", "pass@8")
+    assert gain == f"{means[0] - means[1]:+.3f}"
+    [row] = [
+        line for line in study.page("sums").splitlines() if line.startswith("| hdpo_1 | +") and f"| {gain} [" in line
+    ]
+    assert row.endswith(f"| {study.interval('sums', 'hdpo_1', 'grpo', 'pass@8')} |")
+    seeds = [study.gain("sums", "hdpo_1", "grpo", "pass@8", "all", f"seed={seed}") for seed in (1, 2, 3)]
+    assert fmean(map(float, seeds)) == pytest.approx(float(gain), abs=1e-3)
+
+
+def test_a_zero_has_no_minus() -> None:
+    assert [study.signed(x) for x in (-0.0001, 0.0, -0.001)] == ["+0.000", "+0.000", "-0.001"]
+
+
+def test_the_demos_differences_have_the_sign_that_their_row_says() -> None:
+    first, second = measured.demo_differences().splitlines()[2:]
+    assert first.startswith("| HDPO - GRPO | +0.065 [+0.020, +0.115] |")
+    assert second.startswith("| GRPO - base model | +0.005 [-0.010, +0.025] |")
+
+
+def test_every_knob_of_the_yaml_stands_in_the_tables_with_its_default_and_a_comment() -> None:
+    knobs = configuration.fields(configuration.CONFIG / "hdpo/default.yaml")
+    assert all(comment for _, _, comment in knobs)
+    defaults = OmegaConf.load(configuration.CONFIG / "hdpo/default.yaml")
+    read = OmegaConf.create({})
+    for key, value, _ in knobs:
+        OmegaConf.update(read, key, OmegaConf.create(f"v: {value}").v)
+    assert read == defaults
+    tables = "\n".join(configuration.knobs_table(group) for group in ("", "divergence", "privileged"))
+    assert all(f"| `{key}` | `{value}` | " in tables for key, value, _ in knobs)
+
+
+def test_a_comment_stays_with_its_field_and_the_files_own_with_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "# @package _global_\n# What it is.\na:\n\n  # why b\n  # in two lines\n  b: 1\n\n# why c\nc:\n  d: x\n"
+    )
+    assert configuration.fields(path) == [("a.b", "1", "why b in two lines"), ("c.d", "x", "why c")]
+    assert configuration.about(path) == "What it is."
