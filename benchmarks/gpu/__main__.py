@@ -25,7 +25,7 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 # Seconds on a card, together under six minutes. On a CPU nothing is lent by the minute.
-LIMITS = {"correct": 70, "divergences": 80, "updates": 160, "host_waits": 45}
+LIMITS = {"correct": 60, "divergences": 80, "updates": 170, "host_waits": 50}
 CPU_LIMIT = 900
 
 

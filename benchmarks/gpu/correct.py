@@ -22,6 +22,7 @@ from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, teacher_topk
 
 KINDS: tuple[DivergenceKind, ...] = ("jsd", "forward_kl", "reverse_kl")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ROWS = 12
 VALUE_LIMIT = 2e-5
 GRADIENT_LIMIT = {"fp32": 2e-5, "bf16": 2**-8 + 2e-5}
 
@@ -41,8 +42,8 @@ def cases(vocabulary: int, small: int) -> Iterator[tuple[str, Case]]:
     generator = torch.Generator().manual_seed(0)
 
     def case(size: int, k: int, rows: list[int], *, ties: bool = False, every_third_masked: bool = False) -> Case:
-        student = 3 * torch.randn(24, size, generator=generator)
-        teacher = student + 0.5 * torch.randn(24, size, generator=generator)
+        student = 3 * torch.randn(ROWS, size, generator=generator)
+        teacher = student + 0.5 * torch.randn(ROWS, size, generator=generator)
         if ties:
             teacher = (teacher / 2).round() * 2
         finite = torch.ones(size, dtype=torch.bool)
@@ -50,9 +51,9 @@ def cases(vocabulary: int, small: int) -> Iterator[tuple[str, Case]]:
         masked = [logits.masked_fill(~finite, -torch.inf) for logits in (student, teacher)]
         return Case(*masked, finite, torch.tensor(rows), k)
 
-    every_row = list(range(24))
+    every_row = list(range(ROWS))
     yield "k = 64", case(vocabulary, 64, every_row)
-    yield "k = 64, rows out of order", case(vocabulary, 64, [5, 23, 0, 7, 6, 12])
+    yield "k = 64, rows out of order", case(vocabulary, 64, [5, 11, 0, 7, 6, 2])
     yield "k = 1", case(vocabulary, 1, every_row)
     yield "k = 64, ties", case(vocabulary, 64, every_row, ties=True)
     yield "k = 64, a third is -inf", case(vocabulary, 64, every_row, every_third_masked=True)
@@ -195,7 +196,7 @@ def without_kernels() -> Iterator[None]:
 
 def check_all(record: Record, device: str, vocabulary: int, small: int) -> bool:
     """Every case, dtype and way; writes each and says whether all hold."""
-    record.setting(vocabulary=vocabulary, small_vocabulary=small, rows=24)
+    record.setting(vocabulary=vocabulary, small_vocabulary=small, rows=ROWS)
     has_kernels = softmax_kernels.can_run_on(torch.empty(1, 1, device=device))
     holds = []
     for case_name, case in cases(vocabulary, small):

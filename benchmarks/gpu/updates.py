@@ -28,7 +28,7 @@ from tests.hdpo.training.fsdp_ranks import Actor, Job, Row, hand_over, rollout_b
 K = 16
 ARMS = {"GRPO": None, "HDPO, no cliff": 0.0, "HDPO, 25 % cliffs": 0.25, "HDPO, 100 % cliffs": 1.0}
 # Of the part's time, for all updates; start-up takes the rest.
-SECONDS = 110.0
+SECONDS = 90.0
 
 
 class Bench:
