@@ -59,13 +59,17 @@ def variants(device: str) -> dict[str, Callable[[], jsd.Loss]]:
 
 
 def measure(run: Run, device: str) -> tuple[float, float]:
-    """Milliseconds (CUDA events; wall clock on a CPU) and extra peak memory in GiB (0 on a CPU)."""
+    """Milliseconds (CUDA events; wall clock on a CPU) and extra peak memory in GiB (0 on a CPU) of one run.
+
+    On CUDA a run before it fills PyTorch's cache of memory, as the steps of a training do.
+    """
     gc.collect()
     if device == "cpu":
         begin = time.perf_counter()
         run()
         return 1e3 * (time.perf_counter() - begin), 0.0
     torch.cuda.empty_cache()
+    run()
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     level = torch.cuda.memory_allocated()
@@ -97,6 +101,7 @@ def compare(record: Record, rows: int, vocabulary: int, k: int, device: str, rat
 
     def backward_of(name: str) -> Run:
         def run() -> None:
+            logits.grad = None
             with without_kernels() if name == BY_PYTORCH else nullcontext():
                 losses[name](logits, teacher).sum().backward()
 

@@ -20,7 +20,7 @@ except ImportError:  # a CPU build of PyTorch
     triton = None
 
 _BLOCK = 8192
-_WARPS = 16
+_WARPS = 4
 
 
 def can_run_on(logits: torch.Tensor) -> bool:
