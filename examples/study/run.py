@@ -25,7 +25,16 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from examples.study.plan import BASE_RUNS, TRAIN_PROBLEMS, WEIGHTS, Plan, Run, choose_learning_rates, read_plan
-from examples.study.record import Record, base_model_sha256, make_record, plan_settings, read_record, read_records
+from examples.study.record import (
+    VERSIONS,
+    Record,
+    base_model_sha256,
+    differing,
+    make_record,
+    plan_settings,
+    read_record,
+    read_records,
+)
 from examples.training import ROOT, copy_whole, evaluate, last_step, python, say, train_with
 
 
@@ -80,16 +89,20 @@ def finish(wanted: list[Run], plan: Plan, out: Path, results: Path, left: int) -
 
 
 def check_settings(path: Path, run: Run, plan: Plan, settings: Mapping[str, Any]) -> None:
-    """Leave the program if a result file was made by another plan, data set, base model or reward."""
+    """Leave the program if a result file was made by another plan or data set; name another version of the grader or of
+    the training settings."""
     record = read_record(path)
-    old = {**record.settings, "overrides": record.overrides}
-    new = {**settings, "overrides": plan.overrides(run)}
-    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    changed = differing(
+        {**record.settings, "overrides": record.overrides}, {**settings, "overrides": plan.overrides(run)}
+    )
     if changed:
         sys.exit(
             f"[hdpo] {path} was made with other settings ({', '.join(changed)}): give another --results and --out, or "
             "remove the file, and its run is repeated"
         )
+    for key in VERSIONS:
+        if record.settings[key] != settings[key]:
+            say(f"{path.name} was made with {key} {record.settings[key]}; the study goes on with {settings[key]}")
 
 
 def make_start(plan: Plan, out: Path, folder: Path) -> None:

@@ -19,6 +19,10 @@ from recipe.hdpo.math_process import Unscored, is_equal
 
 logger = logging.getLogger(__name__)
 
+# Of what this file, math_answer.py and math_process.py decide together. Raise it with every change of a grade:
+# results name it, and the grades of each version are pinned in tests/hdpo/test_grader_version.py.
+GRADER_VERSION = 1
+
 # A longer final answer is compared as text only.
 MAX_ANSWER_CHARS = 1000
 
