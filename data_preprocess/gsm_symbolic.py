@@ -14,8 +14,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from recipe.hdpo.data.rows import (
     DataError,
     Rejected,

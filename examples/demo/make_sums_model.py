@@ -9,7 +9,7 @@ So it fails on nearly every plain sum of 4 to 6 numbers (cliffs), and solves the
 the situation that HDPO is made for. Half of the references are random numbers in the form of a solution, so that
 the model copies the reference instead of learning to add long sums from it.
 
-    python examples/demo/make_sums_model.py --out models/sums-base
+    python -m examples.demo.make_sums_model --out models/sums-base
 """
 
 import argparse
@@ -28,8 +28,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data_preprocess.sums import problem_text, solution_text
 from examples.demo.model_folder import FolderError, is_made, publish

@@ -7,14 +7,10 @@ make_sums_model.py trains and evaluates the model.
 """
 
 import random
-import sys
-from pathlib import Path
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data_preprocess.sums import problem_text, solution_text
 

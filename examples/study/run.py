@@ -111,7 +111,7 @@ def make_start(plan: Plan, out: Path, folder: Path) -> None:
     model, kept = out / "model", folder / "base_model"
     if kept.exists() and not model.exists():
         copy_whole(kept, model)
-    python("examples/demo/make_sums_model.py", "--out", model, *plan.base_model)
+    python("-m", "examples.demo.make_sums_model", "--out", model, *plan.base_model)
     if not kept.exists():
         copy_whole(model, kept)
     make_data(plan, out / "data")
@@ -165,7 +165,7 @@ def make_data(plan: Plan, data: Path) -> None:
     held_out = plan.tuning_problems + plan.test_problems
     sizes = ["--train-size", TRAIN_PROBLEMS, "--test-size", held_out, "--weights", *WEIGHTS]
     with tempfile.TemporaryDirectory(dir=data.parent) as folder:
-        python("data_preprocess/sums.py", "--out", folder, *sizes)
+        python("-m", "data_preprocess.sums", "--out", folder, *sizes)
         rows = pq.read_table(Path(folder, "test.parquet"))
         difficulty = pd.Series([info["difficulty"] for info in rows["extra_info"].to_pylist()])
         # The same share of every difficulty.

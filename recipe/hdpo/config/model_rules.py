@@ -15,12 +15,6 @@ def not_fsdp(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return f"{ACTOR}.strategy={strategy}: the distillation term is written for the FSDP engine: use fsdp2 (or fsdp)"
 
 
-def fused_kernels(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    if not select(config, f"{MODEL}.use_fused_kernels", False):
-        return None
-    return f"{MODEL}.use_fused_kernels=true never makes the logits that the divergence reads: set it to false"
-
-
 def _models(config: DictConfig, hdpo: HDPOConfig) -> tuple[str, ...]:
     """Config nodes of the models whose logits are read."""
     frozen = hdpo.reads_teacher and hdpo.teacher == "frozen" and not uses_lora(config)
@@ -112,7 +106,6 @@ def frozen_adapter(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 MODEL_RULES: tuple[Rule, ...] = (
     not_fsdp,
-    fused_kernels,
     pad_to_length,
     frozen_precision,
     sequence_parallel,

@@ -30,7 +30,6 @@ from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training.policy_loss import inside_hdpo_worker
 
 DIVERGENCE, STUDENT_MASS, TEACHER_MASS = "hdpo_divergence", "hdpo_student_mass", "hdpo_teacher_mass"
-TERMS = ("both", "grpo", "distillation")
 
 
 @dataclass
