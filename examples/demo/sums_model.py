@@ -85,7 +85,7 @@ def sample_terms(size: int, rng: random.Random) -> list[int]:
 
 
 def sample_chat(size: int, privileged: bool, rng: random.Random) -> tuple[str, str]:
-    """(user turn, response) of one training chat about a sum of `size` numbers."""
+    """(user turn, response) of one training chat about a sum of ``size`` numbers."""
     terms = sample_terms(size, rng)
     problem, solution = problem_text(terms), solution_text(terms)
     if not privileged:

@@ -5,7 +5,7 @@
 Every finished run leaves one JSON file in RESULTS: per-problem counts, curves, settings, versions, wall time. A run
 whose file is there is not run again, so the study goes on wherever it was stopped, also on another machine: the base
 model's weights are kept beside them, in RESULTS/base_model. All other weights and the logs go to OUT. Then
-`python -m examples.study.report` writes tables and plots; this program calls it at its end.
+``python -m examples.study.report`` writes tables and plots; this program calls it at its end.
 """
 
 from __future__ import annotations

@@ -11,9 +11,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 
 from recipe.hdpo.algorithm.divergence_formulas import DivergenceKind, divergence_value, logit_gradient
-from recipe.hdpo.algorithm.teacher_topk import RowChunks, TeacherTopK, check_rows, teacher_topk
-
-__all__ = ["Divergence", "DivergenceKind", "TeacherTopK", "teacher_topk", "topk_divergence"]
+from recipe.hdpo.algorithm.teacher_topk import RowChunks, TeacherTopK, check_rows
 
 
 class Divergence(NamedTuple):

@@ -1,4 +1,4 @@
-"""Rules (as in `rules.py`) on what computes: the actor, its policy loss, and the teacher."""
+"""Rules (as in ``rules.py``) on what computes: the actor, its policy loss, and the teacher."""
 
 from __future__ import annotations
 

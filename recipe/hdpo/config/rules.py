@@ -2,7 +2,7 @@
 
 Where one value alone is wrong, it stands in the table :data:`WRONG_VALUES`; all else is a function, a rule. A rule
 takes the composed config and the recipe's knobs, and returns a message, or None where the config is fine. Rules on what
-computes are in `model_rules.py`, those on lengths in `lengths.py`.
+computes are in ``model_rules.py``, those on lengths in ``lengths.py``.
 """
 
 from __future__ import annotations
