@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from examples.study.plan import Plan, read_plan
 from examples.study.record import Record, differing, read_records
-from examples.study.tables import Results, columns, difference, markdown, parts, show, sort_out
+from examples.study.tables import Results, columns, difference, parts, sort_out
 from examples.training import ROOT
+from recipe.hdpo.evaluation.tables import markdown_table, show
 
 
 def read_other(plan: Plan, records: list[Record]) -> Results | None:
@@ -47,6 +48,6 @@ def sections(plan: Plan, here: Results, there: Results) -> list[str]:
                 body.append([arm, name, str(len(pair[0])), *cells])
         text += [
             f"{title[0].upper()}{title[1:]}:",
-            markdown([f"minus {baseline}", "study", "runs", *columns(plan)], body),
+            markdown_table([f"minus {baseline}", "study", "runs", *columns(plan)], body),
         ]
     return text

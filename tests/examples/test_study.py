@@ -29,7 +29,8 @@ from examples.study.record import (
 )
 from examples.study.report import write
 from examples.study.run import check_base_model, finish, make_data, make_start
-from examples.study.tables import parts, show, sort_out, values, window
+from examples.study.tables import parts, sort_out, values, window
+from recipe.hdpo.evaluation.tables import show
 from tests.examples.test_scripts import EXAMPLES, composed
 
 PLANS = sorted(path.stem for path in plans.FOLDER.glob("*.yaml"))
@@ -251,7 +252,7 @@ def test_a_study_goes_on_from_the_base_model_that_is_kept_beside_its_results(
 ) -> None:
     """The command that makes it is replaced: it takes minutes, and gives other weights on other processors."""
 
-    def make(_: str, __: str, out: Path, *arguments: str) -> None:
+    def make(dash_m: str, module: str, dash_out: str, out: Path, *arguments: str) -> None:
         commands.append(arguments)
         if not out.exists():
             weights(out, b"made here")
