@@ -23,7 +23,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_namespace_packages(include=["recipe.*"]),
-    package_data={"recipe.hdpo.config": ["*.yaml", "*/*.yaml"]},
+    package_data={"recipe.hdpo.config": ["*.yaml", "*/*.yaml"], "recipe.hdpo.evaluation": ["*.html"]},
     install_requires=[
         "verl==0.9.1",
         "TransferQueue>=0.1.10",

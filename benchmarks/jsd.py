@@ -42,7 +42,8 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from recipe.hdpo.algorithm.divergence import TeacherTopK, teacher_topk, topk_divergence
+from recipe.hdpo.algorithm.divergence import topk_divergence
+from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, teacher_topk
 
 Loss = Callable[[torch.Tensor, TeacherTopK], torch.Tensor]
 Figures = dict[str, float]

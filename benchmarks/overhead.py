@@ -46,10 +46,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/overhead"), help="folder for everything")
     args = parser.parse_args()
     out = args.out.resolve()
-    python("examples/demo/make_sums_model.py", "--out", out / "model")
+    python("-m", "examples.demo.make_sums_model", "--out", out / "model")
     if not (out / "data" / "train.parquet").exists():
         weights = [str(WEIGHTS[terms]) for terms in sorted(WEIGHTS)]
-        python("data_preprocess/sums.py", "--out", out / "data", "--test-size", 5, "--weights", *weights)
+        python("-m", "data_preprocess.sums", "--out", out / "data", "--test-size", 5, "--weights", *weights)
     os.environ["VERL_USE_EXTERNAL_MODULES"] = "benchmarks.overhead_trainer"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     train_with(OVERRIDES, args.steps, out / "model", out / "data", out / "run")

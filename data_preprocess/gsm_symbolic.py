@@ -1,4 +1,4 @@
-"""Grade-school word problems with worked solutions from reasoning-gym's `gsm_symbolic`, as verl parquet.
+"""Grade-school word problems with worked solutions from reasoning-gym's ``gsm_symbolic``, as verl parquet.
 
 The problems are generated, so nothing is downloaded; the worked solution is the generator's own ("answer_cot"). It is
 kept only where it ends with the answer, and always ends with the line "#### <answer>".
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from recipe.hdpo.data.rows import (
     DataError,
@@ -63,7 +61,7 @@ def difficulty_of(metadata: dict[str, Any]) -> str:
 
 
 def collect(problems: Iterable[dict[str, Any]], wanted: int, rejected: Rejected) -> list[dict[str, Any]]:
-    """The first `wanted` usable and distinct problems of the generator, as arguments of `build_row`."""
+    """The first ``wanted`` usable and distinct problems of the generator, as arguments of ``build_row``."""
     kept: dict[str, dict[str, Any]] = {}
     with tqdm(total=wanted, desc="problems", unit="row") as bar:
         for number, item in enumerate(problems):

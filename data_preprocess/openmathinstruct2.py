@@ -21,8 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from recipe.hdpo.data.rows import (
     DataError,
     Rejected,
@@ -107,7 +105,7 @@ def is_test(problem: str, test_fraction: float, seed: int) -> bool:
 
 
 def usable(row: dict[str, Any], sources: Sequence[str] | None) -> tuple[dict[str, str], str | None]:
-    """(arguments of `build_row`, None), or ({}, why the row is rejected)."""
+    """(arguments of ``build_row``, None), or ({}, why the row is rejected)."""
     if sources and row.get("problem_source") not in sources:
         return {}, "another problem_source"
     problem, solution, answer = (_stripped(row.get(name)) for name in COLUMNS[:3])
@@ -128,7 +126,7 @@ def _stripped(value: Any) -> Any:
 def collect(
     rows: Iterable[dict[str, Any]], max_rows: int, sources: Sequence[str] | None, rejected: Rejected
 ) -> list[dict[str, str]]:
-    """The first usable row of each problem, until there are `max_rows`."""
+    """The first usable row of each problem, until there are ``max_rows``."""
     kept: dict[str, dict[str, str]] = {}
     with tqdm(rows, desc="reading", unit="row", mininterval=1.0) as bar:
         for number, row in enumerate(bar):

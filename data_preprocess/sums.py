@@ -19,8 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from recipe.hdpo.data.rows import (
     DataError,
     Rejected,
@@ -50,7 +48,7 @@ def solution_text(terms: Sequence[int]) -> str:
 
 
 def terms_of(number: int, count: int, max_number: int) -> tuple[int, ...]:
-    """The `number`-th of the max_number**count ordered sums: its digits in base `max_number`, plus 1."""
+    """The ``number``-th of the max_number**count ordered sums: its digits in base ``max_number``, plus 1."""
     terms = []
     for _ in range(count):
         number, digit = divmod(number, max_number)
@@ -59,7 +57,7 @@ def terms_of(number: int, count: int, max_number: int) -> tuple[int, ...]:
 
 
 def shares(total: int, weights: Sequence[float]) -> list[int]:
-    """Split `total` in proportion to `weights`; the largest remainders (earliest first) get the rest."""
+    """Split ``total`` in proportion to ``weights``; the largest remainders (earliest first) get the rest."""
     exact = [total * weight / sum(weights) for weight in weights]
     counts = [int(share) for share in exact]
     by_remainder = sorted(range(len(weights)), key=lambda i: counts[i] - exact[i])
@@ -69,7 +67,7 @@ def shares(total: int, weights: Sequence[float]) -> list[int]:
 
 
 def draw(count: int, max_number: int, train: int, test: int, seed: int) -> tuple[list, list, list[str]]:
-    """(train, test, notes): sums of `count` terms, no problem in both.
+    """(train, test, notes): sums of ``count`` terms, no problem in both.
 
     Test problems are distinct and at most half of all there are. Training repeats its problems where too few
     are left.

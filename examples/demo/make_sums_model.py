@@ -2,14 +2,14 @@
 
 It is trained from scratch on two kinds of chat, with the loss on the response alone:
 
-    plain        sums of 2 and 3 numbers (`--plain-weights` can add longer ones)
-    privileged   sums of 2 to 6 numbers, the reference solution in the user turn (`PRIVILEGED_TEMPLATE`)
+    plain        sums of 2 and 3 numbers (``--plain-weights`` can add longer ones)
+    privileged   sums of 2 to 6 numbers, the reference solution in the user turn (``PRIVILEGED_TEMPLATE``)
 
 So it fails on nearly every plain sum of 4 to 6 numbers (cliffs), and solves them when it reads the solution:
 the situation that HDPO is made for. Half of the references are random numbers in the form of a solution, so that
 the model copies the reference instead of learning to add long sums from it.
 
-    python examples/demo/make_sums_model.py --out models/sums-base
+    python -m examples.demo.make_sums_model --out models/sums-base
 """
 
 import argparse
@@ -28,8 +28,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data_preprocess.sums import problem_text, solution_text
 from examples.demo.model_folder import FolderError, is_made, publish
@@ -130,7 +128,7 @@ def accuracy(
 def evaluate(
     model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, count: int, seed: int
 ) -> list[dict[str, float]]:
-    """Accuracy by number of terms on `count` problems each: plain and privileged, greedy and sampled at 1.0."""
+    """Accuracy by number of terms on ``count`` problems each: plain and privileged, greedy and sampled at 1.0."""
     rng = random.Random(f"{seed}:evaluation")
     torch.manual_seed(seed)
     table = []
@@ -168,7 +166,7 @@ def print_table(table: list[dict[str, float]]) -> None:
 
 
 def make(out: Path, settings: Settings, eval_problems: int) -> None:
-    """Train, evaluate and save; nothing to do where `out` holds the model of these settings already."""
+    """Train, evaluate and save; nothing to do where ``out`` holds the model of these settings already."""
     if is_made(out, settings.record()):
         print(f"{out} already holds the model of these settings; nothing to do")
         return

@@ -19,9 +19,9 @@ class FolderError(ValueError):
 
 
 def is_made(out: Path, settings: dict[str, Any]) -> bool:
-    """True when `out` holds the model of these settings, False when there is nothing yet.
+    """True when ``out`` holds the model of these settings, False when there is nothing yet.
 
-    Raises FolderError when `out` holds anything else, which is never overwritten.
+    Raises FolderError when ``out`` holds anything else, which is never overwritten.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return False
@@ -38,7 +38,7 @@ def is_made(out: Path, settings: dict[str, Any]) -> bool:
 
 
 def publish(out: Path, settings: dict[str, Any], results: Any, save: Callable[[Path], None]) -> None:
-    """Let `save` fill a temporary folder beside `out`, add the record, and rename it to `out`."""
+    """Let ``save`` fill a temporary folder beside ``out``, add the record, and rename it to ``out``."""
     temporary = out.parent / f".{out.name}.{os.getpid()}.tmp"
     try:
         temporary.mkdir(parents=True)

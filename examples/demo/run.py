@@ -51,7 +51,7 @@ def main() -> None:
     say("2/5 data")
     if not (data / "test.parquet").exists():
         sizes = ["--train-size", TRAIN_PROBLEMS, "--test-size", TEST_PROBLEMS, "--weights", *WEIGHTS]
-        python("data_preprocess/sums.py", "--out", data, *sizes)
+        python("-m", "data_preprocess.sums", "--out", data, *sizes)
     for arm in args.arms:
         say(f"3/5 training: {arm}, {args.steps} steps")
         train_with([*ARMS[arm], *COMMON, *overrides], args.steps, model, data, out / arm)

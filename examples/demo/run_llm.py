@@ -1,4 +1,4 @@
-"""A real language model on real word problems: SmolLM2-135M-Instruct on `gsm_symbolic`, a few steps of HDPO on a CPU.
+"""A real language model on real word problems: SmolLM2-135M-Instruct on ``gsm_symbolic``, a few steps of HDPO on a CPU.
 
     python -m examples.demo.run_llm [--steps 3] [--out outputs/demo-llm] [KEY=VALUE ...]
 
@@ -44,10 +44,10 @@ def main() -> None:
     # Most of the time goes to forward and backward of one process.
     os.environ.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
     say("1/3 model")
-    python("examples/demo/make_smollm2.py", "--out", model)
+    python("-m", "examples.demo.make_smollm2", "--out", model)
     say("2/3 data")
     if not (data / "test.parquet").exists():
-        python("data_preprocess/gsm_symbolic.py", "--out", data, "--train-size", 200, "--test-size", 20)
+        python("-m", "data_preprocess.gsm_symbolic", "--out", data, "--train-size", 200, "--test-size", 20)
     say(f"3/3 training, {args.steps} steps")
     settings = [*OVERRIDES, f"trainer.rollout_data_dir={rollouts}", *overrides]
     train_with(settings, args.steps, model, data, out / "run")

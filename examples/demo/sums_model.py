@@ -7,14 +7,10 @@ make_sums_model.py trains and evaluates the model.
 """
 
 import random
-import sys
-from pathlib import Path
 
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from data_preprocess.sums import problem_text, solution_text
 
@@ -89,7 +85,7 @@ def sample_terms(size: int, rng: random.Random) -> list[int]:
 
 
 def sample_chat(size: int, privileged: bool, rng: random.Random) -> tuple[str, str]:
-    """(user turn, response) of one training chat about a sum of `size` numbers."""
+    """(user turn, response) of one training chat about a sum of ``size`` numbers."""
     terms = sample_terms(size, rng)
     problem, solution = problem_text(terms), solution_text(terms)
     if not privileged:

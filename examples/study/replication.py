@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from examples.study.plan import Plan, read_plan
-from examples.study.record import Record, read_records
-from examples.study.tables import Results, columns, difference, markdown, parts, show, sort_out
+from examples.study.record import Record, differing, read_records
+from examples.study.tables import Results, columns, difference, parts, sort_out
 from examples.training import ROOT
+from recipe.hdpo.evaluation.tables import markdown_table, show
 
 
 def read_other(plan: Plan, records: list[Record]) -> Results | None:
@@ -18,7 +19,7 @@ def read_other(plan: Plan, records: list[Record]) -> Results | None:
         return None
     others = read_records(ROOT / "docs" / "results" / plan.repeats / "runs")
     results = sort_out(read_plan(plan.repeats), others)
-    changed = sorted(key for key, value in records[0].settings.items() if others[0].settings.get(key) != value)
+    changed = differing(records[0].settings, others[0].settings)
     if changed:
         raise ValueError(f"{plan.name} repeats {plan.repeats}, but was made with other settings: {', '.join(changed)}")
     return results
@@ -47,6 +48,6 @@ def sections(plan: Plan, here: Results, there: Results) -> list[str]:
                 body.append([arm, name, str(len(pair[0])), *cells])
         text += [
             f"{title[0].upper()}{title[1:]}:",
-            markdown([f"minus {baseline}", "study", "runs", *columns(plan)], body),
+            markdown_table([f"minus {baseline}", "study", "runs", *columns(plan)], body),
         ]
     return text

@@ -14,7 +14,7 @@ from pathlib import Path
 from examples.study import replication
 from examples.study.figures import accuracy_png, curves_png, tuning_png
 from examples.study.plan import Plan, read_plan
-from examples.study.record import Record, read_records
+from examples.study.record import VERSIONS, Record, read_records
 from examples.study.tables import (
     Results,
     columns,
@@ -64,7 +64,7 @@ def write(plan: Plan, records: list[Record], folder: Path) -> list[Path]:
 
 def text(plan: Plan, records: list[Record], results: Results) -> str:
     """The report as Markdown."""
-    sections = [f"# Study: {plan.name}", _about(plan, results)]
+    sections = [f"# Study: {plan.name}", _about(plan, results), *_versions(records)]
     if results.reported:
         sections += _reported(plan, results)
     other = replication.read_other(plan, records)
@@ -97,6 +97,19 @@ def _reported(plan: Plan, results: Results) -> list[str]:
     metrics = ("greedy", f"pass@{max(plan.ks)}")
     sections += ["## By difficulty", *(difficulty_table(results, metric) for metric in metrics)]
     return [*sections, "## Training", "![curves](curves.png)", cost_table(results)]
+
+
+def _versions(records: list[Record]) -> list[str]:
+    """Which runs were made under which version, where there are several."""
+    lines = []
+    for key in VERSIONS:
+        runs: dict[str, list[str]] = {}
+        for record in records:
+            runs.setdefault(str(record.settings[key]), []).append(record.run.name)
+        if len(runs) > 1:
+            shares = "; ".join(f"{version}: {', '.join(names)}" for version, names in runs.items())
+            lines.append(f"**Made under several versions** ({key}): {shares}.")
+    return lines
 
 
 def _tuned_arms(plan: Plan) -> str:

@@ -5,7 +5,7 @@
 Every finished run leaves one JSON file in RESULTS: per-problem counts, curves, settings, versions, wall time. A run
 whose file is there is not run again, so the study goes on wherever it was stopped, also on another machine: the base
 model's weights are kept beside them, in RESULTS/base_model. All other weights and the logs go to OUT. Then
-`python -m examples.study.report` writes tables and plots; this program calls it at its end.
+``python -m examples.study.report`` writes tables and plots; this program calls it at its end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from examples.study.plan import BASE_RUNS, TRAIN_PROBLEMS, WEIGHTS, Plan, Run, choose_learning_rates, read_plan
-from examples.study.record import Record, base_model_sha256, make_record, plan_settings, read_record, read_records
+from examples.study.record import (
+    VERSIONS,
+    Record,
+    base_model_sha256,
+    differing,
+    make_record,
+    plan_settings,
+    read_record,
+    read_records,
+)
 from examples.training import ROOT, copy_whole, evaluate, last_step, python, say, train_with
 
 
@@ -80,16 +89,20 @@ def finish(wanted: list[Run], plan: Plan, out: Path, results: Path, left: int) -
 
 
 def check_settings(path: Path, run: Run, plan: Plan, settings: Mapping[str, Any]) -> None:
-    """Leave the program if a result file was made by another plan, data set, base model or reward."""
+    """Leave the program if a result file was made by another plan or data set; name another version of the grader or of
+    the training settings."""
     record = read_record(path)
-    old = {**record.settings, "overrides": record.overrides}
-    new = {**settings, "overrides": plan.overrides(run)}
-    changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    changed = differing(
+        {**record.settings, "overrides": record.overrides}, {**settings, "overrides": plan.overrides(run)}
+    )
     if changed:
         sys.exit(
             f"[hdpo] {path} was made with other settings ({', '.join(changed)}): give another --results and --out, or "
             "remove the file, and its run is repeated"
         )
+    for key in VERSIONS:
+        if record.settings[key] != settings[key]:
+            say(f"{path.name} was made with {key} {record.settings[key]}; the study goes on with {settings[key]}")
 
 
 def make_start(plan: Plan, out: Path, folder: Path) -> None:
@@ -98,7 +111,7 @@ def make_start(plan: Plan, out: Path, folder: Path) -> None:
     model, kept = out / "model", folder / "base_model"
     if kept.exists() and not model.exists():
         copy_whole(kept, model)
-    python("examples/demo/make_sums_model.py", "--out", model, *plan.base_model)
+    python("-m", "examples.demo.make_sums_model", "--out", model, *plan.base_model)
     if not kept.exists():
         copy_whole(model, kept)
     make_data(plan, out / "data")
@@ -152,7 +165,7 @@ def make_data(plan: Plan, data: Path) -> None:
     held_out = plan.tuning_problems + plan.test_problems
     sizes = ["--train-size", TRAIN_PROBLEMS, "--test-size", held_out, "--weights", *WEIGHTS]
     with tempfile.TemporaryDirectory(dir=data.parent) as folder:
-        python("data_preprocess/sums.py", "--out", folder, *sizes)
+        python("-m", "data_preprocess.sums", "--out", folder, *sizes)
         rows = pq.read_table(Path(folder, "test.parquet"))
         difficulty = pd.Series([info["difficulty"] for info in rows["extra_info"].to_pylist()])
         # The same share of every difficulty.

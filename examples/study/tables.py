@@ -10,6 +10,7 @@ import numpy as np
 from examples.study.plan import BASE_RUNS, Plan, Run, choose_learning_rates
 from examples.study.record import Problem, Record
 from recipe.hdpo.evaluation.intervals import Interval, two_level_difference, two_level_mean
+from recipe.hdpo.evaluation.tables import markdown_table, show
 
 SEED = 0
 Keep = Callable[[Problem], bool]
@@ -104,20 +105,6 @@ def difference(records: list[Record], baseline: list[Record], metric: str, keep:
     return two_level_difference(*pair, SEED, (-1.0, 1.0))
 
 
-def show(interval: Interval, signed: bool = False) -> str:
-    """``0.412 [0.380, 0.444]``."""
-    form = "{:+.3f}" if signed else "{:.3f}"
-    if interval.low is None or interval.high is None:
-        return form.format(interval.estimate)
-    return f"{form.format(interval.estimate)} [{form.format(interval.low)}, {form.format(interval.high)}]"
-
-
-def markdown(head: list[str], body: list[list[str]]) -> str:
-    """A Markdown table."""
-    rows = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
 def main_table(plan: Plan, results: Results, keep: Keep) -> str:
     """Means of the base model and of every arm, over the problems that are kept."""
     arms = {"base model": [results.base], **results.reported}
@@ -125,7 +112,7 @@ def main_table(plan: Plan, results: Results, keep: Keep) -> str:
         [arm, str(len(records)), *(show(mean(records, metric, keep)) for metric in columns(plan))]
         for arm, records in arms.items()
     ]
-    return markdown(["arm", "runs", *columns(plan)], body)
+    return markdown_table(["arm", "runs", *columns(plan)], body)
 
 
 def difference_tables(plan: Plan, results: Results, keep: Keep) -> list[str]:
@@ -142,7 +129,7 @@ def difference_tables(plan: Plan, results: Results, keep: Keep) -> list[str]:
             [arm, *(show(difference(records, baseline, m, keep), signed=True) for m in columns(plan))]
             for arm, records in arms.items()
         ]
-        tables.append(markdown([f"minus {name}", *columns(plan)], body))
+        tables.append(markdown_table([f"minus {name}", *columns(plan)], body))
     return tables or [f"No differences yet: {' or '.join(plan.baselines)} and another arm need a reported run."]
 
 
@@ -154,7 +141,7 @@ def difficulty_table(results: Results, metric: str) -> str:
         [arm, *(f"{values(records, metric, of_difficulty(level)).mean():.3f}" for level in levels)]
         for arm, records in arms.items()
     ]
-    return markdown([metric, *levels], body)
+    return markdown_table([metric, *levels], body)
 
 
 def tuning_table(plan: Plan, results: Results) -> str:
@@ -170,7 +157,7 @@ def tuning_table(plan: Plan, results: Results) -> str:
             shown = [f"{end:.2f}" for end in ends if end is not None]
             cells.append(f"{cell} ({', '.join(shown)})" if shown else cell)
         body.append([arm, *cells])
-    return markdown([f"{plan.select_by} (solve rate)", *(f"{lr:g}" for lr in plan.learning_rates)], body)
+    return markdown_table([f"{plan.select_by} (solve rate)", *(f"{lr:g}" for lr in plan.learning_rates)], body)
 
 
 def window(record: Record, name: str, last: bool) -> float | None:
@@ -204,4 +191,4 @@ def cost_table(results: Results) -> str:
             ]
         )
     head = ["arm", "solve rate of extra rollouts, first -> last 10 steps", "runs with a collapse warning"]
-    return markdown([*head, "extra rollouts a step", "kept a step", "median seconds a step"], body)
+    return markdown_table([*head, "extra rollouts a step", "kept a step", "median seconds a step"], body)

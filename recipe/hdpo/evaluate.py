@@ -23,9 +23,10 @@ from typing import Any
 from recipe.hdpo.evaluation.arguments import check_arguments, parser
 from recipe.hdpo.evaluation.checkpoint import model_sha256, resolve_model, weights_dtype
 from recipe.hdpo.evaluation.generate import Engine, Sampling
+from recipe.hdpo.evaluation.graders import grader_name
 from recipe.hdpo.evaluation.problems import Problem, ProblemSet, file_sha256, read_problems
 from recipe.hdpo.evaluation.records import GREEDY, Meta, Sample, read_results
-from recipe.hdpo.evaluation.scoring import grader_sha256, load_reward, score_response
+from recipe.hdpo.evaluation.scoring import load_reward, score_response
 from recipe.hdpo.evaluation.summary import print_summary, summarise
 from recipe.hdpo.evaluation.writer import ResultWriter
 
@@ -156,7 +157,7 @@ def _settings(
         "weights_dtype": weights_dtype(model),
         "dtype": engine.dtype,
         "device": engine.device,
-        "grader_sha256": grader_sha256(reward_file),
+        "grader": grader_name(reward_file),
         "reward_function": function,
         **engine.versions,
     }

@@ -23,7 +23,7 @@ _DECIMAL = re.compile(rf"[-+]?(?:\d{{1,{MAX_DIGITS}}}(?:\.\d{{0,{MAX_DIGITS}}})?
 def final_answer(response: str) -> str | None:
     """The text that the last marker points to, stripped; None where there is no marker with a text.
 
-    A marker is "####" followed by text on the same line, or a `\\boxed{...}` (also `\\fbox`) with balanced braces.
+    A marker is "####" followed by text on the same line, or a ``\\boxed{...}`` (also ``\\fbox``) with balanced braces.
     """
     boxed_at, boxed = _last_boxed(response)
     hash_at, hashed = _last_hash_line(response)
@@ -38,7 +38,7 @@ def _last_hash_line(response: str) -> tuple[int, str]:
 
 
 def _last_boxed(response: str) -> tuple[int, str]:
-    """(position, content) of the `\\boxed{...}` that opens last among the closed ones; (-1, "") without one.
+    """(position, content) of the ``\\boxed{...}`` that opens last among the closed ones; (-1, "") without one.
 
     One pass with a stack of open braces, so the time is linear in the response, however deep it nests.
     """
@@ -57,7 +57,7 @@ def _last_boxed(response: str) -> tuple[int, str]:
 
 
 def normalise(answer: str) -> str:
-    """Drop what does not change an answer: outer white space and braces, `$`, a final period, commas in 1,000."""
+    """Drop what does not change an answer: outer white space and braces, ``$``, a final period, commas in 1,000."""
     text = answer.strip().removesuffix(".").strip()
     for opening, closing in ((r"\(", r"\)"), (r"\[", r"\]")):
         if text.startswith(opening) and text.endswith(closing):
@@ -87,7 +87,7 @@ def _is_enclosed(text: str) -> bool:
 def same_answer(answer: str, truth: str) -> bool | None:
     """True or False where the two texts decide it, None where they have to be understood as mathematics.
 
-    Equal texts after `normalise`, and plain numbers of equal value, are the same; two whole numbers of different
+    Equal texts after ``normalise``, and plain numbers of equal value, are the same; two whole numbers of different
     value are not.
     """
     left, right = normalise(answer), normalise(truth)

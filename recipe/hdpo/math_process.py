@@ -43,7 +43,7 @@ class Unscored(Exception):
 
 
 def is_equal(answer: str, truth: str) -> bool:
-    """Whether math-verify finds `answer` equal to `truth`, both texts with LaTeX or plain expressions.
+    """Whether math-verify finds ``answer`` equal to ``truth``, both texts with LaTeX or plain expressions.
 
     Raises:
         Unscored: over the time limit, or the worker died.

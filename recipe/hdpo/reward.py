@@ -4,7 +4,7 @@
     reward.custom_reward_function.name=compute_score
     +reward.custom_reward_function.reward_kwargs.strict_format=False
 
-The final answer stands after the last "####" or in the last `\\boxed{...}`. Equal texts and plain numbers are decided
+The final answer stands after the last "####" or in the last ``\\boxed{...}``. Equal texts and plain numbers are decided
 at once; all else goes to math-verify, in a process with a limit on time and memory. Nothing of a response is evaluated.
 
 A response without a marker is wrong. What HDPO distills was made with the answer in view, and a small model that
@@ -18,6 +18,10 @@ from recipe.hdpo.math_answer import final_answer, normalise, same_answer
 from recipe.hdpo.math_process import Unscored, is_equal
 
 logger = logging.getLogger(__name__)
+
+# Of what this file, math_answer.py and math_process.py decide together. Raise it with every change of a grade:
+# results name it, and the grades of each version are pinned in tests/hdpo/test_grader_version.py.
+GRADER_VERSION = 1
 
 # A longer final answer is compared as text only.
 MAX_ANSWER_CHARS = 1000
@@ -41,7 +45,7 @@ def compute_score(
         data_source: named in warnings.
         solution_str: the response.
         ground_truth: the final answer; a number is taken as its text.
-        strict_format: a response without "####" or `\\boxed{...}` scores 0.0; if false, math-verify looks for an
+        strict_format: a response without "####" or ``\\boxed{...}`` scores 0.0; if false, math-verify looks for an
             answer at its end.
         extra_info, kwargs: not used; verl passes them.
 

@@ -65,8 +65,8 @@ def test_a_folder_that_was_trained_with_other_settings_is_refused_and_left_as_it
     before = (tmp_path / "run" / "settings.json").read_text()
     with pytest.raises(SystemExit, match=r"overrides: b=2 there, b=3 now"):
         claim(tmp_path / "run", ["a=1", "b=3"])
-    monkeypatch.setattr(training, "grader_sha256", lambda file: "another reward")
-    with pytest.raises(SystemExit, match=r"reward: .* there, another rewa now"):
+    monkeypatch.setattr(training, "grader_name", lambda file: "hdpo 99")
+    with pytest.raises(SystemExit, match=r"grader: hdpo 1, math-verify .* there, hdpo 99 now"):
         claim(tmp_path / "run", ["a=1", "b=2"])
     assert (tmp_path / "run" / "settings.json").read_text() == before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
@@ -14,6 +15,7 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
+from examples.training import SETTINGS_VERSION
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.lengths import max_privileged_prompt_length
 
@@ -22,8 +24,12 @@ CONFIG = EXAMPLES.parent / "recipe/hdpo/config"
 SCRIPTS = sorted(EXAMPLES.glob("*.sh"))
 
 
-def composed(script: Path, folder: Path, *overrides: str, **env: str) -> DictConfig:
-    """Run a script with an interpreter that prints its arguments, and compose them."""
+# Digest of what examples/cpu_demo.sh passes to verl. With a new version, its digest takes the place of the old one.
+DEMO_SETTINGS = {1: "fb812c65672ebfde"}
+
+
+def arguments_of(script: Path, folder: Path, *overrides: str, **env: str) -> list[str]:
+    """What a script passes to verl: run with an interpreter that prints its arguments."""
     fake = folder / "python3"
     fake.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
     fake.chmod(0o755)
@@ -38,9 +44,23 @@ def composed(script: Path, folder: Path, *overrides: str, **env: str) -> DictCon
     )
     module, entry, *arguments = json.loads(done.stdout.splitlines()[-1])
     assert (module, entry) == ("-m", "verl.trainer.main_ppo")
+    return arguments
+
+
+def composed(script: Path, folder: Path, *overrides: str, **env: str) -> DictConfig:
+    """The config that a script's arguments compose."""
+    arguments = arguments_of(script, folder, *overrides, **env)
     assert arguments[:4] == ["--config-path", "pkg://recipe.hdpo.config", "--config-name", "hdpo_trainer"]
     with initialize_config_module("recipe.hdpo.config", version_base=None):
         return compose("hdpo_trainer", overrides=[a for a in arguments[4:] if not a.startswith("hydra.")])
+
+
+def test_the_demos_settings_are_those_of_the_version(tmp_path: Path) -> None:
+    arguments = [a.replace(str(tmp_path), "") for a in arguments_of(EXAMPLES / "cpu_demo.sh", tmp_path)]
+    digest = hashlib.sha256("\n".join(arguments).encode()).hexdigest()[:16]
+    assert digest == DEMO_SETTINGS[SETTINGS_VERSION], (
+        "examples/cpu_demo.sh sets something else: raise SETTINGS_VERSION of examples/training.py, and pin it here"
+    )
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)

@@ -29,7 +29,8 @@ from examples.study.record import (
 )
 from examples.study.report import write
 from examples.study.run import check_base_model, finish, make_data, make_start
-from examples.study.tables import parts, show, sort_out, values, window
+from examples.study.tables import parts, sort_out, values, window
+from recipe.hdpo.evaluation.tables import show
 from tests.examples.test_scripts import EXAMPLES, composed
 
 PLANS = sorted(path.stem for path in plans.FOLDER.glob("*.yaml"))
@@ -172,13 +173,44 @@ def test_records_of_other_problems_are_refused(tmp_path: Path) -> None:
         read_records(tmp_path)
 
 
-def test_records_of_two_graders_are_refused(tmp_path: Path) -> None:
+def test_records_of_other_settings_are_refused(tmp_path: Path) -> None:
     first = record(Run("report", "hdpo", 0.2, 1), [0, 2, 4])
     first.write(tmp_path / "a.json")
-    changed = replace(first, run=Run("report", "hdpo", 0.2, 2), settings={**first.settings, "grader": "other"})
+    changed = replace(first, run=Run("report", "hdpo", 0.2, 2), settings={**first.settings, "steps": 99})
     changed.write(tmp_path / "b.json")
     with pytest.raises(ValueError, match="made with different settings"):
         read_records(tmp_path)
+
+
+def test_a_study_goes_on_under_another_version_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    old, new = (record(Run("report", arm, 0.2, 1), [0, 2, 4]) for arm in TOY.arms)
+    old = replace(old, settings={**old.settings, "grader": "hdpo 0", "settings_version": 0})
+    for made in (old, new):
+        made.write(tmp_path / f"{made.run.name}.json")
+    assert finish([old.run, new.run], TOY, tmp_path, tmp_path, 0) == 0
+    printed = capsys.readouterr().out
+    assert f"{old.run.name}.json was made with grader hdpo 0; the study goes on with hdpo 1" in printed
+    assert "settings_version 0; the study goes on with 1" in printed and new.run.name not in printed
+    plan = replace(TOY, rates={"grpo": 0.2, "hdpo": 0.2})
+    said = write(plan, [record(BASE, [0, 1, 4]), *read_records(tmp_path)], tmp_path)[0].read_text()
+    assert f"**Made under several versions** (grader): {new.settings['grader']}: report-base, {new.run.name}; " in said
+    assert f"hdpo 0: {old.run.name}." in said
+    assert "several versions" not in write(plan, [record(BASE, [0, 1, 4]), new], tmp_path)[0].read_text()
+
+
+def test_a_study_from_before_the_versions_names_digests_and_is_read_as_version_1() -> None:
+    folder = EXAMPLES.parent / "docs/results/sums_first/runs"
+    assert all("script" in json.loads(file.read_text())["settings"] for file in folder.glob("*.json"))
+    versions = {(r.settings["settings_version"], r.settings["grader"]) for r in read_records(folder)}
+    assert versions == {(1, "hdpo 1, math-verify 0.9.0")}
+
+
+def test_a_result_of_an_unknown_script_and_grader_keeps_their_digests(tmp_path: Path) -> None:
+    made = record(Run("report", "hdpo", 0.2, 1), [0, 2, 4])
+    settings = {k: v for k, v in made.settings.items() if k != "settings_version"} | {"script": "abc", "grader": "def"}
+    replace(made, settings=settings).write(tmp_path / "a.json")
+    [found] = read_records(tmp_path)
+    assert (found.settings["settings_version"], found.settings["grader"]) == ("abc", "def")
 
 
 def test_a_result_of_other_settings_stops_the_study_and_is_kept(tmp_path: Path) -> None:
@@ -220,7 +252,7 @@ def test_a_study_goes_on_from_the_base_model_that_is_kept_beside_its_results(
 ) -> None:
     """The command that makes it is replaced: it takes minutes, and gives other weights on other processors."""
 
-    def make(_: str, __: str, out: Path, *arguments: str) -> None:
+    def make(dash_m: str, module: str, dash_out: str, out: Path, *arguments: str) -> None:
         commands.append(arguments)
         if not out.exists():
             weights(out, b"made here")

@@ -155,7 +155,7 @@ def test_another_reward_data_or_model_under_the_same_path_is_refused(arguments, 
     else:
         (tmp_path / "model" / "model.safetensors").write_bytes(b"other weights")
     assert _run(arguments) == 2
-    assert f"{what}_sha256" in capsys.readouterr().err
+    assert ("grader: " if what == "grader" else f"{what}_sha256") in capsys.readouterr().err
 
 
 def test_other_k_give_another_summary_of_the_same_samples(arguments, tmp_path):

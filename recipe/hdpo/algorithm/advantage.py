@@ -22,30 +22,30 @@ from typing import Any
 import torch
 
 
-def leave_one_out_advantage(rewards_K: torch.Tensor, *, normalize: bool = True) -> torch.Tensor:
-    """Advantages of one group.
+def leave_one_out_advantage(rewards_G: torch.Tensor, *, normalize: bool = True) -> torch.Tensor:
+    """Advantages of one group, G = K rollouts.
 
     Args:
-        rewards_K: one reward per rollout, shape (K,), floating point.
+        rewards_G: one reward per rollout, shape (G,), floating point.
         normalize: divide by the leave-one-out standard deviation where it is above 0, with the floor above.
 
     Returns:
-        advantages, shape (K,). A group of one has no baseline: its advantage is 0.
+        advantages, shape (G,). A group of one has no baseline: its advantage is 0.
     """
-    num_rollouts = rewards_K.numel()
+    num_rollouts = rewards_G.numel()
     if num_rollouts < 2:
-        return torch.zeros_like(rewards_K)
-    # (K, K - 1): row i holds the other rewards.
-    others = rewards_K.expand(num_rollouts, num_rollouts)[~torch.eye(num_rollouts, dtype=torch.bool)]
+        return torch.zeros_like(rewards_G)
+    # (G, G - 1): row i holds the other rewards.
+    others = rewards_G.expand(num_rollouts, num_rollouts)[~torch.eye(num_rollouts, dtype=torch.bool)]
     others = others.view(num_rollouts, num_rollouts - 1)
     constant = others.amax(dim=1) == others.amin(dim=1)
     # The mean of equal numbers may differ from them by a rounding error, and a cliff's advantage must be exactly 0.
-    advantage_K = rewards_K - torch.where(constant, others[:, 0], others.mean(dim=1))
+    advantage_G = rewards_G - torch.where(constant, others[:, 0], others.mean(dim=1))
     if not normalize or num_rollouts < 3:
-        return advantage_K
-    floor = (rewards_K.max() - rewards_K.min()) / (2 * math.sqrt(num_rollouts - 1))
-    std_K = others.std(dim=1, correction=1).clamp(min=floor)
-    return torch.where(constant, advantage_K, advantage_K / torch.where(constant, 1.0, std_K))
+        return advantage_G
+    floor = (rewards_G.max() - rewards_G.min()) / (2 * math.sqrt(num_rollouts - 1))
+    std_G = others.std(dim=1, correction=1).clamp(min=floor)
+    return torch.where(constant, advantage_G, advantage_G / torch.where(constant, 1.0, std_G))
 
 
 @torch.no_grad()

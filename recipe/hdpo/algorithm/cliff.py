@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 class RolloutGroup:
     """The K rollouts of one prompt while they settle.
 
+    Example:
+        ``RolloutGroup(uid="8f2c", size=16, rewards={0: 0.0, 3: 1.0}, student_prompt_ids=[5, 9], settled=2)``
+
     Attributes:
         uid: the prompt's id in this step.
         size: K, how many rollouts the prompt has.
@@ -47,7 +50,10 @@ class RolloutGroup:
 
 @dataclass
 class GroupRecord:
-    """What happened to one prompt in one step.
+    """What happened to one prompt in one step; the rollout worker writes it, the trainer reads it.
+
+    Example:
+        ``GroupRecord("8f2c", cliff=True, solved=False, rollouts=1, solved_privileged=1, kept=1, kept_tokens=212)``
 
     Attributes:
         prompt_id: the problem's id over epochs and restarts; see

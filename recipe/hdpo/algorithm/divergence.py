@@ -12,9 +12,7 @@ import torch
 
 from recipe.hdpo.algorithm.divergence_formulas import DivergenceKind, divergence_value, logit_gradient
 from recipe.hdpo.algorithm.softmax_rows import softmax_rows
-from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, check_rows, teacher_topk, value_range
-
-__all__ = ["Divergence", "DivergenceKind", "TeacherTopK", "teacher_topk", "topk_divergence"]
+from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, check_rows, value_range
 
 
 class Divergence(NamedTuple):

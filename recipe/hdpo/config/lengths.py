@@ -1,4 +1,4 @@
-"""How long a privileged prompt may be; lengths that cannot work together are refused as in `rules.py`."""
+"""How long a privileged prompt may be; lengths that cannot work together are refused as in ``rules.py``."""
 
 from __future__ import annotations
 

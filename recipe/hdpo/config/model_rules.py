@@ -1,4 +1,4 @@
-"""Rules (as in `rules.py`) on what computes: the actor, its policy loss, and the teacher."""
+"""Rules (as in ``rules.py``) on what computes: the actor, its policy loss, and the teacher."""
 
 from __future__ import annotations
 
@@ -13,12 +13,6 @@ def not_fsdp(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     if strategy in ("fsdp", "fsdp2"):
         return None
     return f"{ACTOR}.strategy={strategy}: the distillation term is written for the FSDP engine: use fsdp2 (or fsdp)"
-
-
-def fused_kernels(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    if not select(config, f"{MODEL}.use_fused_kernels", False):
-        return None
-    return f"{MODEL}.use_fused_kernels=true never makes the logits that the divergence reads: set it to false"
 
 
 def _models(config: DictConfig, hdpo: HDPOConfig) -> tuple[str, ...]:
@@ -112,7 +106,6 @@ def frozen_adapter(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 MODEL_RULES: tuple[Rule, ...] = (
     not_fsdp,
-    fused_kernels,
     pad_to_length,
     frozen_precision,
     sequence_parallel,

@@ -1,6 +1,8 @@
-"""What cannot work together with HDPO: one function a rule, each with the value, the reason and the way out.
+"""What cannot work together with HDPO. Every refusal names the value, the reason and the way out.
 
-A rule takes the composed config and the recipe's knobs, and returns a message, or None where the config is fine.
+Where one value alone is wrong, it stands in the table :data:`WRONG_VALUES`; all else is a function, a rule. A rule
+takes the composed config and the recipe's knobs, and returns a message, or None where the config is fine. Rules on what
+computes are in ``model_rules.py``, those on lengths in ``lengths.py``.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -17,9 +20,60 @@ from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.keys import MODEL, ROLLOUT, Rule, select
 from recipe.hdpo.config.lengths import LENGTH_RULES
 from recipe.hdpo.config.model_rules import MODEL_RULES
-from recipe.hdpo.config.rollout_rules import ROLLOUT_RULES
 
 VERL_VERSION = "0.9.1"
+MANAGER = "recipe.hdpo.rollout.agent_loop.HDPOAgentLoopManager"
+
+
+@dataclass(frozen=True)
+class WrongValue:
+    """A value of one key that never works.
+
+    Example:
+        ``WrongValue("distillation.enabled", True, "is verl's own distillation", "set it to false")``
+
+    Attributes:
+        key: dotted, of verl's config.
+        value: the one that is refused.
+        reason: continues "KEY=VALUE".
+        way_out: what to do.
+        unset: whether a config without the key counts as refused.
+    """
+
+    key: str
+    value: bool
+    reason: str
+    way_out: str = "set it to false"
+    unset: bool = False
+
+    def __call__(self, config: DictConfig, hdpo: HDPOConfig) -> str | None:
+        """A rule, as the functions below."""
+        found = select(config, self.key, self.value if self.unset else not self.value)
+        return f"{self.key}={str(self.value).lower()} {self.reason}: {self.way_out}" if found == self.value else None
+
+
+WRONG_VALUES: tuple[WrongValue, ...] = (
+    WrongValue(
+        "trainer.use_v1",
+        False,
+        "runs verl's legacy trainer, which has no hook for privileged rollouts",
+        "set trainer.use_v1=true",
+        unset=True,
+    ),
+    WrongValue(
+        "skip.rollout_tq.enable",
+        True,
+        "stores fields that every row of a step has, and the groups' records have none",
+    ),
+    WrongValue("algorithm.filter_groups.enable", True, "evicts groups of equal reward, so every cliff"),
+    WrongValue(f"{ROLLOUT}.multi_turn.enable", True, "makes several turns, and privileged rollouts are single-turn"),
+    WrongValue(f"{MODEL}.use_fused_kernels", True, "never makes the logits that the divergence reads"),
+    WrongValue(
+        "distillation.enabled",
+        True,
+        "is verl's own distillation from another model, whose loss would take the place of HDPO's",
+    ),
+)
 
 
 def wrong_verl(config: DictConfig, hdpo: HDPOConfig | None = None) -> str | None:
@@ -29,15 +83,6 @@ def wrong_verl(config: DictConfig, hdpo: HDPOConfig | None = None) -> str | None
     return (
         f"verl {installed} is installed; the recipe is written for and tested with {VERL_VERSION}: "
         f"pip install verl=={VERL_VERSION}"
-    )
-
-
-def legacy_trainer(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    if select(config, "trainer.use_v1", False):
-        return None
-    return (
-        "trainer.use_v1=false runs verl's legacy trainer, which has no hook for privileged rollouts: "
-        "set trainer.use_v1=true"
     )
 
 
@@ -55,13 +100,56 @@ def other_trainer(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return f"trainer.v1.trainer_mode={mode} is a trainer without HDPO: add +use=hdpo, or set it to hdpo"
 
 
-def verl_distillation(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    if not select(config, "distillation.enabled", False):
+def no_rollout_hook(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    manager = select(config, f"{ROLLOUT}.agent.agent_loop_manager_class")
+    needed_by = {
+        f"hdpo.privileged.n={hdpo.privileged.n}": hdpo.privileged.n > 0,
+        f"hdpo.rollout_seed={hdpo.rollout_seed}": hdpo.rollout_seed is not None,
+        "hdpo.validate_greedy=true": hdpo.validate_greedy,
+    }
+    asked = [name for name, needed in needed_by.items() if needed]
+    if manager == MANAGER or not asked:
         return None
     return (
-        "distillation.enabled=true is verl's own distillation from another model, whose loss would take the place of "
-        "HDPO's: set it to false"
+        f"{ROLLOUT}.agent.agent_loop_manager_class={manager} never re-issues cliffs, nor does anything else for "
+        f"{', '.join(asked)}: set it to {MANAGER}, or switch these off"
     )
+
+
+def one_rollout(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    size = select(config, f"{ROLLOUT}.n", 1)
+    if size > 1 or select(config, "algorithm.adv_estimator") != "hdpo":
+        return None
+    return f"{ROLLOUT}.n={size}: an advantage needs other rollouts of the same prompt: set it to 2 or more (paper: 16)"
+
+
+def other_agent(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    agent = select(config, f"{ROLLOUT}.agent.default_agent_loop")
+    if agent != "single_turn_agent":
+        return f"{ROLLOUT}.agent.default_agent_loop={agent}: privileged rollouts are single-turn: use single_turn_agent"
+    return None
+
+
+def late_reward(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    model = "reward.reward_model"
+    if not select(config, f"{model}.enable", False) or select(config, f"{model}.enable_resource_pool", False):
+        return None
+    return (
+        f"{model}.enable=true without a resource pool of its own scores rollouts after the rollout phase, too late to "
+        f"find cliffs: set {model}.enable_resource_pool=true, or use a rule-based reward"
+    )
+
+
+def other_engine(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    name = select(config, f"{ROLLOUT}.name")
+    if name == "trtllm" and hdpo.privileged.n > 0:
+        return (
+            f"{ROLLOUT}.name=trtllm: verl's server for it takes what a privileged prompt needs from the response, "
+            "down to nothing: use vllm"
+        )
+    if name != "vllm" and hdpo.rollout_seed is not None:
+        return f"hdpo.rollout_seed={hdpo.rollout_seed} is vLLM's, not {name}'s: set it to null, or {ROLLOUT}.name=vllm"
+    return None
 
 
 def too_many_replacements(config: DictConfig, hdpo: HDPOConfig) -> str | None:
@@ -98,12 +186,15 @@ def bad_template(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 RULES: tuple[Rule, ...] = (
     wrong_verl,
-    legacy_trainer,
+    *WRONG_VALUES,
     other_trainer,
-    *ROLLOUT_RULES,
+    no_rollout_hook,
+    other_engine,
+    one_rollout,
+    other_agent,
+    late_reward,
     cpu_without_platform,
     *MODEL_RULES,
-    verl_distillation,
     *LENGTH_RULES,
     too_many_replacements,
     topk_above_vocabulary,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig
@@ -11,6 +10,7 @@ from omegaconf import DictConfig
 from recipe.hdpo.algorithm.privileged_prompt import text_at
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.rules import topk_message
+from recipe.hdpo.data.readers import read_rows, row_name
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +82,8 @@ def _check_privileged_text(config: DictConfig, hdpo: HDPOConfig, frame: Any) -> 
     key = getattr(hdpo.privileged, name)
     column = key.split(".")[0]
     columns = [name for name in {column, "extra_info"} if name in frame.column_names]
-    rows = _rows(frame, columns) if columns else [{}] * len(frame)
-    without = [_name(i, row) for i, row in enumerate(rows) if text_at(row, key) is None]
+    rows = read_rows(frame, columns) if columns else [{}] * len(frame)
+    without = [row_name(i, row) for i, row in enumerate(rows) if text_at(row, key) is None]
     if len(without) == len(frame):
         raise ValueError(
             f"no row of {config.data.train_files} has a text at {key}, which privileged prompts show "
@@ -100,22 +100,9 @@ def _check_prompts(config: DictConfig, frame: Any) -> None:
     key = config.data.get("prompt_key", "prompt")
     if key not in frame.column_names:
         return
-    for i, row in enumerate(_rows(frame, [key, *({"extra_info"} & set(frame.column_names))])):
+    for i, row in enumerate(read_rows(frame, [key, *({"extra_info"} & set(frame.column_names))])):
         if not all(isinstance(message["content"], str) for message in row[key]):
             raise ValueError(
-                f"the prompt of training {_name(i, row)} has a message whose content is a list of parts, and HDPO's "
+                f"the prompt of training {row_name(i, row)} has a message whose content is a list of parts, and HDPO's "
                 f"privileged prompts are text: make the content of every message of data column '{key}' a text"
             )
-
-
-def _rows(frame: Any, columns: list[str]) -> Iterator[dict]:
-    """Some columns of every row, in order; a data set may have millions of rows, so they are decoded in batches."""
-    for batch in frame.select_columns(columns).iter(batch_size=1000):
-        for values in zip(*batch.values(), strict=True):
-            yield dict(zip(batch, values, strict=True))
-
-
-def _name(position: int, row: dict) -> str:
-    """What a row can be found by: its own index where it has one. verl joins files and filters long prompts before."""
-    index = text_at(row, "extra_info.index")
-    return f"row {position} (as filtered)" if index is None else f"index {index}"

@@ -4,7 +4,7 @@
     prompt        list of {role, content}: the student's chat prompt, nothing privileged in it
     ability       "math"
     reward_model  {style: "rule", ground_truth: the final answer}
-    extra_info    {split, index, problem, solution, answer, difficulty}; `solution` is privileged information
+    extra_info    {split, index, problem, solution, answer, difficulty}; ``solution`` is privileged information
 
 A problem that cannot become a row is rejected with a reason, counted, and named by its number in the source.
 """
@@ -74,7 +74,7 @@ class Rejected:
 def reject_reason(problem: Any, solution: Any, answer: Any, prompt_text: str | None = None) -> str | None:
     """Why this problem cannot become a row, or None when it can.
 
-    `prompt_text` is the content of the student's prompt (default: the problem alone). A solution that stands in
+    ``prompt_text`` is the content of the student's prompt (default: the problem alone). A solution that stands in
     it word for word, white space aside, would make the student's prompt a privileged one.
     """
     for name, value in (("problem", problem), ("solution", solution), ("answer", answer)):
@@ -99,7 +99,7 @@ def build_row(
     difficulty: str = "1",
     prompt_text: str | None = None,
 ) -> dict[str, Any]:
-    """One row of the schema. Raises ValueError where `reject_reason` has a reason: callers ask it first."""
+    """One row of the schema. Raises ValueError where ``reject_reason`` has a reason: callers ask it first."""
     reason = reject_reason(problem, solution, answer, prompt_text)
     if reason is not None:
         raise ValueError(f"{data_source}, {split} row {index}: {reason}")
@@ -172,7 +172,7 @@ def run_cli(run: Callable[[argparse.Namespace], None], args: argparse.Namespace)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
-    """An argparse type: a whole number that is not below `minimum`."""
+    """An argparse type: a whole number that is not below ``minimum``."""
 
     def parse(text: str) -> int:
         value = int(text)

@@ -25,7 +25,7 @@ _MUST_AGREE = (
     "top_p",
     "top_k",
     "max_tokens",
-    "grader_sha256",
+    "grader",
     "reward_function",
     "reward_kwargs",
     "chat_template_kwargs",

@@ -50,10 +50,10 @@ def passk_png(comparison: Comparison) -> bytes:
     axes[0].set(xlabel="k (samples per problem)", ylabel="pass@k", title="pass@k, unbiased, 95 % intervals")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
-    _clean(axes[0])
+    tidy(axes[0])
     if several:
         _difference_panel(axes[1], comparison)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def difficulty_png(comparison: Comparison) -> bytes:
@@ -69,8 +69,8 @@ def difficulty_png(comparison: Comparison) -> bytes:
     axes.set(xlabel="difficulty", title="Accuracy of one sample by difficulty, 95 % intervals", ylim=(-0.03, 1.03))
     axes.set_ylabel("pass@1" if "pass@1" in comparison.metrics else "greedy accuracy")
     axes.legend(frameon=False)
-    _clean(axes)
-    return _png(figure)
+    tidy(axes)
+    return png_bytes(figure)
 
 
 def training_png(runs: Mapping[str, Sequence[Series]]) -> bytes | None:
@@ -98,7 +98,7 @@ def training_png(runs: Mapping[str, Sequence[Series]]) -> bytes | None:
                     _curve(panel, *run[metric], _COLOURS[i % len(_COLOURS)])
         panel.set_title(title, fontsize=10)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        _clean(panel)
+        tidy(panel)
     for panel in axes[len(titles) :]:
         panel.set_visible(False)
     # A shared x label would sit below hidden panels; the last panel of each column carries it.
@@ -108,7 +108,7 @@ def training_png(runs: Mapping[str, Sequence[Series]]) -> bytes | None:
     handles = [axes[0].plot([], [], color=_COLOURS[i % len(_COLOURS)])[0] for i, _ in shown]
     names = [plain(name) for _, name in shown]
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def plain(name: str) -> str:
@@ -132,7 +132,7 @@ def _difference_panel(axes: Axes, comparison: Comparison) -> None:
     axes.set_yticks(range(len(metrics)), metrics)
     axes.invert_yaxis()
     axes.set(xlabel=f"difference to {plain(comparison.arms[0].name)}", title="Paired differences, 95 % intervals")
-    _clean(axes)
+    tidy(axes)
 
 
 def _intervals(axes: Axes, x: list[float], points: list[dict], i: int, label: str, line: bool = False) -> None:
@@ -156,13 +156,16 @@ def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, colour: str) -> No
     axes.plot(steps, smooth, color=colour, lw=1.6)
 
 
-def _clean(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Two spines, and a faint grid behind what is drawn."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
 
 
-def _png(figure: Figure) -> bytes:
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as PNG: the same figure gives the same bytes."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
     return buffer.getvalue()

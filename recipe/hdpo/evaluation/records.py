@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recipe.hdpo.evaluation.graders import grader_of_digest
 from recipe.hdpo.evaluation.problems import ids_sha256
 
 FORMAT = "hdpo-evaluation/1"
@@ -127,6 +128,8 @@ def read_meta(folder: Path) -> Meta:
         for key, kind in _SETTINGS.items():
             if not isinstance(meta.settings[key], kind):
                 raise ValueError(f"settings.{key} is {meta.settings[key]!r}")
+        if "grader_sha256" in meta.settings:
+            meta.settings["grader"] = grader_of_digest(meta.settings.pop("grader_sha256"))
         return meta
     except OSError as error:
         raise ValueError(

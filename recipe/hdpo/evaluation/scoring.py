@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import math
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from recipe.hdpo.evaluation.problems import Problem, file_sha256
+from recipe.hdpo.evaluation.graders import REWARD_FILE
+from recipe.hdpo.evaluation.problems import Problem
 from recipe.hdpo.math_answer import final_answer, normalise
 
-DEFAULT_REWARD = f"{Path(__file__).resolve().parents[1] / 'reward.py'}:compute_score"
+DEFAULT_REWARD = f"{REWARD_FILE}:compute_score"
 ANSWER_KEYS = (
     "pred",
     "answer",
@@ -44,17 +43,6 @@ def load_reward(spec: str) -> tuple[Callable[..., Any], Path]:
     if not callable(function):
         raise ValueError(f"--reward {spec}: {path} has no function {name}. Pass FILE.py:FUNCTION.")
     return function, path
-
-
-def grader_sha256(reward_file: Path) -> str:
-    """Digest of all that decides a score or an extracted answer: the reward's file, the recipe's files that compare
-    answers, and the version of math-verify."""
-    files = [
-        reward_file,
-        *(Path(__file__).resolve().parents[1] / name for name in ("math_answer.py", "math_process.py")),
-    ]
-    parts = [file_sha256(file) for file in files] + [version("math-verify")]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def score_response(reward: Callable[..., Any], problem: Problem, response: str) -> tuple[float, str | None]:

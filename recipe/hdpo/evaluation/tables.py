@@ -1,9 +1,11 @@
-"""Plain text tables for the terminal."""
+"""Tables as plain text for the terminal and as Markdown, and the numbers in them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+from recipe.hdpo.evaluation.intervals import Interval
 
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -25,3 +27,17 @@ def number(interval: dict[str, Any], metric: str, signed: bool = False) -> str:
     if interval["low"] is None:
         return f"{interval['estimate']:{form}} [?]"
     return f"{interval['estimate']:{form}} [{interval['low']:{form}}, {interval['high']:{form}}]"
+
+
+def show(interval: Interval, signed: bool = False) -> str:
+    """``0.412 [0.380, 0.444]``."""
+    form = "{:+.3f}" if signed else "{:.3f}"
+    if interval.low is None or interval.high is None:
+        return form.format(interval.estimate)
+    return f"{form.format(interval.estimate)} [{form.format(interval.low)}, {form.format(interval.high)}]"
+
+
+def markdown_table(head: list[str], body: list[list[str]]) -> str:
+    """A Markdown table."""
+    rows = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

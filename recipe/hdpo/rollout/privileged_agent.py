@@ -32,7 +32,16 @@ class PrivilegedAgentLoop(SingleTurnAgentLoop):
 
 @dataclass
 class PrivilegedRollout:
-    """What the post-processing of a privileged rollout needs besides verl's arguments."""
+    """What the post-processing of a privileged rollout needs besides verl's arguments.
+
+    Example:
+        ``PrivilegedRollout(group, record, plain_messages=[{"role": "user", "content": "2+3=?"}])``
+
+    Attributes:
+        group: the cliff's rollouts.
+        record: the group's record, which counts this rollout.
+        plain_messages: the plain prompt; the reward function gets it, not the privileged one.
+    """
 
     group: RolloutGroup
     record: GroupRecord

@@ -23,14 +23,14 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
-from recipe.hdpo.algorithm.divergence import TeacherTopK, topk_divergence
+from recipe.hdpo.algorithm.divergence import topk_divergence
 from recipe.hdpo.algorithm.softmax_rows import to_device
+from recipe.hdpo.algorithm.teacher_topk import TeacherTopK
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training.policy_loss import inside_hdpo_worker
 
 DIVERGENCE, STUDENT_MASS, TEACHER_MASS = "hdpo_divergence", "hdpo_student_mass", "hdpo_teacher_mass"
-TERMS = ("both", "grpo", "distillation")
 
 
 @dataclass
@@ -56,7 +56,10 @@ class HDPOLoss:
         dp_group: Any = None,
         student_logits: torch.Tensor | None = None,
     ) -> Any:
-        """Called by the engine.
+        """Called by verl's engine, in one of two ways for every micro-batch.
+
+        ``prepare_model_outputs`` calls with ``student_logits`` and ``data``, and gets per-token tensors;
+        ``forward_step`` then calls with ``model_output``, ``data`` and ``dp_group``, and gets the loss.
 
         Args:
             model_output: nested per-token tensors, ``log_probs`` and what the first call returned.

@@ -58,6 +58,9 @@ class RowInfo(NamedTuple):
 class KeptRow(NamedTuple):
     """A kept trajectory on its rank, or a dummy of two tokens that makes the ranks' numbers of rows equal.
 
+    Example:
+        ``KeptRow(torch.tensor([5, 9]), torch.tensor([5, 7, 7, 9]), torch.tensor([3, 2]), row_id=0)``
+
     Attributes:
         student_prompt, teacher_prompt, response: token ids, 1-D int64.
         row_id: as in :class:`RowInfo`.

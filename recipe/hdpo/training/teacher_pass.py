@@ -15,7 +15,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_torch_device
 from verl.workers.engine_workers import TrainingWorker
 
-from recipe.hdpo.algorithm.divergence import TeacherTopK, teacher_topk
+from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, teacher_topk
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.training import mini_batch
 
@@ -34,7 +34,8 @@ class TopKCollector:
         dp_group: Any = None,
         student_logits: torch.Tensor | None = None,
     ) -> Any:
-        """Called by the engine, first with the logits (1, N, V) of a micro-batch, then for the loss."""
+        """Called by verl's engine, in one of two ways for every micro-batch: ``prepare_model_outputs`` gives
+        ``student_logits``, shape (1, N, V), and ``data``; ``forward_step`` all but the logits, and gets a loss of 0."""
         assert data is not None
         if student_logits is None:
             return torch.zeros((), device=data["input_ids"].device), {}

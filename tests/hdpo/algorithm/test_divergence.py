@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from recipe.hdpo.algorithm.divergence import TeacherTopK, teacher_topk, topk_divergence
+from recipe.hdpo.algorithm.divergence import topk_divergence
+from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, teacher_topk
 
 LN2 = math.log(2.0)
 KINDS = ["jsd", "forward_kl", "reverse_kl"]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from recipe.hdpo.algorithm.advantage import leave_one_out_advantage
-from recipe.hdpo.algorithm.divergence import teacher_topk, topk_divergence
+from recipe.hdpo.algorithm.divergence import topk_divergence
+from recipe.hdpo.algorithm.teacher_topk import teacher_topk
 
 ROOT = Path(__file__).parents[3]
 

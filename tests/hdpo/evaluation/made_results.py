@@ -19,7 +19,7 @@ SETTINGS: dict[str, Any] = {
     "seed": 0,
     "limit": None,
     "success_reward": 1.0,
-    "grader_sha256": "r",
+    "grader": "r",
     "reward_function": "compute_score",
     "model_sha256": "m",
 }

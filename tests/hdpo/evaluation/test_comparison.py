@@ -109,7 +109,7 @@ def test_other_problems_are_refused_with_the_counts(tmp_path):
 
 MEASURED = {
     **{"temperature": 0.6, "top_p": 0.9, "top_k": 20, "max_tokens": 99},
-    **{"grader_sha256": "q", "reward_function": "other", "reward_kwargs": {"bonus": 1}, "success_reward": 0.5},
+    **{"grader": "q", "reward_function": "other", "reward_kwargs": {"bonus": 1}, "success_reward": 0.5},
     "chat_template_kwargs": {"enable_thinking": False},
 }
 

@@ -69,7 +69,7 @@ def test_a_difference_is_shaded_only_where_the_interval_and_the_test_agree(tmp_p
     base = write_results(tmp_path / "b", {p: [0, 0, 0] for p in problems})
     arm = write_results(tmp_path / "a", {p: [int(i < won), 0, 0] for i, p in enumerate(problems)})
     text = html_report("t", compare(load_arms([("b", [base]), ("a", [arm])])), {}, {})
-    row = re.search(r"<tr class='(\w*)'><td>a - b</td><td>greedy</td>", text)
+    row = re.search(r'<tr class="(\w*)"><td class="">a - b</td><td class="">greedy</td>', text)
     assert row and (row.group(1) == "clear") == shaded
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from recipe.hdpo.evaluation import scoring
 from recipe.hdpo.evaluation.problems import Problem
-from recipe.hdpo.evaluation.scoring import grader_sha256, load_reward, score_response
+from recipe.hdpo.evaluation.scoring import load_reward, score_response
 
 PROBLEM = Problem("id1", "made", "1", [{"role": "user", "content": "1+1=?"}], "2", {"index": 4})
 
@@ -44,16 +43,6 @@ def test_a_file_with_a_dataclass_and_postponed_annotations_is_loaded(tmp_path):
     lines += ["    score: float", "def compute_score(**kw):", "    return dataclasses.asdict(Found(1.0))"]
     (tmp_path / "r.py").write_text("\n".join(lines))
     assert score_response(load_reward(str(tmp_path / "r.py"))[0], PROBLEM, "x") == (1.0, None)
-
-
-def test_the_graders_digest_depends_on_the_reward_file_and_on_how_answers_are_compared(tmp_path, monkeypatch):
-    first, second = tmp_path / "a.py", tmp_path / "b.py"
-    first.write_text("1")
-    second.write_text("2")
-    digests = [grader_sha256(first), grader_sha256(first), grader_sha256(second)]
-    monkeypatch.setattr(scoring, "version", lambda name: "0.0.1")
-    digests.append(grader_sha256(first))
-    assert digests[0] == digests[1] and len(set(digests)) == 3
 
 
 def test_the_function_name_defaults_to_compute_score(tmp_path):

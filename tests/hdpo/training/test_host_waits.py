@@ -9,8 +9,8 @@ import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
-from recipe.hdpo.algorithm.divergence import TeacherTopK, topk_divergence
-from recipe.hdpo.algorithm.teacher_topk import teacher_topk
+from recipe.hdpo.algorithm.divergence import topk_divergence
+from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, teacher_topk
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training.loss import DIVERGENCE, HDPOLoss

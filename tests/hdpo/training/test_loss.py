@@ -9,7 +9,8 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from recipe.hdpo.algorithm.divergence import TeacherTopK, topk_divergence
+from recipe.hdpo.algorithm.divergence import topk_divergence
+from recipe.hdpo.algorithm.teacher_topk import TeacherTopK
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.training import loss as loss_module

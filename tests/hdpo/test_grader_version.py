@@ -1,0 +1,57 @@
+"""A change of a grade needs another GRADER_VERSION: results name it, and must mean the same in a year."""
+
+import pytest
+
+from recipe.hdpo import math_process
+from recipe.hdpo.reward import GRADER_VERSION, compute_score
+
+# Response, ground truth, and whether a marker is required.
+ANSWERS = [
+    ("3+8=11\n#### 11", "11", True),
+    ("3+8=11\n#### 12", "11", True),
+    ("#### 11 #### 12", "12", True),
+    ("#### 12\nno, 11", "12", True),
+    (r"\boxed{11} and then \boxed{12}", "12", True),
+    (r"#### 11 and \boxed{12}", "11", True),
+    (r"\boxed{12} #### 11", "11", True),
+    (r"\boxed{1{,}800}", "1800", True),
+    (r"\boxed{\$1,800.}", "1800.0", True),
+    (r"\fbox{7}", "7", True),
+    (r"\boxed{\boxed{7}}", "7", True),
+    (r"\boxed{7", "7", True),
+    ("#### ", "7", True),
+    ("", "7", True),
+    ("####7", "7", True),
+    ("#### 7 # # ", "7", True),
+    ("#### 0.5", "1/2", True),
+    (r"\boxed{\frac{1}{2}}", "0.5", True),
+    (r"\boxed{\frac{1}{2}}", "0.51", True),
+    (r"\boxed{\sqrt{8}}", r"2\sqrt{2}", True),
+    (r"\boxed{(x+1)^2}", "x^2+2x+1", True),
+    (r"\boxed{x=3}", "3", True),
+    (r"\boxed{50\%}", "50", True),
+    (r"\boxed{(1, 2)}", "(1,2)", True),
+    (r"\boxed{\{1, 2\}}", r"\{2, 1\}", True),
+    ("#### Monday", "Monday", True),
+    ("#### monday", "Monday", True),
+    ("#### 007", "7", True),
+    ("#### -3", "3", True),
+    ("#### " + "9" * 1001, "9", True),
+    ("the answer is 7", "7", True),
+    ("the answer is 7", "7", False),
+    ("the answer is 7 or 8", "9", False),
+]
+# One digit for each answer above. With a new version, its grades take the place of the old ones.
+GRADES = {1: "101110111110001111011101111100010"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stop_the_workers_at_the_end():
+    yield
+    math_process.stop()
+
+
+def test_the_grades_are_those_of_the_version() -> None:
+    scores = (compute_score("d", response, truth, strict_format=strict) for response, truth, strict in ANSWERS)
+    grades = "".join(str(int(score["score"])) for score in scores)
+    assert grades == GRADES[GRADER_VERSION], "a grade has changed: raise GRADER_VERSION, and pin its grades here"
