@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The paper's run: Qwen2.5-Math-1.5B-Instruct on OpenMathInstruct-2, one node of 8 GPUs. Not run here: no GPU was at hand.
+# The paper's run: Qwen2.5-Math-1.5B-Instruct on OpenMathInstruct-2, one node of 8 GPUs. Not run here: a GPU was at hand for minutes only.
 #   python -m data_preprocess.openmathinstruct2 --out ~/data/openmathinstruct2
 #   bash examples/qwen2.5_math_1.5b_8gpu.sh [overrides, e.g. hdpo.distillation_loss_coef=0.1 hdpo.teacher=frozen]
 # Another arm needs a NAME of its own, or it goes on from the first one's checkpoint:

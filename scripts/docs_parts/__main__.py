@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 
 from examples.training import ROOT
-from scripts.docs_parts import configuration, measured, study
+from scripts.docs_parts import card, configuration, measured, study
 from scripts.docs_parts.marks import Blocks, Values, fill
 
 VALUES: Values = {
     **{f.__name__: f for f in (study.mean, study.gain, study.interval, study.problems, study.rate)},
     **{f.__name__: f for f in (study.curve, study.warned)},
+    "card": card.card,
     **{f.__name__: f for f in (measured.demo, measured.own, measured.overhead, measured.jsd_ratio)},
 }
 BLOCKS: Blocks = {
@@ -27,6 +28,11 @@ BLOCKS: Blocks = {
     "demo": measured.demo_table,
     "demo-differences": measured.demo_differences,
     "jsd": measured.jsd_table,
+    "gpu-environment": card.environment_table,
+    "gpu-correct": card.correct_table,
+    "gpu-divergences": card.divergences_table,
+    "gpu-updates": card.updates_table,
+    "gpu-waits": card.waits_table,
     "knobs": configuration.knobs_table,
     "knobs-divergence": lambda: configuration.knobs_table("divergence"),
     "knobs-privileged": lambda: configuration.knobs_table("privileged"),
