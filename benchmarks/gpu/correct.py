@@ -89,7 +89,7 @@ def teacher_errors(case: Case, found: TeacherTopK) -> tuple[bool, TeacherTopK]:
 def check(record: Record, name: str, case: Case, dtype: str, device: str) -> bool:
     """All kinds of one case; the reference's teacher has the ids that the device chose."""
     case = case._replace(student_TV=case.student_TV.to(DTYPES[dtype]), teacher_TV=case.teacher_TV.to(DTYPES[dtype]))
-    teacher = teacher_topk(case.teacher_TV.to(device), case.k, rows_N=case.rows_M)
+    teacher = teacher_topk(case.teacher_TV.to(device), case.k, rows_M=case.rows_M)
     is_largest, exact_teacher = teacher_errors(case, teacher)
     teacher_error = (teacher.log_probs.cpu() - exact_teacher.log_probs).abs().max().item()
     holds = is_largest and teacher_error < VALUE_LIMIT
@@ -133,7 +133,7 @@ class _OverwriteLogits(torch.autograd.Function):
 def check_protected(record: Record, name: str, case: Case, dtype: str, device: str) -> bool:
     """Logits that another term overwrites during backward get the sum of both gradients; unprotected they do not."""
     logits = case.student_TV.to(DTYPES[dtype]).to(device)
-    teacher = teacher_topk(case.teacher_TV.to(device), case.k, rows_N=case.rows_M)
+    teacher = teacher_topk(case.teacher_TV.to(device), case.k, rows_M=case.rows_M)
     alone = logits.clone().requires_grad_()
     topk_divergence(alone, teacher, case.rows_M).per_token.sum().backward()
     assert alone.grad is not None
@@ -161,7 +161,7 @@ def check_beside_log_probs(record: Record, name: str, case: Case, dtype: str, de
     from recipe.hdpo.training.loss import log_prob_backward_overwrites_logits
 
     logits = case.student_TV.to(DTYPES[dtype]).to(device)
-    teacher = teacher_topk(case.teacher_TV.to(device), case.k, rows_N=case.rows_M)
+    teacher = teacher_topk(case.teacher_TV.to(device), case.k, rows_M=case.rows_M)
     labels = torch.arange(len(logits), device=device)
     overwrites = log_prob_backward_overwrites_logits(logits)
 

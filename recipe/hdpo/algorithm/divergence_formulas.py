@@ -23,7 +23,7 @@ The gradient is written by hand, so that nothing of size N x V is stored. With g
     d/dz_v = q_v (g_v - sum_u q_u g_u),    jsd: g_v = (1 - beta) ln(q_v/m_v), so (1 - beta) ln(1/(1 - beta))
                                                 outside S
 
-`docs/theory.md` derives both. Shapes: C rows, K = k ids of S.
+``docs/theory.md`` derives both. Shapes: C rows, K = k ids of S.
 """
 
 import math

@@ -1,12 +1,10 @@
 """Two Triton kernels that read or write selected rows of logits once, where PyTorch's softmax would store float32 rows.
 
-    row_logsumexp   z_n = logsumexp(logits[rows[n]])                   one pass that reads
-    scale_softmax   out[rows[n], v] = a_n exp(logits[rows[n], v] - z_n)   one pass that reads and writes
+    row_logsumexp   z_m = logsumexp(logits[rows[m]])                      one pass that reads
+    scale_softmax   out[rows[m], v] = a_m exp(logits[rows[m], v] - z_m)   one pass that reads and writes
 
 So the divergence takes about three passes over the compared rows, forward and backward together, and no workspace. Used
-on CUDA where Triton is installed (it comes with PyTorch's CUDA builds); `divergence.py` has a path without it.
-
-Shape suffixes: see `teacher_topk.py`.
+on CUDA where Triton is installed (it comes with PyTorch's CUDA builds); ``softmax_rows.py`` has a path without it.
 """
 
 from __future__ import annotations
@@ -29,39 +27,39 @@ def can_run_on(logits: torch.Tensor) -> bool:
 
 
 def row_logsumexp(
-    logits_TV: torch.Tensor, rows_N: torch.Tensor, copy_to_TV: torch.Tensor | None = None
+    logits_NV: torch.Tensor, rows_M: torch.Tensor, copy_to_NV: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """logsumexp of the named rows, (N,) float32; -inf for a row that is -inf throughout.
+    """logsumexp of the named rows, (M,) float32; -inf for a row that is -inf throughout.
 
     Args:
-        logits_TV: (T, V), rows contiguous, any floating dtype but float64; accumulated in float32.
-        rows_N: (N,) int64 on the same device, in [0, T).
-        copy_to_TV: (T, V) of the same dtype, rows contiguous; gets a copy of the named rows on the way.
+        logits_NV: (N, V), rows contiguous, any floating dtype but float64; accumulated in float32.
+        rows_M: (M,) int64 on the same device, in [0, N).
+        copy_to_NV: (N, V) of the same dtype, rows contiguous; gets a copy of the named rows on the way.
     """
-    out_N = torch.empty(len(rows_N), dtype=torch.float32, device=logits_TV.device)
-    if len(rows_N):
-        copy_TV = logits_TV if copy_to_TV is None else copy_to_TV
-        _logsumexp_kernel[(len(rows_N),)](
-            logits_TV, logits_TV.stride(0), rows_N, out_N, copy_TV, copy_TV.stride(0), logits_TV.shape[1],
-            COPY=copy_to_TV is not None, BLOCK=_BLOCK, num_warps=_WARPS,
+    out_M = torch.empty(len(rows_M), dtype=torch.float32, device=logits_NV.device)
+    if len(rows_M):
+        copy_NV = logits_NV if copy_to_NV is None else copy_to_NV
+        _logsumexp_kernel[(len(rows_M),)](
+            logits_NV, logits_NV.stride(0), rows_M, out_M, copy_NV, copy_NV.stride(0), logits_NV.shape[1],
+            COPY=copy_to_NV is not None, BLOCK=_BLOCK, num_warps=_WARPS,
         )  # fmt: skip
-    return out_N
+    return out_M
 
 
 def scale_softmax(
-    logits_TV: torch.Tensor, rows_N: torch.Tensor, log_z_N: torch.Tensor, factor_N: torch.Tensor, out_TV: torch.Tensor
+    logits_NV: torch.Tensor, rows_M: torch.Tensor, log_z_M: torch.Tensor, factor_M: torch.Tensor, out_NV: torch.Tensor
 ) -> None:
     """out[row] = factor * softmax(logits[row]) for the named rows; the others are left as they are.
 
     Args:
-        logits_TV, rows_N: as in :func:`row_logsumexp`.
-        log_z_N, factor_N: (N,) float32, the rows' logsumexp and factors.
-        out_TV: (T, V), rows contiguous; may be the logits themselves.
+        logits_NV, rows_M: as in :func:`row_logsumexp`.
+        log_z_M, factor_M: (M,) float32, the rows' logsumexp and factors.
+        out_NV: (N, V), rows contiguous; may be the logits themselves.
     """
-    if len(rows_N):
-        vocabulary = logits_TV.shape[1]
-        _scale_softmax_kernel[(len(rows_N), triton.cdiv(vocabulary, _BLOCK))](
-            logits_TV, logits_TV.stride(0), rows_N, log_z_N, factor_N, out_TV, out_TV.stride(0), vocabulary,
+    if len(rows_M):
+        vocabulary = logits_NV.shape[1]
+        _scale_softmax_kernel[(len(rows_M), triton.cdiv(vocabulary, _BLOCK))](
+            logits_NV, logits_NV.stride(0), rows_M, log_z_M, factor_M, out_NV, out_NV.stride(0), vocabulary,
             BLOCK=_BLOCK, num_warps=_WARPS,
         )  # fmt: skip
 

@@ -4,9 +4,6 @@
 
 The log-probabilities are those of the teacher's full softmax; whoever uses them renormalises. Rows are worked
 through in chunks, so nothing of size rows x vocabulary is made beside the logits that the caller holds.
-
-Shape suffixes, here and in `divergence.py`: T rows of logits, N rows that are compared, C rows of one chunk,
-K the teacher's top-k, V the vocabulary.
 """
 
 from __future__ import annotations
@@ -20,11 +17,11 @@ from recipe.hdpo.algorithm.softmax_rows import softmax_rows, to_device
 
 @dataclass(frozen=True)
 class TeacherTopK:
-    """The teacher's k most likely tokens for N positions, most likely first. Never carries a gradient.
+    """The teacher's k most likely tokens for M positions, most likely first. Never carries a gradient.
 
     Attributes:
-        ids: (N, K) int64, token ids, distinct within a row.
-        log_probs: (N, K) float32 (float64 if the logits were), from the teacher's *full* softmax.
+        ids: (M, K) int64, token ids, distinct within a row.
+        log_probs: (M, K) float32 (float64 if the logits were), from the teacher's *full* softmax.
 
     Raises:
         ValueError: the two shapes differ, or the dtypes are not int64 and a floating one.
@@ -51,7 +48,7 @@ class TeacherTopK:
         if self.ids.dim() != 2 or self.ids.shape[1] < 1 or self.ids.shape != self.log_probs.shape:
             raise ValueError(
                 f"TeacherTopK: ids {tuple(self.ids.shape)} and log_probs {tuple(self.log_probs.shape)} must "
-                "both be (N, K), K >= 1; build them with teacher_topk()."
+                "both be (M, K), K >= 1; build them with teacher_topk()."
             )
         if self.ids.dtype != torch.int64 or not self.log_probs.is_floating_point():
             raise ValueError(
@@ -62,57 +59,57 @@ class TeacherTopK:
 
 @torch.no_grad()
 def teacher_topk(
-    logits_TV: torch.Tensor,
+    logits_NV: torch.Tensor,
     k: int | None,
     *,
-    rows_N: torch.Tensor | None = None,
+    rows_M: torch.Tensor | None = None,
     chunk_size: int | None = None,
 ) -> TeacherTopK:
     """The k most likely tokens of each row, with their log-probabilities under the full softmax.
 
     Args:
-        logits_TV: (T, V) teacher logits, any floating dtype; computed in float32 (float64 for float64).
+        logits_NV: (N, V) teacher logits, any floating dtype; computed in float32 (float64 for float64).
         k: how many tokens to keep, 1 <= k <= V. None keeps the whole vocabulary, sorted, at 12 bytes per row
             and token: meant for small vocabularies.
-        rows_N: (N,) int64, the rows wanted, in this order; None for all. They are never copied all at once. Best on the
+        rows_M: (M,) int64, the rows wanted, in this order; None for all. They are never copied all at once. Best on the
             host: reading them off an accelerator waits for all its work.
         chunk_size: rows per chunk; None picks it from V. It changes memory and speed only.
 
     Returns:
-        TeacherTopK of N rows. Ties at the k-th place are broken as torch.topk breaks them.
+        TeacherTopK of M rows. Ties at the k-th place are broken as torch.topk breaks them.
 
     Raises:
-        ValueError: logits that are not (T, V), k outside [1, V], or rows outside [0, T).
+        ValueError: logits that are not (N, V), k outside [1, V], or rows outside [0, N).
     """
-    if logits_TV.dim() != 2:
-        raise ValueError(f"teacher logits must be (T, V), got {tuple(logits_TV.shape)}; drop the batch axis.")
-    n_rows, vocabulary = logits_TV.shape
+    if logits_NV.dim() != 2:
+        raise ValueError(f"teacher logits must be (N, V), got {tuple(logits_NV.shape)}; drop the batch axis.")
+    n_rows, vocabulary = logits_NV.shape
     k = vocabulary if k is None else k
     if not 1 <= k <= vocabulary:
         raise ValueError(f"topk={k} must lie in [1, {vocabulary}], the teacher's vocabulary; lower topk.")
-    if rows_N is None:
-        rows_N = torch.arange(n_rows)
-    check_rows(rows_N, n_rows)
-    selected = softmax_rows(logits_TV, rows_N, chunk_size)
-    ids = torch.empty(len(rows_N), k, dtype=torch.int64, device=logits_TV.device)
-    log_probs = torch.empty(len(rows_N), k, dtype=selected.dtype, device=logits_TV.device)
-    for span, rows in selected.chunks(slice(0, len(rows_N))):
-        ids[span] = logits_TV[rows].topk(k, dim=-1).indices
+    if rows_M is None:
+        rows_M = torch.arange(n_rows)
+    check_rows(rows_M, n_rows)
+    selected = softmax_rows(logits_NV, rows_M, chunk_size)
+    ids = torch.empty(len(rows_M), k, dtype=torch.int64, device=logits_NV.device)
+    log_probs = torch.empty(len(rows_M), k, dtype=selected.dtype, device=logits_NV.device)
+    for span, rows in selected.chunks(slice(0, len(rows_M))):
+        ids[span] = logits_NV[rows].topk(k, dim=-1).indices
         log_probs[span], _ = selected.log_softmax_at(span, ids[span])
     return TeacherTopK(ids=ids, log_probs=log_probs)
 
 
-def check_rows(rows_N: torch.Tensor, n_rows: int, *, distinct: bool = False) -> None:
+def check_rows(rows_M: torch.Tensor, n_rows: int, *, distinct: bool = False) -> None:
     """Refuse rows that are not int64, leave [0, n_rows) or, if they must be distinct, repeat."""
-    if rows_N.dim() != 1 or rows_N.dtype != torch.int64:
-        raise ValueError(f"rows must be 1-D and int64, got {tuple(rows_N.shape)} of {rows_N.dtype}.")
-    if len(rows_N) == 0:
+    if rows_M.dim() != 1 or rows_M.dtype != torch.int64:
+        raise ValueError(f"rows must be 1-D and int64, got {tuple(rows_M.shape)} of {rows_M.dtype}.")
+    if len(rows_M) == 0:
         return
-    low, high = value_range(rows_N)
+    low, high = value_range(rows_M)
     if low < 0 or high >= n_rows:
         raise ValueError(f"rows span [{low}, {high}], but the logits have {n_rows} rows, counted from 0.")
     # Rows in ascending order, the usual case, need no sort.
-    if distinct and not bool((rows_N.diff() > 0).all()) and len(torch.unique(rows_N)) != len(rows_N):
+    if distinct and not bool((rows_M.diff() > 0).all()) and len(torch.unique(rows_M)) != len(rows_M):
         raise ValueError("rows must not repeat: compare a position once and weight its divergence afterwards.")
 
 

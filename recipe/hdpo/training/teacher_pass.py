@@ -44,7 +44,7 @@ class TopKCollector:
             topk = teacher_topk(
                 student_logits.squeeze(0),
                 self.hdpo.topk,
-                rows_N=positions,
+                rows_M=positions,
                 chunk_size=self.hdpo.divergence.chunk_size,
             )
             # Kept for the whole update, 12 k bytes a token: not on the accelerator.

@@ -415,7 +415,7 @@ def test_teacher_topk_makes_nothing_of_the_logits_size():
     logits = torch.randn(32, 1000, dtype=torch.bfloat16)
     rows = torch.randperm(32)
     with LargeOutputs(logits.numel() // 2, [logits]) as made:
-        teacher_topk(logits, 4, rows_N=rows, chunk_size=2)
+        teacher_topk(logits, 4, rows_M=rows, chunk_size=2)
     assert made.found == []
 
 
@@ -474,7 +474,7 @@ def test_second_backward_over_protected_logits_raises_instead_of_reading_the_gra
 def test_teacher_topk_equals_the_sorted_log_softmax(seed, k, chunk_size):
     logits = torch.randn(8, 7, generator=torch.Generator().manual_seed(seed))
     rows = torch.tensor([5, 5, 0, 1, 2])
-    found = teacher_topk(logits, k, rows_N=rows, chunk_size=chunk_size)
+    found = teacher_topk(logits, k, rows_M=rows, chunk_size=chunk_size)
     values, ids = logits[rows].log_softmax(-1).sort(descending=True)
     assert torch.equal(found.ids, ids[:, :k])
     torch.testing.assert_close(found.log_probs, values[:, :k])
@@ -493,7 +493,7 @@ def test_teacher_topk_computes_low_precision_logits_in_float32():
 
 def ok(**changes):
     logits, teacher = random_case(16, 4, 5, 2)
-    call = {"student_logits_TV": logits, "teacher": teacher, "rows_N": torch.arange(4), **changes}
+    call = {"student_logits_NV": logits, "teacher": teacher, "rows_M": torch.arange(4), **changes}
     return topk_divergence(**call)
 
 
@@ -511,11 +511,11 @@ def teacher_of(rows: int, vocab: int, k: int) -> TeacherTopK:
         ({"teacher": teacher_of(4, 9, 6)}, "topk=6 exceeds the student's vocabulary of 5"),
         ({"teacher": TeacherTopK(torch.full((4, 1), 5), torch.zeros(4, 1))}, "teacher ids span"),
         ({"teacher": teacher_of(3, 5, 2)}, "4 rows but 3 teacher rows"),
-        ({"rows_N": torch.tensor([0, 1, 2, 4])}, "have 4 rows"),
-        ({"rows_N": torch.tensor([0, 1, 2, -1])}, r"span \[-1, 2\]"),
-        ({"rows_N": torch.tensor([0, 1, 2, 2])}, "must not repeat"),
-        ({"rows_N": torch.tensor([0.0, 1, 2, 3])}, "int64"),
-        ({"student_logits_TV": torch.zeros(1, 4, 5)}, r"must be \(T, V\)"),
+        ({"rows_M": torch.tensor([0, 1, 2, 4])}, "have 4 rows"),
+        ({"rows_M": torch.tensor([0, 1, 2, -1])}, r"span \[-1, 2\]"),
+        ({"rows_M": torch.tensor([0, 1, 2, 2])}, "must not repeat"),
+        ({"rows_M": torch.tensor([0.0, 1, 2, 3])}, "int64"),
+        ({"student_logits_NV": torch.zeros(1, 4, 5)}, r"must be \(N, V\)"),
         ({"chunk_size": 0}, "chunk_size=0"),
     ],
 )
@@ -530,9 +530,9 @@ def test_bad_input_is_refused_with_the_way_out(changes, message):
     [
         (lambda: teacher_topk(torch.zeros(2, 3), 4), r"topk=4 must lie in \[1, 3\]"),
         (lambda: teacher_topk(torch.zeros(2, 3), 0), "topk=0"),
-        (lambda: teacher_topk(torch.zeros(1, 2, 3), 1), r"must be \(T, V\)"),
-        (lambda: teacher_topk(torch.zeros(2, 3), 1, rows_N=torch.tensor([2])), "have 2 rows"),
-        (lambda: TeacherTopK(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 2)), r"\(N, K\)"),
+        (lambda: teacher_topk(torch.zeros(1, 2, 3), 1), r"must be \(N, V\)"),
+        (lambda: teacher_topk(torch.zeros(2, 3), 1, rows_M=torch.tensor([2])), "have 2 rows"),
+        (lambda: TeacherTopK(torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 2)), r"\(M, K\)"),
         (lambda: TeacherTopK(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0)), "K >= 1"),
         (lambda: TeacherTopK(torch.zeros(2, 3, dtype=torch.int32), torch.zeros(2, 3)), "int64"),
     ],

@@ -19,8 +19,8 @@ from tests.hdpo.composed_config import composed
 META = torch.device("meta")
 
 
-def _teacher(rows_N: int, k: int) -> TeacherTopK:
-    return TeacherTopK(ids=torch.arange(k).expand(rows_N, k).contiguous(), log_probs=torch.full((rows_N, k), -3.0))
+def _teacher(rows_M: int, k: int) -> TeacherTopK:
+    return TeacherTopK(ids=torch.arange(k).expand(rows_M, k).contiguous(), log_probs=torch.full((rows_M, k), -3.0))
 
 
 def _mixed_batch() -> TensorDict:
@@ -52,10 +52,10 @@ def test_rows_on_the_device_are_read_off_it_to_be_checked():
         topk_divergence(logits, _teacher(6, 4), torch.arange(6, device=META))
 
 
-@pytest.mark.parametrize("rows_N", [None, torch.tensor([3, 0, 3])], ids=["all", "some"])
-def test_the_teachers_top_k_reads_nothing_off_the_device(rows_N: torch.Tensor | None):
-    found = teacher_topk(torch.empty(6, 9, device=META), 4, rows_N=rows_N)
-    assert found.ids.shape == (6 if rows_N is None else 3, 4)
+@pytest.mark.parametrize("rows_M", [None, torch.tensor([3, 0, 3])], ids=["all", "some"])
+def test_the_teachers_top_k_reads_nothing_off_the_device(rows_M: torch.Tensor | None):
+    found = teacher_topk(torch.empty(6, 9, device=META), 4, rows_M=rows_M)
+    assert found.ids.shape == (6 if rows_M is None else 3, 4)
 
 
 def test_the_losss_first_call_reads_nothing_off_the_device():
