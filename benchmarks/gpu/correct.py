@@ -28,10 +28,10 @@ GRADIENT_LIMIT = {"fp32": 2e-5, "bf16": 2**-8 + 2e-5}
 
 
 class Case(NamedTuple):
-    """Logits of both sides on the CPU, (T, V), the columns that are not -inf, the rows that are compared, and k."""
+    """Logits of both sides on the CPU, (N, V), the columns that are not -inf, the rows that are compared, and k."""
 
-    student_TV: torch.Tensor
-    teacher_TV: torch.Tensor
+    student_NV: torch.Tensor
+    teacher_NV: torch.Tensor
     finite_V: torch.Tensor
     rows_M: torch.Tensor
     k: int
@@ -79,7 +79,7 @@ def by_definition(kind: str, student_MV: torch.Tensor, teacher: TeacherTopK) -> 
 
 def teacher_errors(case: Case, found: TeacherTopK) -> tuple[bool, TeacherTopK]:
     """Whether the ids are of k largest logits, ties falling either way; the ids with float64 log-probabilities."""
-    logits_MV, ids = case.teacher_TV[case.rows_M], found.ids.cpu()
+    logits_MV, ids = case.teacher_NV[case.rows_M], found.ids.cpu()
     chosen = logits_MV.gather(-1, ids).sort(descending=True).values
     distinct = bool((ids.sort().values.diff() > 0).all())
     is_largest = distinct and torch.equal(chosen, logits_MV.topk(case.k).values)
@@ -88,8 +88,8 @@ def teacher_errors(case: Case, found: TeacherTopK) -> tuple[bool, TeacherTopK]:
 
 def check(record: Record, name: str, case: Case, dtype: str, device: str) -> bool:
     """All kinds of one case; the reference's teacher has the ids that the device chose."""
-    case = case._replace(student_TV=case.student_TV.to(DTYPES[dtype]), teacher_TV=case.teacher_TV.to(DTYPES[dtype]))
-    teacher = teacher_topk(case.teacher_TV.to(device), case.k, rows_M=case.rows_M)
+    case = case._replace(student_NV=case.student_NV.to(DTYPES[dtype]), teacher_NV=case.teacher_NV.to(DTYPES[dtype]))
+    teacher = teacher_topk(case.teacher_NV.to(device), case.k, rows_M=case.rows_M)
     is_largest, exact_teacher = teacher_errors(case, teacher)
     teacher_error = (teacher.log_probs.cpu() - exact_teacher.log_probs).abs().max().item()
     holds = is_largest and teacher_error < VALUE_LIMIT
@@ -99,17 +99,17 @@ def check(record: Record, name: str, case: Case, dtype: str, device: str) -> boo
     column = case.finite_V.cumsum(0) - 1
     compact = TeacherTopK(column[exact_teacher.ids], exact_teacher.log_probs)
     for kind in KINDS:
-        exact_MV = case.student_TV[case.rows_M][:, case.finite_V].double().requires_grad_()
+        exact_MV = case.student_NV[case.rows_M][:, case.finite_V].double().requires_grad_()
         exact_M = by_definition(kind, exact_MV, compact)
-        expected_TV = torch.zeros(case.student_TV.shape, dtype=torch.float64)
+        expected_NV = torch.zeros(case.student_NV.shape, dtype=torch.float64)
         gradient_MV = torch.autograd.grad((exact_M * weights_M).sum(), exact_MV)[0]
         rows, columns = case.rows_M[:, None], case.finite_V.nonzero().squeeze(1)[None]
-        expected_TV[rows, columns] = gradient_MV
-        logits = case.student_TV.to(device, copy=True).requires_grad_()
+        expected_NV[rows, columns] = gradient_MV
+        logits = case.student_NV.to(device, copy=True).requires_grad_()
         found = topk_divergence(logits, teacher, case.rows_M, kind=kind).per_token
         gradient = torch.autograd.grad((found * weights_M.to(device)).sum(), logits)[0].cpu().double()
         value_error = (found.detach().cpu() - exact_M.detach()).abs().max().item()
-        gradient_error = ((gradient - expected_TV).abs().max() / expected_TV.abs().max()).item()
+        gradient_error = ((gradient - expected_NV).abs().max() / expected_NV.abs().max()).item()
         fits = value_error < VALUE_LIMIT and gradient_error < GRADIENT_LIMIT[dtype]
         record.add(f"{name}: {kind}", value_error=value_error, gradient_error=gradient_error, holds=fits)
         holds = holds and fits
@@ -132,8 +132,8 @@ class _OverwriteLogits(torch.autograd.Function):
 
 def check_protected(record: Record, name: str, case: Case, dtype: str, device: str) -> bool:
     """Logits that another term overwrites during backward get the sum of both gradients; unprotected they do not."""
-    logits = case.student_TV.to(DTYPES[dtype]).to(device)
-    teacher = teacher_topk(case.teacher_TV.to(device), case.k, rows_M=case.rows_M)
+    logits = case.student_NV.to(DTYPES[dtype]).to(device)
+    teacher = teacher_topk(case.teacher_NV.to(device), case.k, rows_M=case.rows_M)
     alone = logits.clone().requires_grad_()
     topk_divergence(alone, teacher, case.rows_M).per_token.sum().backward()
     assert alone.grad is not None
@@ -160,8 +160,8 @@ def check_beside_log_probs(record: Record, name: str, case: Case, dtype: str, de
 
     from recipe.hdpo.training.loss import log_prob_backward_overwrites_logits
 
-    logits = case.student_TV.to(DTYPES[dtype]).to(device)
-    teacher = teacher_topk(case.teacher_TV.to(device), case.k, rows_M=case.rows_M)
+    logits = case.student_NV.to(DTYPES[dtype]).to(device)
+    teacher = teacher_topk(case.teacher_NV.to(device), case.k, rows_M=case.rows_M)
     labels = torch.arange(len(logits), device=device)
     overwrites = log_prob_backward_overwrites_logits(logits)
 

@@ -9,6 +9,8 @@ on CUDA where Triton is installed (it comes with PyTorch's CUDA builds); ``softm
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 try:
@@ -22,8 +24,12 @@ _WARPS = 4
 
 
 def can_run_on(logits: torch.Tensor) -> bool:
-    """Whether the kernels serve these logits: float64 stays with PyTorch, for exactness."""
-    return triton is not None and logits.is_cuda and logits.dtype != torch.float64
+    """Whether the kernels serve these logits: float64 stays with PyTorch, for exactness.
+
+    Triton's interpreter (``TRITON_INTERPRET=1``) runs them on a CPU, slowly, for tests.
+    """
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return triton is not None and (logits.is_cuda or interpreted) and logits.dtype != torch.float64
 
 
 def row_logsumexp(
