@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from recipe.hdpo.algorithm.divergence_formulas import DivergenceKind
+
 TEACHERS = ("drifting", "frozen")
 SOURCES = ("solution", "answer", "problem")
 KEEPS = ("correct", "all")
 USES = ("distill", "replace")
 PLACEMENTS = ("user", "system")
 SCHEDULES = ("same_step",)
-DIVERGENCES = ("jsd", "forward_kl", "reverse_kl", "cross_entropy")
+# Those of divergence_formulas.py, and hard labels.
+DIVERGENCES = (*typing.get_args(DivergenceKind), "cross_entropy")
 
 
 @dataclass(frozen=True)
