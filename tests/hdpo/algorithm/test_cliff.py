@@ -1,5 +1,6 @@
 """When a group of rollouts is a cliff."""
 
+import numpy as np
 import pytest
 
 from recipe.hdpo.algorithm.cliff import RolloutGroup, is_success
@@ -27,6 +28,13 @@ def test_a_lost_rollout_makes_the_group_no_cliff() -> None:
 def test_nan_is_never_a_success() -> None:
     assert not is_success(float("nan"), 1.0)
     assert _group(float("nan"), 0.0).is_cliff(1.0)
+
+
+@pytest.mark.parametrize("reward", [0.9, 0.1, 0.7, 1 / 3, 1.0])
+def test_a_reward_is_a_success_before_and_after_verl_carried_it_in_float32(reward: float) -> None:
+    carried = float(np.float32(reward))
+    assert is_success(reward, reward) and is_success(carried, reward)
+    assert not is_success(reward - 1e-6, reward) and not is_success(float(np.float32(reward - 1e-6)), reward)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
