@@ -10,6 +10,7 @@
 # temperature 1.0, k = 64. Lengths, batching and J are our choice: the model has 4096 positions, of which 2048 go to a response
 # and up to 2048 to a privileged prompt.
 set -euo pipefail
+case ${1:-} in -h | --help) exec sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" ;; esac
 cd "$(dirname "$0")/.."
 
 DATA=${DATA:-$HOME/data/openmathinstruct2}
