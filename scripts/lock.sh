@@ -10,11 +10,14 @@ new=$(mktemp -d)
 trap 'rm -rf "$new"' EXIT
 
 for python in 3.11 3.12; do
+    # What is in the output file already is preferred to a newer version: 3.12 takes what 3.11 has.
+    [ "$python" = 3.11 ] || cp "$new/3.11" "$new/$python"
     # shellcheck disable=SC2086
     uv pip compile cpu.in --override cpu-overrides.txt --python-version "$python" --python-platform x86_64-unknown-linux-gnu \
         --generate-hashes --no-annotate --no-header --no-emit-package torch --no-emit-find-links --quiet $links -o "$new/$python"
 done
-diff "$new/3.11" "$new/3.12" >&2 || die "the two Pythons would get other packages (above): pin one version for both in cpu.in"
+diff <(grep == "$new/3.11") <(grep == "$new/3.12") >&2 \
+    || die "the two Pythons would get other packages (above): pin one version for both in cpu.in"
 {
     echo "# Compiled from cpu.in with cpu-overrides.txt for Python 3.11 and 3.12 by scripts/lock.sh; install with --no-deps."
     cat "$new/3.11"
