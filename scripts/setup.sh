@@ -80,6 +80,7 @@ fi
 
 # A change of pyproject.toml alone (another command or entry point) needs no new stack.
 [ "${done_stack:-}" = "$stack" ] || make_stack
+rm -rf ./*.egg-info  # one of an earlier version would hide the new entry points from Python started here
 "${pip[@]}" install --no-deps --no-build-isolation --editable . || die "this package itself could not be installed"
 
 "$VENV/bin/python" - <<'PY' || die "the installed stack does not import (messages above): remove .venv and run again"

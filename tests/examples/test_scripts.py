@@ -86,7 +86,7 @@ def test_every_script_prints_its_header_on_help_and_needs_nothing_for_it(script:
     done = subprocess.run(["bash", str(script), flag], env=env, capture_output=True, text=True, cwd="/", check=True)
     _, *lines = script.read_text().splitlines()
     header = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
-    assert len(header) > 1 and done.stdout.splitlines() == [line.removeprefix("# ") for line in header]
+    assert len(header) > 1 and done.stdout.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in header]
     assert done.stderr == ""
 
 
