@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -154,6 +155,8 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}={value} must be a finite number")
     if type(value) in allowed:
         return value
     names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
