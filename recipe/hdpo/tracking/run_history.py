@@ -49,18 +49,29 @@ class History:
         os.replace(path + ".tmp", path)
 
     def load(self, folder: str) -> None:
-        """Read the file of a checkpoint folder. One that HDPO did not write leaves the history empty, and says so."""
+        """Read the file of a checkpoint folder. One that HDPO did not write leaves the history empty, and says so.
+
+        Raises:
+            ValueError: the file was cut short, or written by a version with other fields; nothing was taken over.
+        """
         path = os.path.join(folder, HISTORY_FILE)
         if not os.path.exists(path):
             logger.warning(
                 f"no cliff history at {path}: the checkpoint was not written by HDPO; the history starts empty"
             )
             return
-        with open(path, encoding="utf-8") as file:
-            state = json.load(file)
-        self.cliffs = CliffHistory.from_state_dict(state["cliffs"])
-        self.teacher.load_state_dict(state["teacher"])
-        now, then = _flat(self.knobs), _flat(state.get("knobs", self.knobs))
+        try:
+            with open(path, encoding="utf-8") as file:
+                state = json.load(file)
+            cliffs, then = CliffHistory.from_state_dict(state["cliffs"]), _flat(state.get("knobs", self.knobs))
+            self.teacher.load_state_dict(state["teacher"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{path} cannot be read ({type(error).__name__}: {error}): it was cut short, or written by another "
+                "version. Resume from another checkpoint; or remove that file, and the run goes on from these weights "
+                "with an empty history: cliffs count as new, and the teacher's solve rate starts anew"
+            ) from error
+        self.cliffs, now = cliffs, _flat(self.knobs)
         changed = [f"{key}={then.get(key)}" for key in now if then.get(key) != now[key]]
         if changed:
             logger.warning(
