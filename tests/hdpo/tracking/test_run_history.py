@@ -51,3 +51,17 @@ def test_a_history_that_cannot_be_read_is_one_error_with_the_file_and_the_way_ou
     assert history.cliffs.open_cliffs == {"p"}
     path.unlink()
     history.load(str(tmp_path))
+
+
+def test_a_resume_with_other_data_is_refused_where_rows_are_gone_and_said_where_there_are_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    History(CollapseMonitor(0.5), rows=100).save(str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        for same in (100, 0):
+            History(CollapseMonitor(0.5), rows=same).load(str(tmp_path))
+        assert caplog.text == ""
+        History(CollapseMonitor(0.5), rows=101).load(str(tmp_path))
+    assert f"has 101 rows, and had 100 when {tmp_path} was written" in caplog.text and "data.pt" in caplog.text
+    with pytest.raises(ValueError, match=r"has 99 rows, and had 100 .* Put the old data back, or remove .*data\.pt"):
+        History(CollapseMonitor(0.5), rows=99).load(str(tmp_path))
