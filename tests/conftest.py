@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # No test depends on the clock, and machines are shared.
@@ -17,3 +18,11 @@ os.environ.update(
     # Spinning OpenMP threads take the cores from the other processes of the stack.
     OMP_WAIT_POLICY="PASSIVE",
 )
+
+
+@pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 resamples in place of 10,000: enough where no digit of an interval or of a p-value is looked at."""
+    from recipe.hdpo.evaluation import intervals
+
+    monkeypatch.setattr(intervals, "RESAMPLES", 1000)

@@ -33,6 +33,7 @@ from examples.study.tables import parts, sort_out, values, window
 from recipe.hdpo.evaluation.tables import show
 from tests.examples.test_scripts import EXAMPLES, composed
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 PLANS = sorted(path.stem for path in plans.FOLDER.glob("*.yaml"))
 TOY = Plan(
     name="toy",
