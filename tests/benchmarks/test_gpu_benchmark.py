@@ -16,55 +16,29 @@ from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import correct, divergences, host_waits, updates
 from benchmarks.gpu.recording import Record
 
-ROOT = Path(__file__).parents[2]
-IN_TURN = f"""
-import runpy, sys
-out = sys.argv[1]
-for part in {list(gpu.LIMITS)!r}:
-    sys.argv = [part, "--device", "cpu", "--out", f"{{out}}/{{part}}.json"]
-    try:
-        runpy.run_module(f"benchmarks.gpu.{{part}}", run_name="__main__")
-    except SystemExit as end:
-        if end.code is not None:
-            raise
-"""
 
-
-@pytest.fixture(scope="module")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What all parts write on a CPU, by part.
-
-    ``python -m benchmarks.gpu`` starts an interpreter for each; here one runs them in turn, since importing verl takes
-    longer than any part.
-    """
-    out = tmp_path_factory.mktemp("gpu")
-    done = subprocess.run([sys.executable, "-c", IN_TURN, str(out)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return {part: json.loads((out / f"{part}.json").read_text()) for part in gpu.LIMITS}
-
-
-def test_every_part_is_complete_and_names_its_environment(figures: dict[str, dict[str, Any]]) -> None:
-    for part, content in figures.items():
+def test_every_part_is_complete_and_names_its_environment(card_figures: dict[str, dict[str, Any]]) -> None:
+    for part, content in card_figures.items():
         assert (content["part"], content["status"]) == (part, "complete")
         assert content["environment"]["device"] == "cpu" and content["environment"]["torch"] == torch.__version__
         assert content["figures"] and content["seconds"] > 0
 
 
-def test_all_cases_are_correct_on_the_cpu_too(figures: dict[str, dict[str, Any]]) -> None:
-    cases = figures["correct"]["figures"]
+def test_all_cases_are_correct_on_the_cpu_too(card_figures: dict[str, dict[str, Any]]) -> None:
+    cases = card_figures["correct"]["figures"]
     assert len(cases) == 6 * 2 * 4 + 2 * 3 * 2 and all(case["holds"] for case in cases.values())
 
 
-def test_grpo_and_hdpo_without_a_cliff_have_the_same_loss(figures: dict[str, dict[str, Any]]) -> None:
-    update = figures["updates"]["figures"]
+def test_grpo_and_hdpo_without_a_cliff_have_the_same_loss(card_figures: dict[str, dict[str, Any]]) -> None:
+    update = card_figures["updates"]["figures"]
     assert update["losses"] == {"finite": True, "grpo_and_lambda_0_equal_bit_for_bit": True}
     # Kept rows change how the mini-batch is cut, and with it the order of the sum.
     assert update["HDPO, 100 % cliffs"]["policy_loss"] == pytest.approx(update["GRPO"]["policy_loss"], rel=1e-6)
     assert update["HDPO, 100 % cliffs"]["jsd"] > 0 and "jsd" not in update["HDPO, no cliff"]
 
 
-def test_waits_are_counted_at_lines_of_the_recipe_and_of_verl(figures: dict[str, dict[str, Any]]) -> None:
-    waits = figures["host_waits"]["figures"]
+def test_waits_are_counted_at_lines_of_the_recipe_and_of_verl(card_figures: dict[str, dict[str, Any]]) -> None:
+    waits = card_figures["host_waits"]["figures"]
     assert waits["GRPO"]["at_our_lines"] == 0 and waits["GRPO"]["waits"] > 0
     assert all(line.startswith("recipe/hdpo/") for line in waits["HDPO"]["ours"])
     assert any(line.startswith("verl/") for line in waits["GRPO"]["most_of_the_others"])

@@ -23,22 +23,6 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def with_plugin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a new interpreter says at each fact."""
-    from tests.hdpo import fresh_interpreter
-
-    return fresh_interpreter.with_plugin(tmp_path_factory.mktemp("with_plugin"))
-
-
-@pytest.fixture(scope="session")
-def without_plugin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What a new interpreter without the plug-in says at each fact."""
-    from tests.hdpo import fresh_interpreter
-
-    return fresh_interpreter.without_plugin(tmp_path_factory.mktemp("without_plugin"))
-
-
-@pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Folder of a random model of a few thousand weights."""
     from tests.hdpo.training.fsdp_ranks import make_model

@@ -6,10 +6,9 @@ Importing verl and vLLM takes 10 to 20 seconds, so each of the two interpreters 
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import run
 
 from tests.hdpo.composed_config import NEEDED
 
@@ -48,7 +47,7 @@ def main_ppo(*arguments):
 """
 
 
-def with_plugin(folder: Path) -> dict[str, str]:
+def with_plugin(folder: Path, env: dict[str, str]) -> dict[str, str]:
     """What was said at each fact. ``folder`` is for Hydra's files."""
     program = f"""
 fact("import verl")
@@ -62,10 +61,10 @@ warn()
     for name, way_in in WAYS_IN.items():
         arguments = (*way_in, *NEEDED, "algorithm.filter_groups.enable=true", f"hydra.run.dir={folder}")
         program += f"fact({name!r})\nmain_ppo(*{arguments!r})\n"
-    return _said(program)
+    return _said(program, env)
 
 
-def without_plugin(folder: Path) -> dict[str, str]:
+def without_plugin(folder: Path, env: dict[str, str]) -> dict[str, str]:
     """The same where verl was told to load no plug-in; it has no platform "cpu" then either."""
     arguments = (*WAYS_IN["recipe's config"], *NEEDED, f"hydra.run.dir={folder}")
     program = f"""
@@ -78,15 +77,13 @@ warn()
 fact("recipe's config")
 main_ppo(*{arguments!r})
 """
-    return _said(program, VERL_USE_EXTERNAL_PLUGINS="none")
+    return _said(program, env | {"VERL_USE_EXTERNAL_PLUGINS": "none"})
 
 
-def _said(program: str, **env: str) -> dict[str, str]:
+def _said(program: str, env: dict[str, str]) -> dict[str, str]:
     """Fact -> what was printed, on standard output and then on standard error; away from this checkout."""
-    quiet = {name: value for name, value in os.environ.items() if not name.endswith("LOG_LEVEL")}
-    quiet.pop("VERL_USE_EXTERNAL_PLUGINS", None)
-    env = {**quiet, "VERL_PLATFORM": "", **env}
-    done = subprocess.run([sys.executable, "-c", _HELPERS + program], capture_output=True, text=True, cwd="/", env=env)
+    env = {name: value for name, value in env.items() if not name.endswith("LOG_LEVEL")} | {"VERL_PLATFORM": ""}
+    done = run([sys.executable, "-c", _HELPERS + program], capture_output=True, text=True, cwd="/", env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, str] = {}
     for stream in (done.stdout, done.stderr):
