@@ -82,6 +82,10 @@ class Plan:
         arms = [arm for arm in self.arms if arm not in self.rates]
         return [Run("tune", arm, lr, seed) for seed in self.tuning_seeds for lr in self.learning_rates for arm in arms]
 
+    def base_runs(self) -> list[Run]:
+        """The untrained model; on the tuning problems only where learning rates are chosen by them."""
+        return [run for run in BASE_RUNS if run.phase == "report" or self.tuning_runs()]
+
     def report_runs(self, chosen: Mapping[str, float]) -> list[Run]:
         """Every arm with every seed, at the learning rate chosen for it; whole rounds over the arms."""
         return [Run("report", arm, chosen[arm], seed) for seed in self.seeds for arm in self.arms]

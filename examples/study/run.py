@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from examples.study.plan import BASE_RUNS, TRAIN_PROBLEMS, WEIGHTS, Plan, Run, choose_learning_rates, read_plan
+from examples.study.plan import TRAIN_PROBLEMS, WEIGHTS, Plan, Run, choose_learning_rates, read_plan
 from examples.study.record import (
     VERSIONS,
     Record,
@@ -58,7 +58,7 @@ def main() -> None:
     runs = results / "runs"
     say(f"models and logs: {out}; results: {results}")
     left = args.max_runs if args.max_runs is not None else sys.maxsize
-    left = finish([*BASE_RUNS, *plan.tuning_runs()], plan, out, runs, left)
+    left = finish([*plan.base_runs(), *plan.tuning_runs()], plan, out, runs, left)
     records = read_records(runs)
     chosen = choose_learning_rates(plan, {r.run: r.mean(plan.select_by) for r in records})
     say("learning rates: " + ", ".join(f"{arm} {lr:g}" for arm, lr in chosen.items()))
@@ -69,7 +69,7 @@ def main() -> None:
 def finish(wanted: list[Run], plan: Plan, out: Path, results: Path, left: int) -> int:
     """Run what has no result file yet, at most ``left`` runs; returns how many more are allowed. Leaves the program
     when some of these runs are still missing, or when a file was made with other settings."""
-    settings = plan_settings(plan)
+    settings, has_start = plan_settings(plan), False
     for number, run in enumerate(wanted, 1):
         path = results / f"{run.name}.json"
         if path.exists():
@@ -79,7 +79,9 @@ def finish(wanted: list[Run], plan: Plan, out: Path, results: Path, left: int) -
             missing = sum(not (results / f"{r.name}.json").exists() for r in wanted)
             sys.exit(f"[hdpo] stopped by --max-runs; {missing} runs of this phase are left, the same command goes on")
         say(f"{run.name} ({number} of {len(wanted)} of this phase)")
-        make_start(plan, out, results.parent)
+        if not has_start:
+            make_start(plan, out, results.parent)
+            has_start = True
         check_base_model(out / "model", results.parent)
         run_once(run, plan, settings, out).write(path)
         # Only now that the result is on disk.

@@ -1,4 +1,4 @@
-"""The benchmark of a single card, small and on the CPU: all parts run as a user starts them, and a failure is named."""
+"""The benchmark of a single card, small and on the CPU: all parts run, and a failure is named."""
 
 from __future__ import annotations
 
@@ -16,62 +16,51 @@ from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import correct, divergences, host_waits, updates
 from benchmarks.gpu.recording import Record
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.fixture(scope="module")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What ``python -m benchmarks.gpu --device cpu`` writes, by part."""
-    out = tmp_path_factory.mktemp("gpu")
-    command = [sys.executable, "-m", "benchmarks.gpu", "--device", "cpu", "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return {part: json.loads((out / f"{part}.json").read_text()) for part in gpu.LIMITS}
-
-
-def test_every_part_is_complete_and_names_its_environment(figures: dict[str, dict[str, Any]]) -> None:
-    for part, content in figures.items():
+def test_every_part_is_complete_and_names_its_environment(card_figures: dict[str, dict[str, Any]]) -> None:
+    for part, content in card_figures.items():
         assert (content["part"], content["status"]) == (part, "complete")
         assert content["environment"]["device"] == "cpu" and content["environment"]["torch"] == torch.__version__
         assert content["figures"] and content["seconds"] > 0
 
 
-def test_all_cases_are_correct_on_the_cpu_too(figures: dict[str, dict[str, Any]]) -> None:
-    cases = figures["correct"]["figures"]
+def test_all_cases_are_correct_on_the_cpu_too(card_figures: dict[str, dict[str, Any]]) -> None:
+    cases = card_figures["correct"]["figures"]
     assert len(cases) == 6 * 2 * 4 + 2 * 3 * 2 and all(case["holds"] for case in cases.values())
 
 
-def test_grpo_and_hdpo_without_a_cliff_have_the_same_loss(figures: dict[str, dict[str, Any]]) -> None:
-    update = figures["updates"]["figures"]
+def test_grpo_and_hdpo_without_a_cliff_have_the_same_loss(card_figures: dict[str, dict[str, Any]]) -> None:
+    update = card_figures["updates"]["figures"]
     assert update["losses"] == {"finite": True, "grpo_and_lambda_0_equal_bit_for_bit": True}
-    assert update["GRPO"]["policy_loss"] == update["HDPO, 100 % cliffs"]["policy_loss"]
+    # Kept rows change how the mini-batch is cut, and with it the order of the sum.
+    assert update["HDPO, 100 % cliffs"]["policy_loss"] == pytest.approx(update["GRPO"]["policy_loss"], rel=1e-6)
     assert update["HDPO, 100 % cliffs"]["jsd"] > 0 and "jsd" not in update["HDPO, no cliff"]
 
 
-def test_waits_are_counted_at_lines_of_the_recipe_and_of_verl(figures: dict[str, dict[str, Any]]) -> None:
-    waits = figures["host_waits"]["figures"]
+def test_waits_are_counted_at_lines_of_the_recipe_and_of_verl(card_figures: dict[str, dict[str, Any]]) -> None:
+    waits = card_figures["host_waits"]["figures"]
     assert waits["GRPO"]["at_our_lines"] == 0 and waits["GRPO"]["waits"] > 0
     assert all(line.startswith("recipe/hdpo/") for line in waits["HDPO"]["ours"])
     assert any(line.startswith("verl/") for line in waits["GRPO"]["most_of_the_others"])
 
 
 def test_figures_of_a_part_that_fails_are_kept_and_the_next_part_runs(tmp_path: Path, monkeypatch) -> None:
-    def breaks(part: str) -> None:
-        code = "from pathlib import Path; from benchmarks.gpu.recording import Record\n"
-        code += f"Record(Path({str(tmp_path / part)!r} + '.json'), {part!r}, 'cpu').add('a', b=1.0)\n"
-        code += "raise RuntimeError('the card fell off')" if part == "correct" else "import time; time.sleep(60)"
-        started.append(part)
-        return code
-
+    """The first part raises and the second never ends; either has written a figure before."""
     started: list[str] = []
     run = subprocess.run
 
     def start(command: list[str], **options: Any) -> Any:
-        part = command[2].rsplit(".", 1)[1]
-        return run([sys.executable, "-c", breaks(part)], **options)
+        _, dash_m, module, *arguments = command
+        part = module.removeprefix("benchmarks.gpu.")
+        path = tmp_path / f"{part}.json"
+        assert (dash_m, arguments) == ("-m", ["--device", "cpu", "--out", str(path)])
+        started.append(part)
+        Record(path, part, "cpu").add("a", b=1.0)
+        ends = "raise RuntimeError('the card fell off')" if part == "correct" else "import time; time.sleep(3600)"
+        return run([sys.executable, "-c", ends], **options)
 
     monkeypatch.setattr(gpu.subprocess, "run", start)
-    monkeypatch.setattr(gpu, "limit_of", lambda part, device: 15 if part == "updates" else 600)
+    monkeypatch.setattr(gpu, "limit_of", lambda part, device: 1 if part == "updates" else 600)
     monkeypatch.setattr(
         sys, "argv", ["gpu", "--out", str(tmp_path), "--parts", "correct", "updates", "--device", "cpu"]
     )
@@ -80,11 +69,11 @@ def test_figures_of_a_part_that_fails_are_kept_and_the_next_part_runs(tmp_path: 
     broken, slow = (json.loads((tmp_path / f"{part}.json").read_text()) for part in ("correct", "updates"))
     assert broken["figures"] == slow["figures"] == {"a": {"b": 1.0}}
     assert "exit code 1" in broken["status"] and "RuntimeError: the card fell off" in broken["error"][-1]
-    assert "stopped after 15 s" in slow["status"] and started == ["correct", "updates"]
+    assert "stopped after 1 s" in slow["status"] and started == ["correct", "updates"]
 
 
 def test_a_wrong_gradient_is_told_from_a_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name, case = next(correct.cases(60, 10))
+    name, case = next(correct.cases(80, 10))
     record = Record(tmp_path / "x.json", "correct", "cpu")
     assert correct.check(record, name, case, "fp32", "cpu")
 

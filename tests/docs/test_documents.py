@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from recipe.hdpo.algorithm.privileged_prompt import USER_TEMPLATE
 from recipe.hdpo.config.checks import check_config, refusals
-from tests.hdpo.composed_config import composed
+from tests.hdpo.composed_config import composed, hydra_composed
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,8 +72,7 @@ def test_the_command_of_the_recipes_config_composes_what_verl_and_the_recipe_acc
     command = next(block for block in blocks if "verl.trainer.main_ppo" in block)
     words = shlex.split(command.replace("\\\n", " "), comments=True)
     overrides = words[words.index("hdpo_trainer") + 1 :]
-    with initialize_config_module("recipe.hdpo.config", version_base=None):
-        config = compose("hdpo_trainer", overrides=overrides)
+    config = hydra_composed(*overrides)
     check_config(config)
     validate_config(config, use_reference_policy=False, use_critic=False)
     reward = config.reward.custom_reward_function

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from examples.training import SETTINGS_VERSION
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.lengths import max_privileged_prompt_length
+from tests.hdpo.composed_config import composed_from, hydra_composed
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CONFIG = EXAMPLES.parent / "recipe/hdpo/config"
@@ -31,7 +29,7 @@ DEMO_SETTINGS = {1: "fb812c65672ebfde"}
 def arguments_of(script: Path, folder: Path, *overrides: str, **env: str) -> list[str]:
     """What a script passes to verl: run with an interpreter that prints its arguments."""
     fake = folder / "python3"
-    fake.write_text(f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    fake.write_text("#!/bin/bash\nprintf '%s\\0' \"$@\"\n")
     fake.chmod(0o755)
     needed = {"MODEL": str(folder), "DATA": str(folder), "OUT": str(folder / "out"), "CHECKPOINTS": str(folder)}
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
@@ -42,17 +40,21 @@ def arguments_of(script: Path, folder: Path, *overrides: str, **env: str) -> lis
         text=True,
         check=True,
     )
-    module, entry, *arguments = json.loads(done.stdout.splitlines()[-1])
+    module, entry, *arguments = done.stdout.removesuffix("\0").split("\0")
     assert (module, entry) == ("-m", "verl.trainer.main_ppo")
     return arguments
 
 
-def composed(script: Path, folder: Path, *overrides: str, **env: str) -> DictConfig:
-    """The config that a script's arguments compose."""
+def overrides_of(script: Path, folder: Path, *overrides: str, **env: str) -> list[str]:
+    """What a script sets in the recipe's config."""
     arguments = arguments_of(script, folder, *overrides, **env)
     assert arguments[:4] == ["--config-path", "pkg://recipe.hdpo.config", "--config-name", "hdpo_trainer"]
-    with initialize_config_module("recipe.hdpo.config", version_base=None):
-        return compose("hdpo_trainer", overrides=[a for a in arguments[4:] if not a.startswith("hydra.")])
+    return [a for a in arguments[4:] if not a.startswith("hydra.")]
+
+
+def composed(script: Path, folder: Path, *overrides: str, **env: str) -> DictConfig:
+    """The config that a script's arguments compose."""
+    return composed_from(*overrides_of(script, folder, *overrides, **env))
 
 
 def test_the_demos_settings_are_those_of_the_version(tmp_path: Path) -> None:
@@ -65,7 +67,9 @@ def test_the_demos_settings_are_those_of_the_version(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
 def test_every_script_composes_an_accepted_config_and_takes_overrides(script: Path, tmp_path: Path) -> None:
-    config = composed(script, tmp_path, "hdpo.distillation_loss_coef=0.123")
+    overrides = overrides_of(script, tmp_path, "hdpo.distillation_loss_coef=0.123")
+    config = hydra_composed(*overrides)
+    assert config == composed_from(*overrides)
     assert check_config(config).distillation_loss_coef == 0.123
     OmegaConf.resolve(config)
 

@@ -33,6 +33,7 @@ from examples.study.tables import parts, sort_out, values, window
 from recipe.hdpo.evaluation.tables import show
 from tests.examples.test_scripts import EXAMPLES, composed
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 PLANS = sorted(path.stem for path in plans.FOLDER.glob("*.yaml"))
 TOY = Plan(
     name="toy",
@@ -117,6 +118,7 @@ def test_each_arm_gets_the_rate_with_the_best_mean_over_tuning_seeds_and_the_low
 
 def test_a_single_learning_rate_needs_no_tuning() -> None:
     plan = replace(TOY, learning_rates=(0.3,), tuning_seeds=())
+    assert plan.base_runs() == [BASE] and TOY.base_runs() == [BASE_TUNING, BASE]
     assert plan.tuning_runs() == [] and choose_learning_rates(plan, {}) == {"grpo": 0.3, "hdpo": 0.3}
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from scripts.docs_parts import study
 ROOT = Path(__file__).parents[2]
 
 
+@functools.cache
 def made(plan: str) -> tuple[Results, list[Record]]:
     records = read_records(ROOT / "docs/results" / plan / "runs")
     return sort_out(read_plan(plan), records), records
@@ -126,7 +128,7 @@ def test_the_studys_rates_from_elsewhere_are_those_that_were_tuned_there() -> No
 
 
 @pytest.mark.parametrize("plan", ["sums", "sums_first", "collapse"])
-def test_a_result_page_is_what_its_result_files_give(plan: str) -> None:
+def test_a_result_page_is_what_its_result_files_give(plan: str, few_resamples: None) -> None:
     """Without the ends of intervals, whose last digit may differ from machine to machine."""
     results, records = made(plan)
     without_ends = [

@@ -14,6 +14,7 @@ from examples.study.record import Record
 from examples.study.report import write
 from tests.examples.test_study import BASE, TOY, record
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 FIRST = replace(TOY, name="first", learning_rates=(0.1,), tuning_seeds=(), seeds=(1,))
 SECOND = replace(FIRST, name="second", repeats="first")
 

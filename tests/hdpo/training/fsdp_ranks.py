@@ -17,6 +17,7 @@ import torch
 import torch.multiprocessing as mp
 
 VOCABULARY, PAD = 19, 0
+PRELOADED = ["verl.workers.engine_workers", "recipe.hdpo.training.actor", "recipe.hdpo.training.loss"]
 
 
 @dataclass
@@ -113,7 +114,9 @@ class Ranks:
     """A group of gloo ranks, each a process of its own, that works through jobs. Start-up is paid once."""
 
     def __init__(self, world_size: int, folder: Path) -> None:
-        context = mp.get_context("spawn")
+        # All ranks are forks of one process that has imported verl, and has done nothing else.
+        context = mp.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
         self.jobs = [context.Queue() for _ in range(world_size)]
         self.results = context.Queue()
         self.processes = [
