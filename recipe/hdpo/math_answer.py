@@ -19,14 +19,15 @@ _BOXED_OR_BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}\\]|[{}]")
 _THINKING = re.compile(r"[<\[](/?)(?:think(?:ing)?|thought|reasoning)\s*[>\]]", re.IGNORECASE)
 
 # "**", "1." and the like, then the first word of what may be a heading.
-_FIRST_WORD = re.compile(r"[^\w\\$({\[+\-.]*(?:\d+[.)]\s+)?(?:\*\*|__)?([^\W\d_]{2,})")
+_FIRST_WORD = re.compile(r"[^\w\\$({\[+\-.]*(?:(?:\d+|[A-Za-z])[.)]\s+)?(?:\*\*|__)?([^\W\d_]{2,})")
 _NAMED_VALUE = re.compile(r"[^\W\d_][\w ]*=")
 
 # What may stand between two boxes that are one answer, and the name before a box.
 _BETWEEN_BOXES = re.compile(
-    r"(?:[\s,;&$]|\\q?quad|\\[,;:]|\\text\s*\{\s*(?:and|or)\s*\}|\b(?:and|or)\b|\\?[A-Za-z]\w*(?:_\{\w+\})?\s*=)*"
+    r"(?:[\s,;&$]|\\q?quad|\\[,;: ()\[\]]|\\text\s*\{\s*(?:and|or)\s*\}|\b(?:and|or|as well as)\b"
+    r"|\\?[A-Za-z]\w*(?:_\{\w+\})?\s*=)*"
 )
-_NAME_BEFORE_BOX = re.compile(r"(?<![\w\\])(\\?[A-Za-z]\w*(?:_\{\w+\})?\s*=)\s*\$?\s*$")
+_NAME_BEFORE_BOX = re.compile(r"(?<![\w\\])(\\?[A-Za-z]\w*(?:_\{\w+\})?\s*=)\s*(?:\$|\\[(\[])?\s*$")
 _MAX_BETWEEN = 60
 # Of so many of each kind, the last ones, is looked for the answer.
 _MAX_MARKERS = 50

@@ -34,6 +34,7 @@ _SIMPLE = re.compile(r"\s*\\?\$?([-+]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]{1,400})(
 _OTHER_RELATION = re.compile(
     r"[<>]|!=|\\(?:[lg]eq?|neq?|not|to|[a-zA-Z]*arrow|implies|iff|cancel|p?mod|pm|mp)(?![a-z])"
 )
+_IN_BRACES = re.compile(r"\{[^{}]*\}")
 _SET_EXPRESSION = re.compile(r"\\(?:cup|cap|setminus|[lc]?dots|mid|mathbb|[lg]eq?|infty)(?![a-z])|\.\.\.|[<>]")
 
 
@@ -92,7 +93,7 @@ def _before_approximation(text: str) -> str:
 def _reaches_number(answer: str, truth: str, leaf: Leaf) -> bool | None:
     """An answer that is no plain number itself: "x = 18", "3+8+5+2 = 18", "{18}"."""
     brackets, parts = split(answer)
-    if len(parts) != 1 or brackets not in ("", "{}") or _OTHER_RELATION.search(answer):
+    if len(parts) != 1 or brackets not in ("", "{}") or _OTHER_RELATION.search(_IN_BRACES.sub("", answer)):
         return False
     if parts[0] != answer:
         return same(parts[0], truth, leaf)
@@ -103,12 +104,18 @@ def _reaches_number(answer: str, truth: str, leaf: Leaf) -> bool | None:
 def _same_sides(sides: list[str], truth: str, leaf: Leaf) -> bool | None:
     """a = b = c: all but names must be equal to the ground truth; if that is a number, one of them as it stands."""
     values = [side for side in sides if quantity(normalise(side)) or not is_asked_value(side)]
-    if quantity(truth) is None:
+    number = quantity(truth)
+    if number is None:
         return _all([same(value, truth, leaf) for value in values or sides[-1:]])
-    numbers = [value for value in values if quantity(normalise(value))]
-    if not numbers or not all(same(number, truth, leaf) for number in numbers):
+    read = [quantity(normalise(value)) for value in values]
+    if not any(found and same_number(found, number) for found in read):
         return False
-    return _all([leaf(value, truth) for value in values if value not in numbers])
+    return _all(
+        [
+            same_number(found, number, carried_out=False) if found else leaf(value, truth)
+            for value, found in zip(values, read, strict=True)
+        ]
+    )
 
 
 def _all(verdicts: list[bool | None]) -> bool | None:

@@ -15,6 +15,7 @@ from recipe.hdpo.answers.units import same_unit, unit_of
 # A longer text is not read as a number. Python itself reads no whole number of more than 4,300 digits.
 MAX_NUMBER_CHARS = 10_000
 _MAX_RATIO_CHARS = 1000
+_MIN_POWER = 5
 
 _DIGITS = r"(?:\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?![\d,])(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"
 _IN_BRACES = r"(?:\{ ?(-? ?\d+(?:\.\d+)?) ?\}|(\d))"
@@ -76,16 +77,17 @@ def quantity(text: str) -> Quantity | None:
     return Quantity(_scaled(value, negative, 0), hundredth, 10, unit, is_division, clock.group() if clock else "")
 
 
-def same_number(answer: Quantity, truth: Quantity) -> bool:
+def same_number(answer: Quantity, truth: Quantity, carried_out: bool = True) -> bool:
     """Whether two plain numbers are equal: exactly, in the same base, with no other unit; 28 % is 28 and also 0.28.
 
-    Where the ground truth is a whole number, a fraction is a division that is still to be carried out.
+    Where the ground truth is a whole number, a fraction is a division that is still to be carried out: not the same,
+    unless ``carried_out`` is false.
     """
     if answer.base != truth.base or not same_unit(answer.unit, truth.unit):
         return False
     if answer.clock and truth.clock:
         return answer.clock == truth.clock
-    if answer.is_division and not truth.is_division and _is_whole(answer.value):
+    if carried_out and answer.is_division and not truth.is_division and _is_whole(answer.value):
         return False
     if (answer.hundredth is None) == (truth.hundredth is None):
         return answer.value == truth.value
@@ -118,6 +120,9 @@ def _unsigned(text: str, start: int) -> tuple[_Value, int, bool] | None:
         if pattern is _DECIMAL:
             return (match.group().replace(" ", "").replace(",", ""), 0), match.end(), False
         if pattern is _SCIENTIFIC:
+            # 10^2 is a power to be carried out, 10^{-7} is how one writes such a number.
+            if len(groups) == 1 and abs(int(groups[0])) < _MIN_POWER:
+                return None
             return (groups[0] if len(groups) == 2 else "1", int(groups[-1])), match.end(), False
         value = None if len(match.group()) > _MAX_RATIO_CHARS else _fraction(pattern, groups)
         return None if value is None else (value, match.end(), pattern is _DIVISION)

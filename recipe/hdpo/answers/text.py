@@ -9,7 +9,9 @@ How it is taken apart is for answers/parts.py, what it is worth for answers/numb
 import re
 
 _TO_SPACE = "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000\t\r\n"
-_TO_NOTHING = "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\ufeff"
+_TO_NOTHING = (
+    "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2061\u2062\u2063\ufe0e\ufe0f\ufeff"
+)
 _CHARACTERS = str.maketrans(
     dict.fromkeys(_TO_SPACE, " ")
     | dict.fromkeys(_TO_NOTHING)
