@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from recipe.hdpo.answers.compare import same_answer
 from recipe.hdpo.data.rows import (
     DataError,
     Rejected,
@@ -25,7 +26,6 @@ from recipe.hdpo.data.rows import (
     run_cli,
     write_splits,
 )
-from recipe.hdpo.math_answer import same_answer
 
 DATA_SOURCE = "hdpo/gsm_symbolic"
 

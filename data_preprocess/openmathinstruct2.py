@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from recipe.hdpo.answers.compare import same_answer
 from recipe.hdpo.data.rows import (
     DataError,
     Rejected,
@@ -32,7 +33,7 @@ from recipe.hdpo.data.rows import (
     run_cli,
     write_splits,
 )
-from recipe.hdpo.math_answer import final_answer, same_answer
+from recipe.hdpo.math_answer import final_answer, joint_answer
 
 DATA_SOURCE = "nvidia/OpenMathInstruct-2"
 COLUMNS = ("problem", "generated_solution", "expected_answer", "problem_source")
@@ -113,8 +114,8 @@ def usable(row: dict[str, Any], sources: Sequence[str] | None) -> tuple[dict[str
     reason = reject_reason(problem, solution, answer, prompt_text)
     if reason is not None:
         return {}, reason
-    stated = final_answer(solution)
-    if stated is not None and same_answer(stated, answer) is False:
+    stated = [text for text in (final_answer(solution), joint_answer(solution)) if text is not None]
+    if stated and all(same_answer(text, answer) is False for text in stated):
         return {}, "the solution states another answer than expected_answer"
     return {"problem": problem, "solution": solution, "answer": answer, "prompt_text": prompt_text}, None
 

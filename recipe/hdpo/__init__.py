@@ -15,6 +15,7 @@ A folder says what its files may import. *Pure* ones import neither verl nor Ray
 - ``config/``: every knob, and the combinations that are refused
 - ``data/``: verl's data rows (pure, with pyarrow)
 - ``reward.py``, ``math_answer.py``, ``math_process.py``: the reward, behind time and memory limits
+- ``answers/``: when two answers are the same, by type (pure, but for math-verify)
 - ``evaluate.py``, ``compare.py``, ``evaluation/``: pass@k, paired comparison, report
 - ``cpu/``: what stock verl and vLLM lack on a CPU
 - ``plugin.py``: the only module whose import registers anything

@@ -39,14 +39,17 @@ _slots = threading.BoundedSemaphore(MAX_WORKERS)
 
 
 class Unscored(Exception):
-    """The comparison was given up; the message is the reason."""
+    """The comparison was given up, so that no grade would mean anything; the message is the reason."""
 
 
-def is_equal(answer: str, truth: str) -> bool:
-    """Whether math-verify finds ``answer`` equal to ``truth``, both texts with LaTeX or plain expressions.
+def is_equal(answer: str, truth: str, *, in_text: bool = False) -> bool:
+    """Whether ``answer`` is ``truth``, both texts with LaTeX or plain notation (see answers/compare.py).
+
+    Args:
+        in_text: ``answer`` is free text, in which math-verify looks for an answer.
 
     Raises:
-        Unscored: over the time limit, or the worker died.
+        Unscored: over the time limit, the worker died, or the ground truth can't be read.
         RuntimeError: no worker could be started, or math-verify is not installed: no score would mean anything.
     """
     with _slots:
@@ -54,7 +57,7 @@ def is_equal(answer: str, truth: str) -> bool:
         for last_try in (False, True):
             pool = _get_pool()
             try:
-                return _run(pool, answer, truth)
+                return _run(pool, answer, truth, in_text)
             except (BrokenProcessPool, CancelledError) as error:
                 _discard(pool)
                 if last_try:
@@ -65,8 +68,8 @@ def is_equal(answer: str, truth: str) -> bool:
     raise AssertionError("unreachable")
 
 
-def _run(pool: ProcessPool, answer: str, truth: str) -> bool:
-    future = pool.schedule(_compare, args=(answer, truth), timeout=TIME_LIMIT_S)
+def _run(pool: ProcessPool, answer: str, truth: str, in_text: bool) -> bool:
+    future = pool.schedule(_compare, args=(answer, truth, in_text), timeout=TIME_LIMIT_S)
     try:
         return future.result(timeout=START_LIMIT_S + TIME_LIMIT_S)
     except ProcessExpired as error:
@@ -119,21 +122,21 @@ def _start_worker(memory_limit: int) -> None:
     # pebble's own handler waits for the interpreter, which a long integer power never returns to.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     logging.getLogger("math_verify").setLevel(logging.ERROR)
-    _compare(r"\boxed{\frac{1}{2}}", r"\boxed{0.5}")
+    for in_text in (False, True):
+        _compare(r"\sqrt{12}", r"2\sqrt{3}", in_text)
     statm = Path("/proc/self/statm")
     if statm.exists():
         used = int(statm.read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + memory_limit, used + memory_limit))
 
 
-def _compare(answer: str, truth: str) -> bool:
-    """Runs in the worker. math-verify's own timeouts are off: they rely on signals, and the pool has the clock."""
-    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
+def _compare(answer: str, truth: str, in_text: bool) -> bool:
+    """Runs in the worker, which alone imports math-verify and sympy."""
+    from recipe.hdpo.answers.expression import UnreadableTruth, same_in_text, same_marked
 
-    targets = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
     try:
-        gold = parse(truth, targets, parsing_timeout=None)
-        found = parse(answer, targets, parsing_timeout=None)
-        return bool(gold) and bool(found) and bool(verify(gold, found, timeout_seconds=None))
+        return same_in_text(answer, truth) if in_text else same_marked(answer, truth)
+    except UnreadableTruth as error:
+        raise Unscored(str(error)) from None
     except (MemoryError, RecursionError):  # math-verify turns nearly all of them into "no match" itself
         return False

@@ -4,24 +4,33 @@
     reward.custom_reward_function.name=compute_score
     +reward.custom_reward_function.reward_kwargs.strict_format=False
 
-The final answer stands after the last "####" or in the last ``\\boxed{...}``. Equal texts and plain numbers are decided
-at once; all else goes to math-verify, in a process with a limit on time and memory. Nothing of a response is evaluated.
+The final answer stands after the last "####" or in the last ``\\boxed{...}``; what stands in think tags is no answer.
+Where the ground truth is a list or a set, boxes that end the response together are one answer. Texts and plain numbers
+are compared at once, all else in a process with a limit on time and memory, expressions by math-verify.
+
+What is evaluated: expressions where the ground truth is one (``\\sqrt{12}`` is ``2\\sqrt{3}``), and the sides of an
+equation that ends in a plain number. What is not: an answer to a plain number, which must be written out (``9+9`` is
+not 18, and 28% is both 28 and 0.28); units; words. The rules by type are in answers/compare.py. No code of a response
+is run, and no tolerance is allowed.
 
 A response without a marker is wrong. What HDPO distills was made with the answer in view, and a small model that
 babbles around that number would pass for correct wherever an answer is looked for in free text.
 """
 
 import logging
+import math
+from decimal import Decimal
 from typing import Any
 
-from recipe.hdpo.math_answer import final_answer, normalise, same_answer
+from recipe.hdpo.answers.compare import same_answer
+from recipe.hdpo.math_answer import after_thinking, final_answer, joint_answer
 from recipe.hdpo.math_process import Unscored, is_equal
 
 logger = logging.getLogger(__name__)
 
-# Of what this file, math_answer.py and math_process.py decide together. Raise it with every change of a grade:
-# results name it, and the grades of each version are pinned in tests/hdpo/test_grader_version.py.
-GRADER_VERSION = 1
+# Of what this file, math_answer.py, math_process.py and answers/ decide together. Raise it with every change of a
+# grade: results name it, and the grades of each version are pinned in tests/hdpo/test_grader_version.py.
+GRADER_VERSION = 2
 
 # A longer final answer is compared as text only.
 MAX_ANSWER_CHARS = 1000
@@ -44,7 +53,7 @@ def compute_score(
     Args:
         data_source: named in warnings.
         solution_str: the response.
-        ground_truth: the final answer; a number is taken as its text.
+        ground_truth: the final answer; a number is taken as it is written out.
         strict_format: a response without "####" or ``\\boxed{...}`` scores 0.0; if false, math-verify looks for an
             answer at its end.
         extra_info, kwargs: not used; verl passes them.
@@ -57,7 +66,7 @@ def compute_score(
         RuntimeError: answers cannot be compared at all (see math_process.is_equal).
     """
     try:
-        score = float(_is_correct(solution_str, ground_truth, strict_format))
+        score = float(grade(solution_str, ground_truth, strict_format))
     except Unscored as reason:
         shown = solution_str[-60:] if isinstance(solution_str, str) else solution_str
         logger.warning("%s: scored 0.0 unchecked: %s; response ends with %.80r", data_source, reason, shown)
@@ -65,20 +74,45 @@ def compute_score(
     return {"score": score, "acc": score}
 
 
-def _is_correct(response: Any, truth: Any, strict_format: bool) -> bool:
+def grade(response: Any, truth: Any, strict_format: bool = True) -> bool:
+    """Whether the response's final answer is the ground truth.
+
+    Raises:
+        Unscored: it can't be said: no text, a ground truth that can't be read, a limit on length, time or memory.
+        RuntimeError: answers cannot be compared at all (see math_process.is_equal).
+    """
     if isinstance(truth, (int, float)) and not isinstance(truth, bool):
-        truth = str(truth)
+        truth = as_written(truth)
     for name, value in (("response", response), ("ground truth", truth)):
         if not isinstance(value, str):
             raise Unscored(f"the {name} is {type(value).__name__}, not text")
     answer = final_answer(response)
     if answer is not None:
-        same = same_answer(answer, truth)
-        if same is not None:
-            return same
-        if len(answer) > MAX_ANSWER_CHARS:
-            raise Unscored(f"the final answer has {len(answer)} characters, more than {MAX_ANSWER_CHARS}")
-        return is_equal(rf"\boxed{{{normalise(answer)}}}", rf"\boxed{{{normalise(truth)}}}")
+        if _is_same(answer, truth):
+            return True
+        joint = joint_answer(response)
+        return joint is not None and _is_same(joint, truth)
     if strict_format or not response.strip() or not truth.strip():
         return False
-    return is_equal(response[-TAIL_CHARS:], rf"\boxed{{{normalise(truth)}}}")
+    _check_length(truth)
+    return is_equal(after_thinking(response)[-TAIL_CHARS:], truth, in_text=True)
+
+
+def as_written(number: int | float) -> str:
+    """A number as text, whatever its length; Python writes no int of more than 4,300 digits."""
+    if number in (math.inf, -math.inf) or number != number:
+        raise Unscored(f"the ground truth is {number}")
+    return str(Decimal(number)) if isinstance(number, int) else repr(number)
+
+
+def _is_same(answer: str, truth: str) -> bool:
+    same = same_answer(answer, truth)
+    if same is not None:
+        return same
+    _check_length(truth)
+    return len(answer) <= MAX_ANSWER_CHARS and is_equal(answer, truth)
+
+
+def _check_length(truth: str) -> None:
+    if len(truth) > MAX_ANSWER_CHARS:
+        raise Unscored(f"the ground truth has {len(truth)} characters, more than {MAX_ANSWER_CHARS}")

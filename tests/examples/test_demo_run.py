@@ -11,6 +11,7 @@ from examples.demo.run import ARMS, BASE_MODEL
 from examples.study.plan import read_plan
 from examples.study.record import base_model_sha256, read_records
 from examples.training import ROOT, claim, last_step, merge_metrics
+from recipe.hdpo.reward import GRADER_VERSION
 
 
 def _part(folder: Path, start: int, steps: range, tag: str) -> None:
@@ -66,7 +67,7 @@ def test_a_folder_that_was_trained_with_other_settings_is_refused_and_left_as_it
     with pytest.raises(SystemExit, match=r"overrides: b=2 there, b=3 now"):
         claim(tmp_path / "run", ["a=1", "b=3"])
     monkeypatch.setattr(training, "grader_name", lambda file: "hdpo 99")
-    with pytest.raises(SystemExit, match=r"grader: hdpo 1, math-verify .* there, hdpo 99 now"):
+    with pytest.raises(SystemExit, match=rf"grader: hdpo {GRADER_VERSION}, math-verify .* there, hdpo 99 now"):
         claim(tmp_path / "run", ["a=1", "b=2"])
     assert (tmp_path / "run" / "settings.json").read_text() == before
 

@@ -31,6 +31,7 @@ from examples.study.report import write
 from examples.study.run import check_base_model, finish, make_data, make_start
 from examples.study.tables import parts, sort_out, values, window
 from recipe.hdpo.evaluation.tables import show
+from recipe.hdpo.reward import GRADER_VERSION
 from tests.examples.test_scripts import EXAMPLES, composed
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
@@ -191,7 +192,7 @@ def test_a_study_goes_on_under_another_version_and_says_so(tmp_path: Path, capsy
         made.write(tmp_path / f"{made.run.name}.json")
     assert finish([old.run, new.run], TOY, tmp_path, tmp_path, 0) == 0
     printed = capsys.readouterr().out
-    assert f"{old.run.name}.json was made with grader hdpo 0; the study goes on with hdpo 1" in printed
+    assert f"{old.run.name}.json was made with grader hdpo 0; the study goes on with hdpo {GRADER_VERSION}" in printed
     assert "settings_version 0; the study goes on with 1" in printed and new.run.name not in printed
     plan = replace(TOY, rates={"grpo": 0.2, "hdpo": 0.2})
     said = write(plan, [record(BASE, [0, 1, 4]), *read_records(tmp_path)], tmp_path)[0].read_text()

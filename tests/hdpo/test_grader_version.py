@@ -40,9 +40,31 @@ ANSWERS = [
     ("the answer is 7", "7", True),
     ("the answer is 7", "7", False),
     ("the answer is 7 or 8", "9", False),
+    ("#### 3+4", "7", True),
+    ("#### 3+4 = 7", "7", True),
+    ("#### 3+5 = 7", "7", True),
+    ("#### 7 eggs", "7", True),
+    ("#### **7**", "7", True),
+    ("#### Answer: 7", "7", True),
+    ("\\boxed{7}\n#### Verification", "7", True),
+    (r"\boxed{7}, no, \boxed{8", "7", True),
+    (r"<think>\boxed{7}</think>", "7", True),
+    (r"\boxed{7} and \boxed{8}", "8, 7", True),
+    (r"\boxed{7} and \boxed{8}", "7", True),
+    (r"\boxed{7, 7}", "7", True),
+    (r"\boxed{(7, 8)}", r"\{7, 8\}", True),
+    (r"\boxed{7}", r"7\%", True),
+    (r"\boxed{0.07}", r"7\%", True),
+    (r"\boxed{21_3}", "21_4", True),
+    (r"\boxed{10^{-19}}", "10^{-20}", True),
+    ("#### 7 cm", "7 m", True),
+    ("#### saw", "was", True),
+    ("#### pi/2", r"\frac{\pi}{2}", True),
+    ("#### 1 1/2", "1.5", True),
+    (r"\boxed{1\,000}", "1000", True),
 ]
 # One digit for each answer above. With a new version, its grades take the place of the old ones.
-GRADES = {1: "101110111110001111011101111100010"}
+GRADES = {2: "1011101111100011110111111111000100101111001000110000111"}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -16,7 +16,7 @@ def score(response, truth, **options):
 
 @pytest.fixture
 def no_process(monkeypatch):
-    def refuse(answer, truth):
+    def refuse(answer, truth, **options):
         raise AssertionError(f"asked math-verify about {answer!r}")
 
     monkeypatch.setattr(reward, "is_equal", refuse)
@@ -38,6 +38,10 @@ def stop_the_workers_at_the_end():
         ("#### Monday", "Monday", 1.0),
         ("#### 18", 18, 1.0),
         ("#### 18", 18.0, 1.0),
+        ("#### 0.0000001", 1e-07, 1.0),
+        ("#### 0", 1e-07, 0.0),
+        (r"\boxed{10^{22}}", 1e22, 1.0),
+        ("#### 3+8+5+2", 18, 0.0),
     ],
 )
 def test_text_and_plain_numbers_need_no_process(no_process, response, truth, right):
@@ -45,10 +49,20 @@ def test_text_and_plain_numbers_need_no_process(no_process, response, truth, rig
 
 
 @pytest.mark.parametrize(
+    ("response", "right"),
+    [("#### 1" + "0" * 5000, 1.0), ("#### 1" + "0" * 4999, 0.0), (r"\boxed{10^{5000}}", 1.0), ("#### 7", 0.0)],
+    ids=["written out", "one zero less", "power of ten", "another"],
+)
+def test_a_number_of_any_length_is_taken_as_written_out(no_process, response, right):
+    assert score(response, 10**5000) == right
+
+
+@pytest.mark.parametrize(
     ("response", "truth", "right"),
     [
         (r"\boxed{\frac{1}{2}}", "0.5", 1.0),
         ("#### 2", r"\sqrt{4}", 1.0),
+        (r"\boxed{\sqrt{12}}", r"2\sqrt{3}", 1.0),
         (r"\boxed{(x+1)^2}", "x^2+2x+1", 1.0),
         (r"\boxed{\frac{1}{3}}", "0.5", 0.0),
         (r"\boxed{3}", "no mathematics (", 0.0),
@@ -89,6 +103,8 @@ def test_the_format_is_decided_without_a_process(no_process):
         (b"#### 18", "18"),
         ("#### 18", None),
         ("#### 18", ["18"]),
+        ("#### 18", float("nan")),
+        (r"\boxed{x}", "x+" * 600 + "1"),
         ("#### True", True),
         ("#### " + "7" * 1_000_000, "7"),
         ("\\boxed{" + "\\frac{" * 5000 + "1" + "}{2}" * 5000 + "}", "7"),
@@ -103,9 +119,33 @@ def test_what_cannot_be_an_answer_scores_0_with_one_warning_at_most(response, tr
 
 
 @pytest.mark.parametrize(
+    ("response", "truth", "reason"),
+    [
+        (None, "18", "response is NoneType"),
+        ("#### 18", ["18"], "ground truth is list"),
+        ("#### 18", float("nan"), "ground truth is nan"),
+        (r"\boxed{x}", "x+" * 600 + "1", "1201 characters"),
+        (r"\boxed{x}", r"\frac{1", "can't be read"),
+    ],
+)
+def test_what_no_answer_could_be_graded_with_is_unscored_and_not_wrong(response, truth, reason):
+    with pytest.raises(math_process.Unscored, match=reason):
+        reward.grade(response, truth)
+
+
+def test_an_answer_that_is_too_long_is_wrong(no_process):
+    assert reward.grade("#### " + "x+" * 600 + "1", "x") is False
+
+
+@pytest.mark.parametrize(
     "response",
     [
+        "#### 9**9**9**9 = 18",
         "#### 9**9**9**9",
+        "\\boxed{" + "(" * 490 + "1" + ")" * 490 + "}",
+        "\\boxed{" + "\\{" * 190 + "1,2" + "\\}" * 190 + "}",
+        "\\boxed{x = 10^{999999999} = 18}",
+        "\\boxed{" * 2000 + "1" + "}, " * 2000,
         "\\boxed{9^{9^{9^{9}}}}",
         "9^{9^{9^{9}}}",
         "\\frac{" * 5000 + "1" + "}{2}" * 5000,
@@ -120,7 +160,8 @@ def test_hostile_responses_score_0_and_the_next_call_works(response, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(math_process, "TIME_LIMIT_S", 1.0)
         assert score(response, "18") == 0.0
-    assert score(r"\boxed{\frac{1}{2}}", "0.5") == 1.0
+        assert score(response, r"\{1,18\}") == 0.0
+    assert score(r"\boxed{\sqrt{12}}", r"2\sqrt{3}") == 1.0
 
 
 def test_an_unchecked_answer_is_one_warning_that_names_source_and_reason(monkeypatch, caplog):
@@ -129,7 +170,7 @@ def test_an_unchecked_answer_is_one_warning_that_names_source_and_reason(monkeyp
 
     monkeypatch.setattr(reward, "is_equal", give_up)
     with caplog.at_level(logging.WARNING):
-        assert score("#### 9**9**9**9", "18") == 0.0
+        assert score("#### 9**9**9**9", "9^9") == 0.0
     (record,) = caplog.records
     assert record.getMessage() == (
         "hdpo/test: scored 0.0 unchecked: over the time limit of 5 s; response ends with '#### 9**9**9**9'"
@@ -142,7 +183,7 @@ def test_a_broken_comparison_is_an_error_and_not_a_score(monkeypatch):
 
     monkeypatch.setattr(reward, "is_equal", broken)
     with pytest.raises(RuntimeError, match="did not start"):
-        score("#### 1/2", "0.5")
+        score("#### 1/2", r"\sqrt{2}/2")
 
 
 def test_it_works_when_loaded_from_its_path_under_another_name_as_verl_does():

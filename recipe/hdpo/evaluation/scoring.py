@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from recipe.hdpo.answers.text import normalise
 from recipe.hdpo.evaluation.graders import REWARD_FILE
 from recipe.hdpo.evaluation.problems import Problem
-from recipe.hdpo.math_answer import final_answer, normalise
+from recipe.hdpo.math_answer import final_answer
 
 DEFAULT_REWARD = f"{REWARD_FILE}:compute_score"
 ANSWER_KEYS = (

@@ -1,0 +1,257 @@
+r"""Answers that are easily graded wrongly, by kind: ground truth, answer, and whether they are the same.
+
+The comparison is the whole one, with math-verify, but in this process.
+"""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recipe.hdpo.answers.expression import UnreadableTruth, equal_expressions, same_marked
+
+RESTATED = [
+    ("24", "4*6", False),
+    ("24", r"4\times6", False),
+    ("24", "4*6 = 24", True),
+    ("24", "4*7 = 24", False),
+    ("24", "24 = 24", True),
+    ("24", "23 = 24", False),
+    ("24", "x=23=24", False),
+    ("24", "x = y = 24", True),
+    ("24", "24 = x", True),
+    ("24", "a+b = 24", True),
+    ("24", "2x = 24", False),
+    ("24", "x+1 = 24", False),
+    ("24", r"\text{total} = 24", True),
+    ("24", "f(2) = 24", True),
+    ("24", "P(X=1) = 24", True),
+    ("24", r"x \approx 24", True),
+    ("24", r"23\to 24", False),
+    ("24", "23 < 24", False),
+    ("24", "23, 24", False),
+    ("24", "23 or 24", False),
+    ("24", "4!", False),
+    ("24", "48/2", False),
+    ("24", r"\frac{48}{2} = 24", True),
+    ("24", r"\lim_{n\to\infty} 24 = 24", True),
+    ("100", "10^2", False),
+    ("24", r"\frac{48}{2}", False),
+    ("24", r"\lcm(8,12)", False),
+    ("24", r"\sum_{k=1}^{24} 1", False),
+    ("24", r"\sqrt{576}", False),
+    ("24", r"\cancel{23} 24", False),
+    ("24", r"\pm 24", False),
+    ("24", r"\{24\}", True),
+    ("24", "(24)", True),
+    ("x = 24", "x = 4*6", False),
+    ("x = 24", "2x = 48", False),
+    ("x = 24", "24", True),
+    ("2^{10}", "1024", True),
+    ("1024", "2^{10}", False),
+]
+SIZES = [
+    (r"3.1\times10^{-20}", r"3.2\times10^{-20}", False),
+    (r"3.1\times10^{-20}", "0", False),
+    (r"3.1\times10^{-20}", "3.1e-20", True),
+    ("0.00000042", r"4.2 \cdot 10^{-7}", True),
+    ("0", "10^{-12}", False),
+    ("10^{-400}", "10^{-401}", False),
+    (r"\frac{1}{30!}", r"\frac{1}{31!}", False),
+    (r"\frac{1}{30!}", r"\frac{1}{30\cdot 29!}", True),
+    (r"\frac{\pi}{10^{30}}", r"\frac{2\pi}{10^{30}}", False),
+    ("e^{-90}", "e^{-91}", False),
+    ("10^{-20}x", "10^{-21}x", False),
+    ("0.25", "0.25000001", False),
+    (r"\sqrt{3}", "1.7320508", False),
+    (r"\frac{1}{6}", "0.166667", False),
+    (r"\frac{1}{6}", r"0.1\overline{6}", True),
+    (r"2\sqrt{3}", r"2\sqrt{3} \approx 3.46", True),
+]
+PERCENT = [
+    ("35", r"35\%", True),
+    (r"35\%", "35", True),
+    (r"35\%", "0.35", True),
+    ("0.35", "35 percent", True),
+    ("35", r"35\text{\%}", True),
+    (r"37.50\%", "37.5", True),
+    (r"35\%", r"36\%", False),
+    (r"0.5\%", r"50\%", False),
+    ("35", "0.35", False),
+    (r"66\frac{2}{3}\%", r"\frac{2}{3}", True),
+    (r"10\%, 15\%", "15, 10", True),
+]
+BASES = [
+    ("2101_3", "2101_4", False),
+    ("2101_3", "2101_{3}", True),
+    ("2101_3", "(2101)_3", True),
+    ("2101_3", r"2101_{\text{three}}", True),
+    ("2101_3", "2101", False),
+    ("64", "2101_3", False),
+    ("3F_{16}", "3f_{16}", True),
+    ("a_5", "a_6", False),
+]
+LISTS = [
+    ("4", "4,4", False),
+    ("4,4", "4", False),
+    ("4, 7", "7 and 4", True),
+    ("4,7,7", "4,4,7", False),
+    ("4,7", "(4,7)", False),
+    ("(4,7)", "(7,4)", False),
+    ("(4,7)", r"\{4,7\}", False),
+    ("(4,7)", "[4,7]", False),
+    ("[4,7)", "[4,7)", True),
+    (r"\{4,7\}", "(7,4)", False),
+    (r"\{4,7\}", r"\{7,4,4\}", True),
+    (r"\{4,7\}", r"\{4\}", False),
+    (r"\{4,7\}", "x=4 or x=7", True),
+    (r"\{4,7\}", r"x \in \{7,4\}", True),
+    (r"\pm 4", "4,-4", True),
+    (r"\pm 4", "4", False),
+    (r"1\pm\sqrt{2}", r"1-\sqrt{2}, 1+\sqrt{2}", True),
+    ("p = 4, q = 7", "4, 7", True),
+    ("p = 4, q = 7", "7, 4", False),
+    ("p = 4, q = 7", "q = 7, p = 4", True),
+    ("(p,q) = (4,7)", "(4,7)", True),
+    ("(1,2),(3,4)", "(3,4),(1,2)", True),
+    ("(1,2),(3,4)", "(3,4),(2,1)", False),
+    ("1,000, 2,000", "2000, 1000", True),
+    ("1234", "1,23,4", False),
+    (r"\emptyset", r"\{\}", True),
+    (r"\emptyset", r"\{0\}", False),
+    (r"(-\infty,1)\cup(2,3)", r"(2,3)\cup(-\infty,1)", True),
+    ("x < 4", r"(-\infty,4)", True),
+]
+WORDS = [
+    ("saw", "was", False),
+    ("EAT", "TEA", False),
+    ("EAT", "eat", True),
+    (r"\text{Friday}", "friday", True),
+    ("Friday", r"\textbf{Friday}", True),
+    ("D", "(D)", True),
+    ("D", "C", False),
+    ("xy", "yx", True),
+    ("Ann and Tom", "Tom and Ann", True),
+    ("seven", "7", False),
+    ("not enough information", r"\text{Not enough information}", True),
+]
+UNITS = [
+    ("8 kg", "8 g", False),
+    ("8 kg", "8", True),
+    ("8", r"8\,\text{kg}", True),
+    ("8 kg", "8 kilograms", True),
+    ("8 m^2", "8 m", False),
+    ("8 m^2", "8 square meters", True),
+    ("8 km/h", "8 kmh", True),
+    ("8 km/h", "8 km", False),
+    ("8", "8 brown eggs", True),
+    ("8 eggs", "8 nuts", False),
+    ("8", "8 (eight)", True),
+    ("8", "8 (not 9)", False),
+    ("8", "8 hundred", False),
+    ("8", "8 dozen", False),
+    ("8", "8x", False),
+    ("8", "8 ab", False),
+    ("8", "8 or more", False),
+    (r"8^\circ", "8 degrees", True),
+    (r"8^\circ\text{C}", r"8^\circ\text{F}", False),
+    (r"3\sqrt{2}\text{ cm}", r"3\sqrt{2}", True),
+    (r"3\sqrt{2}\text{ cm}", r"3\sqrt{2}\text{ m}", False),
+    ("12:30", "2:05", False),
+    ("2:3", "2/3", True),
+]
+NOTATION = [
+    (r"\frac{3\pi}{4}", "3*pi/4", True),
+    ("x^3", "x**3", True),
+    ("cos(x)", r"\cos x", True),
+    (r"\sqrt{x^2+1}", "sqrt(x^2+1)", True),
+    (r"x\ge 2", "x >= 2", True),
+    (r"\sqrt{5}", "√5", True),
+    ("x^2", "x²", True),
+    ("3pi/4", r"\frac{\pi}{4}", False),
+    ("2 3/4", r"\frac{11}{4}", True),
+    ("2 3/4", "23/4", False),
+    (r"2\frac34", "2.75", True),
+    ("4000", r"4\,000", True),
+    (r"45,\!678", "45678", True),
+    ("45678", "45 678", True),
+    ("4000", "4.000", False),
+    ("\u22124", "\u20134", True),
+    ("1 / 2", ".5", True),
+]
+FORMULAS = [
+    ("x^2+1=0", "x^2+2=0", False),
+    ("y=3x-2", "3x-y-2=0", True),
+    ("y=3x-2", "3x-2", True),
+    ("xy=1", "y=1/x", True),
+    ("a^2-b^2", "(a-b)(a+b)", True),
+    ("a^2-b^2", "(a-b)^2", False),
+    (r"\sqrt{13}", r"\sqrt{12} = \sqrt{13}", False),
+    (r"\sqrt{12}", r"\sqrt{12} = 2\sqrt{3}", True),
+    (r"\sqrt{2}+\sqrt{3}-\sqrt{5+2\sqrt{6}}", r"\sqrt{6}-\sqrt{2}\sqrt{3}", True),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix}1\\2\end{bmatrix}", True),
+    (r"\infty", r"-\infty", False),
+]
+KINDS = {
+    "restated": RESTATED, "size": SIZES, "percent": PERCENT, "base": BASES, "list": LISTS, "words": WORDS,
+    "unit": UNITS, "notation": NOTATION, "formula": FORMULAS,
+}  # fmt: skip
+CASES = [pytest.param(*case, id=f"{kind}: {case[1]} for {case[0]}") for kind, cases in KINDS.items() for case in cases]
+
+
+@pytest.mark.parametrize(("truth", "answer", "same"), CASES)
+def test_an_answer_is_graded_by_its_kind(truth, answer, same):
+    assert same_marked(answer, truth) is same
+
+
+def test_a_ground_truth_that_is_no_mathematics_is_an_error():
+    with pytest.raises(UnreadableTruth, match="can't be read as mathematics"):
+        equal_expressions("x", r"\frac{1")
+
+
+WRITINGS = ["{}", "{}.", "{},", " {}", "**{}**", "`{}`", "${}$", r"\({}\)", r"\text{{{}}}", "{} eggs", "Answer: {}"]
+WRITINGS += ["x = {}", "{}.0", "+{}", "{}\u200b", "\ufeff{}", "{} (in total)", r"{}\,\text{{kg}}", "00{}", "${}.00"]
+whole_numbers = st.integers(0, 10**12)
+
+
+@given(whole_numbers, whole_numbers, st.sampled_from(WRITINGS))
+@settings(deadline=None)
+def test_a_whole_number_in_any_writing_is_itself_and_no_other(number, other, writing):
+    assert same_marked(writing.format(number), str(number))
+    assert same_marked(writing.format(number), str(other)) is (number == other)
+
+
+@given(st.decimals(0, 1000, places=3), st.sampled_from([r"{}\%", "{}%", "{} percent", r"{}\text{{ percent}}"]))
+@settings(deadline=None)
+def test_percent_is_the_number_both_ways_and_its_hundredth(number, writing):
+    share = writing.format(number)
+    assert same_marked(share, str(number)) and same_marked(str(number), share)
+    assert same_marked(share, f"{number.scaleb(-2):f}") and same_marked(f"{number.scaleb(-2):f}", share)
+    assert not same_marked(share, f"{number + 1000}")
+
+
+@given(st.lists(st.integers(-50, 50), min_size=2, max_size=6), st.randoms())
+@settings(deadline=None)
+def test_order_and_repetitions_count_as_the_type_says(numbers, random):
+    shuffled = random.sample(numbers, len(numbers))
+    text, other = (", ".join(map(str, some)) for some in (numbers, shuffled))
+    assert same_marked(other, text)
+    assert same_marked(rf"\{{{other}, {numbers[0]}\}}", rf"\{{{text}\}}")
+    assert not same_marked(f"{other}, {numbers[0]}", text)
+    assert same_marked(f"({other})", f"({text})") is (numbers == shuffled)
+    assert not same_marked(f"({text})", text) and not same_marked(f"({text})", rf"\{{{text}\}}")
+
+
+@given(st.integers(1, 300), st.integers(1, 300))
+@settings(deadline=None)
+def test_powers_of_ten_differ_however_small(left, right):
+    assert same_marked(f"10^{{-{left}}}", f"10^{{-{right}}}") is (left == right)
+    assert same_marked(rf"\frac{{\pi}}{{10^{{{left}}}}}", rf"\pi\cdot10^{{-{right}}}") is (left == right)
+
+
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(2, 200))
+@settings(deadline=None)
+def test_a_problem_restated_is_no_answer_until_it_is_carried_out(left, right, more):
+    result = left * right + more
+    assert not same_marked(rf"{left}\times{right}+{more}", str(result))
+    assert same_marked(rf"{left}\times{right}+{more} = {result}", str(result))
+    assert not same_marked(rf"{left}\times{right}+{more} = {result + 1}", str(result + 1))
