@@ -7,6 +7,7 @@ backslashes and LaTeX in them survive as they are.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -33,6 +34,11 @@ Do not mention the reference.
 
 DEFAULT_TEMPLATES = {"user": USER_TEMPLATE, "system": SYSTEM_TEMPLATE}
 
+# A backslash and an n that begin no LaTeX command: a line break that somebody wrote and nobody turned into one.
+_LITERAL_LINE_BREAK = re.compile(
+    r"\\n(?!(?:abla|atural|e|earrow|eg|eq|ewline|exists|geq|i|leq|mid|oindent|ot|otin|u|warrow)(?![A-Za-z]))"
+)
+
 _ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
 )
@@ -52,7 +58,7 @@ def compile_template(template: str | None, placement: str) -> jinja2.Template:
 
     Raises:
         ValueError: the file cannot be read, the syntax is wrong, a name is unknown, the text of the solution is
-            not used, or, for placement "user", the problem is not.
+            not used, or, for placement "user", the problem is not; or the text would show a literal ``\\n``.
     """
     where = "hdpo.privileged.template"
     text = DEFAULT_TEMPLATES[placement] if template is None else template
@@ -72,6 +78,12 @@ def compile_template(template: str | None, placement: str) -> jinja2.Template:
         raise ValueError(f"{where} uses neither {{{{ solution }}}} nor {{{{ answer }}}}: nothing would be privileged")
     if placement == "user" and "<problem>" not in trial:
         raise ValueError(f"{where} replaces the user's message, so it must use {{{{ problem }}}}")
+    if _LITERAL_LINE_BREAK.search(trial):
+        example = f"""$'{where}="{{{{ problem }}}}\\n{{{{ solution }}}}"'"""
+        raise ValueError(
+            f"{where}={text} shows the teacher a backslash and an n, not a line break: Hydra does not unescape \\n in "
+            f"an override. In bash write {example}, with the dollar sign, or put the template into a file, @FILE"
+        )
     return compiled
 
 
