@@ -32,7 +32,11 @@ def _row(solution: str | None = "S", answer: str = "A") -> dict:
     return {"extra_info": {"solution": solution}, "reward_model": {"ground_truth": answer}}
 
 
-@given(st.text(min_size=1).filter(str.strip), st.text(min_size=1).filter(str.strip))
+# Any text that shows something.
+SHOWN = st.tuples(st.text(), st.sampled_from("1é\N{CJK UNIFIED IDEOGRAPH-89E3}"), st.text()).map("".join)
+
+
+@given(SHOWN, SHOWN)
 def test_problem_and_solution_survive_whatever_they_contain(problem: str, solution: str) -> None:
     [message] = _builder().build([{"role": "user", "content": problem}], _row(solution))
     assert problem in message["content"] and solution in message["content"]
