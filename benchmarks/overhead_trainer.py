@@ -14,11 +14,11 @@ import wrapt
 def _register(trainer: ModuleType) -> None:
     from verl.trainer.ppo.v1.trainer_base import register_trainer
 
-    class OverheadTrainer(trainer.HDPOTrainerSync):
+    class OverheadTrainer(trainer.HDPOTrainerSync):  # type: ignore[name-defined]  # known once verl is imported
         """Leaves the distillation term out of every odd step."""
 
         def _update_actor(self, batch, metrics):
-            both = self.hdpo
+            both = self.hdpo  # type: ignore[has-type]
             if self.global_steps % 2:
                 self.hdpo = replace(both, distillation_loss_coef=0.0)
             try:

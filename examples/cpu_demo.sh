@@ -2,6 +2,7 @@
 # HDPO on sums with a model of 1 M parameters, on two CPU cores. `make demo` runs it with model, data and evaluation around it.
 #   MODEL=... DATA=... OUT=... bash examples/cpu_demo.sh [overrides]
 set -euo pipefail
+case ${1:-} in -h | --help) exec sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" ;; esac
 cd "$(dirname "$0")/.."
 
 : "${MODEL:?folder of the model made by examples/demo/make_sums_model.py}"

@@ -2,6 +2,7 @@
 # One GPU of 80 GB: the 8-GPU run with parameters and optimizer offloaded between phases, smaller micro-batches, and validation on 200
 # problems every 100 steps.
 set -euo pipefail
+case ${1:-} in -h | --help) exec sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" ;; esac
 exec bash "$(dirname "$0")/qwen2.5_math_1.5b_8gpu.sh" \
     trainer.n_gpus_per_node=1 \
     data.val_max_samples=200 \

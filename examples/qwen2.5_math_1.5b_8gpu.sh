@@ -16,6 +16,7 @@
 # the worked solution; the paper may have shown the final answer alone: +control=answer_only. The warm-up begins at 0.02 of the rate,
 # since verl's FSDP engine has no knob for the paper's 0.1: a "cosine" of 0 cycles is constant after a warm-up that does not begin at 0.
 set -euo pipefail
+case ${1:-} in -h | --help) exec sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" ;; esac
 cd "$(dirname "$0")/.."
 
 DATA=${DATA:-$HOME/data/openmathinstruct2}

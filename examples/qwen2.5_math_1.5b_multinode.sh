@@ -5,6 +5,7 @@
 # absolute paths: every node writes its part of a checkpoint, and Ray decides on which node the trainer runs.
 #   NNODES=4 CHECKPOINTS=/shared/hdpo DATA=/shared/openmathinstruct2 bash examples/qwen2.5_math_1.5b_multinode.sh
 set -euo pipefail
+case ${1:-} in -h | --help) exec sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" ;; esac
 : "${CHECKPOINTS:?an absolute folder on a disk that all nodes share}"
 : "${DATA:?an absolute folder on a disk that all nodes share, with train.parquet and test.parquet}"
 export CHECKPOINTS DATA

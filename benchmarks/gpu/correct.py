@@ -48,8 +48,8 @@ def cases(vocabulary: int, small: int) -> Iterator[tuple[str, Case]]:
             teacher = (teacher / 2).round() * 2
         finite = torch.ones(size, dtype=torch.bool)
         finite[1::3] = not every_third_masked
-        masked = [logits.masked_fill(~finite, -torch.inf) for logits in (student, teacher)]
-        return Case(*masked, finite, torch.tensor(rows), k)
+        student, teacher = (logits.masked_fill(~finite, -torch.inf) for logits in (student, teacher))
+        return Case(student, teacher, finite, torch.tensor(rows), k)
 
     every_row = list(range(ROWS))
     yield "k = 64", case(vocabulary, 64, every_row)

@@ -58,6 +58,11 @@ def run(args: argparse.Namespace) -> Comparison:
     metrics_files = dict(_named_paths(args.train_metrics, "--train-metrics"))
     training = {arm: [read_training_log(file) for file in files] for arm, files in metrics_files.items()}
     arms = _named_paths(args.arms, "ARM=DIR")
+    if len(arms) < 2:
+        raise ValueError(
+            f"{arms[0][0]} is the only arm, so there is nothing to compare: name another, ARM=DIR. The numbers of one "
+            f"folder are in its summary.json."
+        )
     strangers = sorted(set(training) - {name for name, _ in arms})
     if strangers:
         raise ValueError(f"--train-metrics names {', '.join(strangers)}; the arms are {', '.join(dict(arms))}.")

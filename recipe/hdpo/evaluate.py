@@ -22,10 +22,10 @@ from typing import Any
 
 from recipe.hdpo.evaluation.arguments import check_arguments, parser
 from recipe.hdpo.evaluation.checkpoint import model_sha256, resolve_model, weights_dtype
-from recipe.hdpo.evaluation.generate import Engine, Sampling
+from recipe.hdpo.evaluation.generate import Engine, Response, Sampling
 from recipe.hdpo.evaluation.graders import grader_name
 from recipe.hdpo.evaluation.problems import Problem, ProblemSet, file_sha256, read_problems
-from recipe.hdpo.evaluation.records import GREEDY, Meta, Sample, read_results
+from recipe.hdpo.evaluation.records import GREEDY, SUMMARY, Meta, Sample, read_results
 from recipe.hdpo.evaluation.scoring import load_reward, score_response
 from recipe.hdpo.evaluation.summary import print_summary, summarise
 from recipe.hdpo.evaluation.writer import ResultWriter
@@ -79,7 +79,7 @@ def evaluate(args: argparse.Namespace, command: str) -> dict[str, Any]:
     summary = summarise(read_results(args.out), args.k, args.seed)
     part = args.out / f".summary.{os.getpid()}"
     part.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    os.replace(part, args.out / "summary.json")
+    os.replace(part, args.out / SUMMARY)
     print(print_summary(summary))
     print(f"\nSamples: {args.out / 'samples.jsonl'}\nSummary: {args.out / 'summary.json'}")
     print(f"Next: python -m recipe.hdpo.compare baseline=OTHER_RESULTS this={args.out} --out report.html")
@@ -114,26 +114,33 @@ def _draw_missing(
     with tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit="sample") as progress:
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
-            samples = []
-            for (id_, i), response in zip(batch, engine.respond(batch, prompt_ids, sampling), strict=True):
-                problem = by_id[id_]
-                score, answer = score_of(problem, response.text)
-                samples.append(
-                    Sample(
-                        problem_id=id_,
-                        data_source=problem.data_source,
-                        difficulty=problem.difficulty,
-                        sample=i,
-                        prompt=problem.prompt,
-                        response=response.text,
-                        answer=answer,
-                        score=score,
-                        tokens=response.tokens,
-                        truncated=response.truncated,
-                    )
-                )
-            writer.write(samples)
+            responses = engine.respond(batch, prompt_ids, sampling)
+            samples: list[Sample] = []
+            try:
+                for (id_, i), response in zip(batch, responses, strict=True):
+                    samples.append(_scored(by_id[id_], i, response, score_of))
+            finally:
+                # Those before one that cannot be scored, too.
+                writer.write(samples)
             progress.update(len(batch))
+
+
+def _scored(
+    problem: Problem, number: int, response: Response, score_of: Callable[[Problem, str], tuple[float, str | None]]
+) -> Sample:
+    score, answer = score_of(problem, response.text)
+    return Sample(
+        problem_id=problem.id,
+        data_source=problem.data_source,
+        difficulty=problem.difficulty,
+        sample=number,
+        prompt=problem.prompt,
+        response=response.text,
+        answer=answer,
+        score=score,
+        tokens=response.tokens,
+        truncated=response.truncated,
+    )
 
 
 def _settings(

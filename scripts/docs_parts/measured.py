@@ -6,9 +6,11 @@ import functools
 import json
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from examples.demo.run import SAMPLES
+from recipe.hdpo.evaluation.intervals import Support, two_level_difference
 from recipe.hdpo.evaluation.passk import pass_at_k
 from scripts.docs_parts.marks import table
 from scripts.docs_parts.study import RESULTS
@@ -56,20 +58,25 @@ def demo_table() -> str:
     return table(head, body)
 
 
+def _values(arm: str, metric: str) -> np.ndarray:
+    """The demo's metric of each test problem."""
+    found = counts()
+    if metric == "greedy":
+        return found[f"{arm}_greedy"].to_numpy(dtype=float)
+    solved, k = found[f"{arm}_of_{SAMPLES}"].to_numpy(), int(metric.removeprefix("pass@"))
+    return np.array([float(pass_at_k(SAMPLES, int(right), k)) for right in solved])
+
+
 def demo_differences() -> str:
-    """Paired differences of the demo, with intervals over problems."""
+    """Paired differences of the demo, with intervals over problems, as `compare` makes them."""
     metrics = ("greedy", "pass@1", "pass@4", "pass@8")
-    # The report has every pair once, with GRPO or the base model as the baseline.
-    found = {(d["arm"], d["baseline"], d["metric"]): d for d in _json("demo/report.json")["differences"]}
     body = []
     for label, arm, baseline in (("HDPO - GRPO", "hdpo", "grpo"), ("GRPO - base model", "grpo", "base")):
         cells = []
         for metric in metrics:
-            sign = 1 if (arm, baseline, metric) in found else -1
-            pair = (arm, baseline) if sign == 1 else (baseline, arm)
-            estimate, *ends = (sign * found[(*pair, metric)][key] for key in ("estimate", "low", "high"))
-            low, high = sorted(ends)
-            cells.append(f"{estimate:+.3f} [{low:+.3f}, {high:+.3f}]")
+            pair = (_values(arm, metric)[None], _values(baseline, metric)[None])
+            found = two_level_difference(*pair, seed=0, support=Support(0.0, 1.0).difference())
+            cells.append(f"{found.estimate:+.3f} [{found.low:+.3f}, {found.high:+.3f}]")
         body.append([label, *cells])
     return table(["difference, all problems", *metrics], body)
 

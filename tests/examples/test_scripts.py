@@ -86,6 +86,17 @@ def test_every_control_takes_effect_in_every_script(script: Path, tmp_path: Path
         assert expected != plain.hdpo and composed(script, tmp_path, f"+control={path.stem}").hdpo == expected
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+def test_every_script_prints_its_header_on_help_and_needs_nothing_for_it(script: Path, flag: str) -> None:
+    env = {"PATH": os.environ["PATH"]}
+    done = subprocess.run(["bash", str(script), flag], env=env, capture_output=True, text=True, cwd="/", check=True)
+    _, *lines = script.read_text().splitlines()
+    header = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
+    assert len(header) > 1 and done.stdout.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in header]
+    assert done.stderr == ""
+
+
 @pytest.fixture(scope="module")
 def papers_run(tmp_path_factory: pytest.TempPathFactory) -> DictConfig:
     return composed(EXAMPLES / "qwen2.5_math_1.5b_8gpu.sh", tmp_path_factory.mktemp("papers_run"))

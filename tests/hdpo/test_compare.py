@@ -85,10 +85,14 @@ def test_a_second_run_gives_the_same_bytes(tmp_path, folders):
         (["base={base}", "base={arm}"], [], "base is given twice"),
         (["base={base}", "arm={arm},"], [], "not of the form"),
         (["base={base}", "arm=/nowhere"], [], "not a result folder"),
-        (["base={base}"], ["--train-metrics", "base=/nowhere.jsonl"], "no such file"),
-        (["base={base}"], ["--k", "3"], "k=3 with n=2"),
-        (["base={base}"], ["--out", "{dir}/report.txt"], "must end in .html"),
-        (["base={base}"], ["--out", "{base}/meta.json/r.html"], "is a file, not a folder"),
+        (["base={base}", "arm={arm}"], ["--train-metrics", "base=/nowhere.jsonl"], "no such file"),
+        (["base={base}", "arm={arm}"], ["--k", "3"], "k=3 with n=2"),
+        (["base={base}", "arm={arm}"], ["--out", "{dir}/report.txt"], "must end in .html"),
+        (["base={base}", "arm={arm}"], ["--out", "{base}/meta.json/r.html"], "is a file, not a folder"),
+        (["base={base}", "arm={arm}"], ["--force", "--out", "{base}/summary.html"], "the results themselves"),
+        (["base={base}", "arm={arm}"], ["--force", "--out", "{arm}/meta.html"], "the results themselves"),
+        (["base={base}"], [], "base is the only arm, so there is nothing to compare"),
+        (["base={base},{arm}"], [], "base is the only arm, so there is nothing to compare"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path, folders, capsys, arms, more, message):

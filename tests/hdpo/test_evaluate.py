@@ -204,7 +204,25 @@ def test_a_failing_reward_function_keeps_what_was_scored_before(arguments, tmp_p
     )
     assert _run(arguments) == 2
     assert "no more" in capsys.readouterr().err
-    assert len((tmp_path / "out" / SAMPLES).read_bytes().splitlines()) == 7  # the first batch
+    assert len((tmp_path / "out" / SAMPLES).read_bytes().splitlines()) == 10  # a batch of 7, and 3 of the second
+
+
+def test_what_was_scored_in_a_batch_that_failed_is_not_drawn_again(arguments, tmp_path):
+    (tmp_path / "reward.py").write_text(
+        "import os\n"
+        "def compute_score(data_source, solution_str, **kw):\n"
+        f"    with open({str(tmp_path / 'calls')!r}, 'a+') as file:\n"
+        "        file.write('x')\n"
+        "        file.flush()\n"
+        "        assert os.path.getsize(file.name) != 10\n"
+        "    return 1.0\n"
+    )
+    assert _run(arguments) == 2
+    kept = (tmp_path / "out" / SAMPLES).read_bytes().splitlines()
+    assert len(kept) == 9
+    assert _run(arguments) == 0
+    assert (tmp_path / "out" / SAMPLES).read_bytes().splitlines()[:9] == kept
+    assert (tmp_path / "calls").stat().st_size == 6 * 5 + 1
 
 
 def test_repeated_rows_are_counted_once_and_said(arguments, tmp_path, capsys):

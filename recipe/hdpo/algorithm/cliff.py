@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
+
 # Of the text of an error in a record, which travels through TransferQueue.
 ERROR_CHARS = 500
 
@@ -138,5 +140,8 @@ class GroupRecord:
 
 
 def is_success(reward: float, success_reward: float) -> bool:
-    """R = 1: whether a reward counts as a correct answer. NaN never does."""
-    return reward >= success_reward
+    """R = 1: whether a reward counts as a correct answer. NaN never does.
+
+    Compared in float32, in which verl carries rewards: a reward of 0.9 reaches 0.9 before and after that journey.
+    """
+    return bool(np.float32(reward) >= np.float32(success_reward))

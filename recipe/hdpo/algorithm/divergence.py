@@ -68,7 +68,7 @@ def topk_divergence(
 
     Raises:
         ValueError: beta outside (0, 1) with jsd, an unknown kind, topk above the vocabulary, ids outside it,
-            or rows that are out of range, repeated, or not as many as the teacher's.
+            rows that are out of range, repeated, or not as many as the teacher's, or a teacher that is NaN.
     """
     _check(student_logits_NV, teacher, rows_M, kind, beta)
     options = _Options(kind, beta, chunk_size, protect_logits)
@@ -149,3 +149,8 @@ def _check(logits_NV: torch.Tensor, teacher: TeacherTopK, rows_M: torch.Tensor, 
                 f"teacher ids span [{low}, {high}] but the student's vocabulary has {vocabulary} tokens; "
                 "teacher and student need the same tokenizer."
             )
+        # The sum of log-probabilities, -inf among them, is NaN where one of them is.
+        is_nan_M = teacher.log_probs.sum(-1).isnan()
+        if bool(is_nan_M.any()):
+            row = int(is_nan_M.nonzero()[0])
+            raise ValueError(f"teacher log-probabilities of row {row} are NaN, as the logits were that they come from.")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
+
+from recipe.hdpo.algorithm.divergence_formulas import DivergenceKind
 
 TEACHERS = ("drifting", "frozen")
 SOURCES = ("solution", "answer", "problem")
@@ -14,7 +17,8 @@ KEEPS = ("correct", "all")
 USES = ("distill", "replace")
 PLACEMENTS = ("user", "system")
 SCHEDULES = ("same_step",)
-DIVERGENCES = ("jsd", "forward_kl", "reverse_kl", "cross_entropy")
+# Those of divergence_formulas.py, and hard labels.
+DIVERGENCES = (*typing.get_args(DivergenceKind), "cross_entropy")
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,8 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}={value} must be a finite number")
     if type(value) in allowed:
         return value
     names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.config.keys import INTEGERS, NEVER_NULL, ROLLOUT, keys_read
 from recipe.hdpo.config.rules import RULES, wrong_verl
 
 
@@ -30,10 +32,45 @@ def refusals(config: DictConfig) -> Iterator[str]:
     except ValueError as error:
         yield str(error)
         return
+    wrong = list(wrong_numbers(config))
+    if wrong:
+        yield from wrong  # the rules compute with these
+        return
     for rule in RULES:
-        message = rule(config, hdpo)
+        keys_read.clear()
+        try:
+            message = rule(config, hdpo)
+        except Exception as error:
+            looked_at = f" (it looked at {', '.join(dict.fromkeys(keys_read))})" if keys_read else ""
+            name = getattr(rule, "__name__", repr(rule))
+            message = f"the check {name} cannot read this config{looked_at}: {type(error).__name__}: {error}"
         if message is not None:
             yield message
+
+
+def wrong_numbers(config: DictConfig) -> Iterator[str]:
+    """Values that are no numbers, and that the rules compute with; and a temperature that samples nothing."""
+    for key in INTEGERS:
+        value = _value(config, key)
+        if value is None and key in NEVER_NULL:
+            yield f"{key}=null: it has to be a number"
+        elif value is not None and type(value) is not int:
+            hint = "; text from an environment variable becomes a number by ${oc.decode:${oc.env:NAME}}"
+            yield f"{key}={value!r} has to be a whole number{hint if isinstance(value, str) else ''}"
+        elif isinstance(value, int) and key in NEVER_NULL and value < 1:
+            yield f"{key}={value} has to be at least 1"
+    key = f"{ROLLOUT}.temperature"
+    value = _value(config, key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        yield f"{key}={value!r} has to be a number above 0: rollouts are sampled, and both distributions are read at it"
+
+
+def _value(config: DictConfig, key: str) -> Any:
+    """The value at a key; where it cannot be had (a missing environment variable), the error in its place."""
+    try:
+        return OmegaConf.select(config, key)
+    except Exception as error:
+        return error
 
 
 def check_config(config: DictConfig) -> HDPOConfig:
@@ -64,11 +101,20 @@ def missing_registrations() -> list[str]:
 class ConfigCheckCallback:
     """Hydra callback of the recipe's config: stops the run in the driver, before Ray starts.
 
-    Hydra turns the exceptions of a callback into warnings, so it leaves by ``SystemExit``.
+    Hydra turns the exceptions of a callback into warnings, and training would start unchecked; so it leaves by
+    ``SystemExit``, whatever happens.
     """
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Called by Hydra with the composed config."""
+        try:
+            self._check(config)
+        except ValueError as error:
+            sys.exit(str(error))
+        except Exception as error:
+            sys.exit(f"HDPO cannot check this config: {type(error).__name__}: {error}")
+
+    def _check(self, config: DictConfig) -> None:
         # First: another verl may lack the modules that hold the registries, and Hydra would only warn of that.
         version = wrong_verl(config)
         if version:
@@ -82,10 +128,7 @@ class ConfigCheckCallback:
                 "for Ray's workers too: +ray_kwargs.ray_init.runtime_env.env_vars.VERL_USE_EXTERNAL_MODULES="
                 "recipe.hdpo.plugin"
             )
-        try:
-            check_config(config)
-        except ValueError as error:
-            sys.exit(str(error))
+        check_config(config)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("on_"):

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from recipe.hdpo.evaluation.intervals import two_level_difference, two_level_mean
+from recipe.hdpo.evaluation.intervals import Support, two_level_difference, two_level_mean
 from recipe.hdpo.evaluation.passk import powers_of_two
 from recipe.hdpo.evaluation.pvalues import paired_difference, paired_p_value
 from recipe.hdpo.evaluation.records import Results, read_results
@@ -134,15 +134,14 @@ def compare(arms: Sequence[Arm], seed: int = 0) -> Comparison:
     )
 
 
-def _difference(baseline: Arm, arm: Arm, metric: str, seed: int, possible: tuple[float, float]) -> dict[str, Any]:
+def _difference(baseline: Arm, arm: Arm, metric: str, seed: int, possible: Support) -> dict[str, Any]:
     values, base = arm.values(metric), baseline.values(metric)
-    width = possible[0] - possible[1], possible[1] - possible[0]
     paired_P = paired_difference(values, base)
     return {
         "baseline": baseline.name,
         "arm": arm.name,
         "metric": metric,
-        **two_level_difference(values, base, seed, width).as_dict(),
+        **two_level_difference(values, base, seed, possible.difference()).as_dict(),
         "p": paired_p_value(values, base, seed),
         "won": int((paired_P > 0).sum()),
         "lost": int((paired_P < 0).sum()),

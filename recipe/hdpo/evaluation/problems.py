@@ -145,11 +145,15 @@ def _problem(row: dict[str, Any]) -> Problem:
             raise ValueError("a prompt message lacks a text role or content")
     if not isinstance(row["data_source"], str) or not row["data_source"]:
         raise ValueError("data_source is empty")
-    ground_truth = (row["reward_model"] or {}).get("ground_truth")
+    reward_model, extra_info = row["reward_model"] or {}, row.get("extra_info") or {}
+    for name, value in (("reward_model", reward_model), ("extra_info", extra_info)):
+        if not isinstance(value, dict):
+            shown = " (JSON text? write it as a struct)" if isinstance(value, str) else ""
+            raise ValueError(f"{name} is {type(value).__name__}, not a struct of named fields{shown}")
+    ground_truth = reward_model.get("ground_truth")
     if ground_truth is None or ground_truth == "":
         raise ValueError("reward_model.ground_truth is empty")
     messages = [{"role": m["role"], "content": m["content"]} for m in prompt]
-    extra_info = row.get("extra_info") or {}
     difficulty = extra_info.get("difficulty")
     return Problem(
         id=problem_id(row["data_source"], messages, ground_truth),

@@ -17,7 +17,8 @@ from recipe.hdpo.evaluation.problems import ids_sha256
 
 FORMAT = "hdpo-evaluation/1"
 GREEDY = -1
-META, SAMPLES = "meta.json", "samples.jsonl"
+META, SAMPLES, SUMMARY = "meta.json", "samples.jsonl", "summary.json"
+RESULT_FILES = (META, SAMPLES, SUMMARY)
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,13 @@ def read_results(folder: Path) -> Results:
     folder = Path(folder)
     meta = read_meta(folder)
     path = folder / SAMPLES
-    lines = path.read_bytes().splitlines() if path.exists() else []
+    content = path.read_bytes() if path.exists() else b""
+    lines = content.splitlines()
     if not lines:
         raise ValueError(f"{path}: no samples. Run the evaluation that made {folder} again: {_command(meta)}")
-    samples = [parse_sample(line, path, number, meta) for number, line in enumerate(lines, 1)]
+    # What evaluate sets aside by itself: a last line without an end.
+    cut = None if content.endswith(b"\n") else len(lines)
+    samples = [parse_sample(line, path, n, meta, is_cut=n == cut) for n, line in enumerate(lines, 1)]
     keys = {(s.problem_id, s.sample) for s in samples}
     if len(keys) != len(samples):
         raise ValueError(f"{path}: {len(samples) - len(keys)} sample(s) are there twice. Remove the repeated lines.")
@@ -106,11 +110,16 @@ def read_results(folder: Path) -> Results:
     n = meta.settings["n"]
     expected = {(problem, i) for problem in problems for i in range(GREEDY, n)}
     strange, missing = keys - expected, meta.problems * (n + 1) - len(keys & expected)
-    if strange or missing:
+    if strange:
         raise ValueError(
-            f"{path}: {missing} of {meta.problems * (n + 1)} samples are missing and {len(strange)} do not "
-            "belong. "
-            f"Run the evaluation again, it draws only what is missing: {_command(meta)}"
+            f"{path}: {len(strange)} sample(s) do not belong, such as sample {min(strange)[1]} of problem "
+            f"{min(strange)[0]}; their numbers go from {GREEDY} to {n - 1}. Put the folder's own file back, or "
+            "evaluate into a new folder."
+        )
+    if missing:
+        raise ValueError(
+            f"{path}: {missing} of {meta.problems * (n + 1)} samples are missing. Run the evaluation again, it draws "
+            f"only what is missing: {_command(meta)}"
         )
     return Results(folder, meta, samples)
 
@@ -135,16 +144,23 @@ def read_meta(folder: Path) -> Meta:
         raise ValueError(
             f"{folder}: not a result folder, {META} is missing. Pass a folder made by evaluate."
         ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read ({error!r}). Evaluate again into a new folder.") from error
 
 
-def parse_sample(line: bytes, path: Path, number: int, meta: Meta | None = None) -> Sample:
-    """One line of ``samples.jsonl``; ValueError, with what to do, if it is not whole."""
-    mend = f"Run the evaluation again: {_command(meta)}" if meta else "Remove that line; its sample is drawn again."
+def parse_sample(line: bytes, path: Path, number: int, meta: Meta | None = None, is_cut: bool = False) -> Sample:
+    """One line of ``samples.jsonl``; ValueError, with what to do, if it is not whole.
+
+    Args:
+        meta: the folder's header, for a reader; None in evaluate itself.
+        is_cut: the line has no end, so that evaluate sets it aside.
+    """
+    mend = "Remove that line; its sample is drawn again."
+    if meta is not None:
+        mend = f"{'Run' if is_cut else 'Remove that line, and run'} the evaluation again: {_command(meta)}"
     try:
         content = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}, line {number}: cut off or not JSON ({error}). {mend}") from error
     if not isinstance(content, dict) or set(content) != set(_TYPES):
         raise ValueError(f"{path}, line {number}: the fields are not {', '.join(_TYPES)}. {mend}")
@@ -153,9 +169,17 @@ def parse_sample(line: bytes, path: Path, number: int, meta: Meta | None = None)
         for name, kind in _TYPES.items()
         if not isinstance(content[name], kind) or (isinstance(content[name], bool) and kind is not bool)
     ]
-    if wrong or not math.isfinite(content["score"]):
+    if wrong or not _is_finite(content["score"]):
         raise ValueError(f"{path}, line {number}: bad value of {', '.join(wrong) or 'score'}. {mend}")
     return Sample(**content)
+
+
+def _is_finite(number: float) -> bool:
+    """Also of an integer that no float holds."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def _command(meta: Meta) -> str:

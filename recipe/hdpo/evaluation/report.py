@@ -14,6 +14,7 @@ from pathlib import Path
 import jinja2
 
 from recipe.hdpo.evaluation.comparison import Comparison
+from recipe.hdpo.evaluation.records import META, RESULT_FILES
 from recipe.hdpo.evaluation.tables import number
 
 TEMPLATE = "report.html"
@@ -71,7 +72,10 @@ def write_report(files: Mapping[Path, bytes], force: bool = False) -> None:
 
 
 def check_writable(paths: Sequence[Path], force: bool) -> None:
-    """Raise ValueError if a file exists (and ``force`` is not set) or cannot be put there."""
+    """Raise ValueError if a file is there (without ``force``), is a result folder's own, or cannot be put there."""
+    own = [str(path) for path in paths if path.name in RESULT_FILES and (path.parent / META).exists()]
+    if own:
+        raise ValueError(f"--out would replace {', '.join(own)}, the results themselves. Pass another --out.")
     existing = [str(path) for path in paths if path.exists()]
     if existing and not force:
         raise ValueError(f"Already there: {', '.join(existing)}. Pass another --out, or --force to replace them.")

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from recipe.hdpo.algorithm.cliff import is_success
-from recipe.hdpo.evaluation.intervals import bootstrap_mean
+from recipe.hdpo.evaluation.intervals import Support, bootstrap_mean
 from recipe.hdpo.evaluation.passk import maj_at_k, pass_at_k, powers_of_two
 from recipe.hdpo.evaluation.records import GREEDY, Results, Sample
 from recipe.hdpo.evaluation.tables import number, text_table
@@ -57,9 +57,9 @@ class ProblemTable:
         return {"data_source": _rows_by(self.data_sources), "difficulty": _rows_by(levels)}
 
 
-def support(metric: str, max_tokens: int) -> tuple[float, float]:
-    """Smallest and largest possible value of a metric."""
-    return (0.0, float(max_tokens)) if metric == "mean_tokens" else (0.0, 1.0)
+def support(metric: str, max_tokens: int) -> Support:
+    """What values a metric can have for one problem."""
+    return Support(0.0, float(max_tokens), at_ends=False) if metric == "mean_tokens" else Support(0.0, 1.0)
 
 
 def tabulate(results: Results, ks: list[int] | None = None, answers: bool | None = None) -> ProblemTable:
@@ -133,7 +133,7 @@ def summarise(results: Results, ks: list[int] | None = None, seed: int = 0) -> d
 
 def notes(table: ProblemTable, results: Results) -> list[str]:
     """What a reader of the numbers has to know."""
-    found = ["Intervals: 95 %, BCa bootstrap over problems; they do not cover the luck of a training run."]
+    found = ["Intervals: 95 %, bootstrap over problems; they do not cover the luck of a training run."]
     wanted = {f"maj@{metric[5:]}" for metric in table.values if metric.startswith("pass@") and int(metric[5:]) > 2}
     if wanted - set(table.values):
         unmarked = right_without_answer(results)

@@ -44,5 +44,11 @@ class CliffHistory:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, list[str]]) -> CliffHistory:
-        """Inverse of :meth:`state_dict`."""
+        """Inverse of :meth:`state_dict`.
+
+        Raises:
+            TypeError: a field that is not known, or one that is no list of ids.
+        """
+        if not all(isinstance(ids, list) for ids in state.values()):
+            raise TypeError("not every field is a list of problem ids")
         return cls(**{name: set(ids) for name, ids in state.items()})

@@ -27,11 +27,13 @@ class History:
         teacher: see :class:`~recipe.hdpo.tracking.teacher_collapse.CollapseMonitor`.
         cliffs: see :class:`~recipe.hdpo.tracking.cliff_history.CliffHistory`.
         knobs: the recipe's knobs of this run; a checkpoint of a run with others is loaded, and they are named.
+        rows: of the training data; 0 where it is not known. verl goes on in the middle of the data, by a row's number.
     """
 
     teacher: CollapseMonitor
     cliffs: CliffHistory = field(default_factory=CliffHistory)
     knobs: dict[str, Any] = field(default_factory=dict)
+    rows: int = 0
 
     def update(self, records: Sequence[GroupRecord]) -> dict[str, float]:
         """Take in one step's groups and return their metrics."""
@@ -45,22 +47,35 @@ class History:
         path = os.path.join(folder, HISTORY_FILE)
         with open(path + ".tmp", "w", encoding="utf-8") as file:
             teacher, cliffs = self.teacher.state_dict(), self.cliffs.state_dict()
-            json.dump({"cliffs": cliffs, "teacher": teacher, "knobs": self.knobs}, file)
+            json.dump({"cliffs": cliffs, "teacher": teacher, "knobs": self.knobs, "rows": self.rows}, file)
         os.replace(path + ".tmp", path)
 
     def load(self, folder: str) -> None:
-        """Read the file of a checkpoint folder. One that HDPO did not write leaves the history empty, and says so."""
+        """Read the file of a checkpoint folder. One that HDPO did not write leaves the history empty, and says so.
+
+        Raises:
+            ValueError: the file was cut short, or written by a version with other fields; nothing was taken over. Or
+                the training data has fewer rows than it had then.
+        """
         path = os.path.join(folder, HISTORY_FILE)
         if not os.path.exists(path):
             logger.warning(
                 f"no cliff history at {path}: the checkpoint was not written by HDPO; the history starts empty"
             )
             return
-        with open(path, encoding="utf-8") as file:
-            state = json.load(file)
-        self.cliffs = CliffHistory.from_state_dict(state["cliffs"])
-        self.teacher.load_state_dict(state["teacher"])
-        now, then = _flat(self.knobs), _flat(state.get("knobs", self.knobs))
+        try:
+            with open(path, encoding="utf-8") as file:
+                state = json.load(file)
+            cliffs, then = CliffHistory.from_state_dict(state["cliffs"]), _flat(state.get("knobs", self.knobs))
+            self.teacher.load_state_dict(state["teacher"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(
+                f"{path} cannot be read ({type(error).__name__}: {error}): it was cut short, or written by another "
+                "version. Resume from another checkpoint; or remove that file, and the run goes on from these weights "
+                "with an empty history: cliffs count as new, and the teacher's solve rate starts anew"
+            ) from error
+        self.cliffs, now = cliffs, _flat(self.knobs)
+        self._compare_rows(state.get("rows", 0), folder)
         changed = [f"{key}={then.get(key)}" for key in now if then.get(key) != now[key]]
         if changed:
             logger.warning(
@@ -68,6 +83,17 @@ class History:
                 "this run goes on from its weights. If it is to be an arm of its own, give it a "
                 "trainer.experiment_name of its own"
             )
+
+    def _compare_rows(self, then: int, folder: str) -> None:
+        if not self.rows or not then or then == self.rows:
+            return
+        what = f"the training data has {self.rows} rows, and had {then} when {folder} was written"
+        anew = f"remove {os.path.join(folder, 'data.pt')} to begin the data anew with these weights"
+        if self.rows < then:
+            raise ValueError(f"{what}: verl would go on behind its end. Put the old data back, or {anew}")
+        logger.warning(
+            f"{what}: this run goes on from the row at which that one stopped, in another order. To avoid that, {anew}"
+        )
 
 
 def _flat(knobs: Mapping[str, Any], prefix: str = "hdpo.") -> dict[str, Any]:

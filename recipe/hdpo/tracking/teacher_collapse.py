@@ -77,6 +77,13 @@ class CollapseMonitor:
         return {name: value for name, value in asdict(self).items() if name != "threshold"}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`."""
+        """Inverse of :meth:`state_dict`.
+
+        Raises:
+            TypeError: the fields are not those of :meth:`state_dict`, or one is no number.
+        """
+        own = self.state_dict()
+        if set(state) != set(own) or not all(isinstance(value, int | float) for value in state.values()):
+            raise TypeError(f"the fields are not the numbers {', '.join(own)}")
         for name, value in state.items():
             setattr(self, name, value)

@@ -164,6 +164,7 @@ class HDPOTrainerMixin(PPOTrainer):
     # ---- checkpoints ----
 
     def _save_checkpoint(self) -> None:
+        self.history.rows = len(self.train_dataset)
         # Before verl's own files: it writes the mark of a whole checkpoint last.
         self.history.save(os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}"))
         super()._save_checkpoint()
@@ -172,6 +173,7 @@ class HDPOTrainerMixin(PPOTrainer):
         super()._load_checkpoint()
         if self.global_steps == 0:
             return
+        self.history.rows = len(self.train_dataset)
         folder = self.config.trainer.default_local_dir
         if self.config.trainer.resume_mode == "resume_path":
             folder = os.path.dirname(os.path.normpath(self.config.trainer.resume_from_path))

@@ -1,5 +1,6 @@
 """When a group of rollouts is a cliff."""
 
+import numpy as np
 import pytest
 
 from recipe.hdpo.algorithm.cliff import RolloutGroup, is_success
@@ -34,6 +35,13 @@ def test_a_prompt_that_was_cut_is_no_cliff() -> None:
     group = _group(0.0, 0.0)
     group.prompt_was_cut = True
     assert not group.is_cliff(1.0) and group.record("p", 1.0).overlong
+
+
+@pytest.mark.parametrize("reward", [0.9, 0.1, 0.7, 1 / 3, 1.0])
+def test_a_reward_is_a_success_before_and_after_verl_carried_it_in_float32(reward: float) -> None:
+    carried = float(np.float32(reward))
+    assert is_success(reward, reward) and is_success(carried, reward)
+    assert not is_success(reward - 1e-6, reward) and not is_success(float(np.float32(reward - 1e-6)), reward)
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])

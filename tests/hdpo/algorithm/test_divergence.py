@@ -501,6 +501,13 @@ def teacher_of(rows: int, vocab: int, k: int) -> TeacherTopK:
     return random_case(17, rows, vocab, k)[1]
 
 
+def nan_teacher() -> TeacherTopK:
+    """Of logits that are NaN in row 2."""
+    logits = torch.randn(4, 5)
+    logits[2] = math.nan
+    return teacher_topk(logits, 2)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -511,6 +518,8 @@ def teacher_of(rows: int, vocab: int, k: int) -> TeacherTopK:
         ({"teacher": teacher_of(4, 9, 6)}, "topk=6 exceeds the student's vocabulary of 5"),
         ({"teacher": TeacherTopK(torch.full((4, 1), 5), torch.zeros(4, 1))}, "teacher ids span"),
         ({"teacher": teacher_of(3, 5, 2)}, "4 rows but 3 teacher rows"),
+        ({"teacher": nan_teacher(), "kind": "forward_kl"}, "row 2 are NaN"),
+        ({"teacher": nan_teacher()}, "row 2 are NaN"),
         ({"rows_M": torch.tensor([0, 1, 2, 4])}, "have 4 rows"),
         ({"rows_M": torch.tensor([0, 1, 2, -1])}, r"span \[-1, 2\]"),
         ({"rows_M": torch.tensor([0, 1, 2, 2])}, "must not repeat"),

@@ -96,7 +96,7 @@ REFUSED = {
     "hdpo.gradient_ratio_interval=-1": "gradient_ratio_interval",
     "hdpo.poll_interval=0": "poll_interval",
     "hdpo.max_lost_rollouts=1.5": "max_lost_rollouts=1.5 must be a share",
-    "hdpo.max_lost_rollouts=nan": "max_lost_rollouts=nan must be a share",
+    "hdpo.max_lost_rollouts=nan": "max_lost_rollouts=nan must be a finite number",
     "hdpo.privileged.keep_truncated=1": "must be of type bool",
     "hdpo.privileged.join_texts=yes": "must be of type bool",
     'hdpo.privileged.template="{{ problem }}\\n{{ solution }}"': "a backslash and an n, not a line break",

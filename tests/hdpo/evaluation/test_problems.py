@@ -89,6 +89,9 @@ def test_the_digest_of_a_set_depends_on_its_problems_and_not_on_their_order(tmp_
         ([_row(0, prompt=[{"role": "user", "content": None}])], "row 0: a prompt message lacks a text role"),
         ([_row(0, reward_model={"style": "rule", "ground_truth": ""})], "ground_truth is empty"),
         ([_row(0, data_source="")], "data_source is empty"),
+        ([_row(0, extra_info='{"difficulty": 1}')], r"row 0: extra_info is str, not a struct .*\(JSON text\?"),
+        ([_row(0, reward_model='{"ground_truth": 1}')], "row 0: reward_model is str, not a struct"),
+        ([_row(0, extra_info=[1, 2])], "row 0: extra_info is list, not a struct of named fields\\)"),
     ],
 )
 def test_rows_that_cannot_be_evaluated_are_counted_and_named(tmp_path, rows, message):

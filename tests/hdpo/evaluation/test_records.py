@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from recipe.hdpo.evaluation.records import META, SAMPLES, read_results
+from recipe.hdpo.evaluation.records import META, SAMPLES, read_meta, read_results
 from recipe.hdpo.evaluation.writer import ResultWriter
 from tests.hdpo.evaluation.made_results import meta, sample, write_results
 
@@ -107,7 +107,7 @@ def test_two_writers_at_once_are_refused(tmp_path):
 def test_missing_samples_are_counted(tmp_path):
     folder = write_results(tmp_path / "r", SCORES)
     (folder / SAMPLES).write_bytes(b"".join(_lines(folder)[:-3]))
-    with pytest.raises(ValueError, match="3 of 10 samples are missing and 0 do not belong"):
+    with pytest.raises(ValueError, match="3 of 10 samples are missing"):
         read_results(folder)
 
 
@@ -126,8 +126,27 @@ def test_repeated_and_strange_samples_are_refused(tmp_path):
         read_results(folder)
     strange = lines[0].replace(b'"sample": -1', b'"sample": 17')
     (folder / SAMPLES).write_bytes(b"".join([*lines, strange]))
-    with pytest.raises(ValueError, match="0 of 10 samples are missing and 1 do not belong"):
+    with pytest.raises(ValueError, match=r"1 sample\(s\) do not belong, such as sample 17 of problem p1; .* -1 to 3"):
         read_results(folder)
+
+
+def test_what_a_reader_advises_is_what_a_writer_then_takes(tmp_path):
+    """A cut last line: run again. A broken line before it: a writer refuses it, so remove it first."""
+    folder = write_results(tmp_path / "r", SCORES)
+    lines = _lines(folder)
+    (folder / SAMPLES).write_bytes(b"".join(lines)[:-9])
+    with pytest.raises(ValueError, match=r"line 10: cut off or not JSON .* Run the evaluation again"):
+        read_results(folder)
+    with ResultWriter(folder, read_meta(folder)) as writer:
+        assert len(writer.done) == 9
+    (folder / SAMPLES).write_bytes(b"".join([lines[0], b"{broken\n", *lines[2:]]))
+    with pytest.raises(ValueError, match=r"line 2: .* Remove that line, and run the evaluation again"):
+        read_results(folder)
+    with pytest.raises(ValueError, match=r"line 2: .* Remove that line"):
+        ResultWriter(folder, read_meta(folder))
+    (folder / SAMPLES).write_bytes(b"".join([lines[0], *lines[2:]]))
+    with ResultWriter(folder, read_meta(folder)) as writer:
+        assert len(writer.done) == 9
 
 
 @pytest.mark.parametrize(
@@ -135,6 +154,8 @@ def test_repeated_and_strange_samples_are_refused(tmp_path):
     [
         (b'"score": 1.0', b'"score": "high"', "bad value of score"),
         (b'"score": 1.0', b'"score": NaN', "bad value of score"),
+        (b'"score": 1.0', b'"score": 1' + b"0" * 400, "bad value of score"),
+        (b'"answer": ', b'"answer": ' + b"[" * 100_000, "cut off or not JSON"),
         (b'"truncated": false', b'"truncated": 0', "bad value of truncated"),
         (b'"tokens": 9', b'"tokens": true', "bad value of tokens"),
         (b'"score"', b'"points"', "the fields are not problem_id"),

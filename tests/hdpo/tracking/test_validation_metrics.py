@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
@@ -32,6 +33,12 @@ def test_a_score_counts_from_the_success_reward_on_and_nan_never_does():
     scores = [0.5, 0.7, math.nan, 0.4]
     assert validation_passk(expected, list("abcd"), scores, success_reward=0.5) == {"val-hdpo/s/pass@1": 0.5}
     assert greedy_accuracy(expected, list("abcd"), scores, success_reward=0.5) == {"val-hdpo/s/greedy": 0.5}
+
+
+def test_scores_that_were_summed_in_float32_reach_the_success_reward():
+    carried = float(np.float32(0.9))
+    assert carried < 0.9
+    assert validation_passk({("s", "a"): 1}, ["a"], [carried], success_reward=0.9) == {"val-hdpo/s/pass@1": 1.0}
 
 
 def test_a_lost_sample_counts_as_a_failure_and_is_reported():

@@ -82,13 +82,14 @@ def test_the_history_is_loaded_from_the_checkpoint_that_is_resumed(
 ) -> None:
     folder = tmp_path / ("here" if mode == "auto" else "elsewhere") / "global_step_7"
     history = History(CollapseMonitor(0.5, solved=3.0, rollouts=9.0, best=0.9, collapsed=True))
-    history.cliffs = CliffHistory({"a"}, {"a", "b"})
+    history.cliffs, history.rows = CliffHistory({"a"}, {"a", "b"}), 5
     history.save(str(folder))
     settings = {"default_local_dir": str(tmp_path / "here"), "resume_mode": mode, "resume_from_path": f"{folder}/"}
     trainer = SimpleNamespace(
         config=SimpleNamespace(trainer=DictConfig(settings)),
         global_steps=7,
         history=History(CollapseMonitor(0.5)),
+        train_dataset=range(5),
     )
     monkeypatch.setattr("recipe.hdpo.training.trainer.PPOTrainer._load_checkpoint", lambda self: None)
     load = HDPOTrainerMixin._load_checkpoint

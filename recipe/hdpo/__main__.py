@@ -1,0 +1,32 @@
+"""``python -m recipe.hdpo``: which commands there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recipe.hdpo import __version__
+
+COMMANDS = """\
+HDPO {version} for verl: https://arxiv.org/abs/2603.23871
+
+Train. verl's own command, with HDPO's configuration:
+  python -m verl.trainer.main_ppo --config-path pkg://recipe.hdpo.config --config-name hdpo_trainer [key=value ...]
+  Or on top of a verl command of your own: 'hydra.searchpath=[pkg://recipe.hdpo.config]' +hdpo=default +use=hdpo
+  One control in place of HDPO: +control=NAME, one of {controls}
+
+Evaluate: samples of a model or checkpoint, scored, with pass@k and intervals
+  hdpo-evaluate --help     or  python -m recipe.hdpo.evaluate --help
+
+Compare evaluated arms problem by problem, as one HTML report
+  hdpo-compare --help      or  python -m recipe.hdpo.compare --help
+"""
+
+
+def main() -> None:
+    """Print the list."""
+    controls = sorted(path.stem for path in Path(__file__).with_name("config").glob("control/*.yaml"))
+    print(COMMANDS.format(version=__version__, controls=", ".join(controls)), end="")
+
+
+if __name__ == "__main__":
+    main()
