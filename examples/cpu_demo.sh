@@ -37,7 +37,7 @@ exec "${PYTHON:-python3}" -m verl.trainer.main_ppo --config-path pkg://recipe.hd
     reward.custom_reward_function.name=compute_score \
     reward.num_workers=1 \
     hdpo.distillation_loss_coef=1.0 \
-    'hdpo.privileged.template="{{ problem }}\nReference:\n{{ solution }}"' \
+    $'hdpo.privileged.template="{{ problem }}\nReference:\n{{ solution }}"' \
     trainer.total_epochs=1000 \
     trainer.total_training_steps=100 \
     trainer.val_before_train=false \

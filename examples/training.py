@@ -19,7 +19,7 @@ from recipe.hdpo.evaluation.graders import REWARD_FILE, grader_name
 ROOT = Path(__file__).resolve().parents[1]
 # Of what examples/cpu_demo.sh sets. Raise it with every change of a setting: results name it, and the settings of each
 # version are pinned in tests/examples/test_scripts.py.
-SETTINGS_VERSION = 1
+SETTINGS_VERSION = 2
 
 
 def say(text: str) -> None:

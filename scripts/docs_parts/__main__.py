@@ -21,6 +21,7 @@ VALUES: Values = {
     **{f.__name__: f for f in (measured.demo, measured.own, measured.overhead, measured.jsd_ratio)},
 }
 BLOCKS: Blocks = {
+    "study-faults": study.study_faults,
     "study": study.study_table,
     "study-short": study.short_table,
     "two-base-models": study.two_base_models_table,

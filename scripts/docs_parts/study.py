@@ -13,12 +13,13 @@ from collections.abc import Callable
 import numpy as np
 
 from examples.study.plan import read_plan
-from examples.study.record import Problem, Record, read_records
+from examples.study.record import Problem, Record, faults, read_records
 from examples.study.tables import Results, parts, sort_out, values
 from examples.training import ROOT
 from scripts.docs_parts.marks import table
 
 RESULTS = ROOT / "docs/results"
+STUDIES = ("sums", "sums_first", "collapse")
 BASE = "base"
 # The parts of the test problems, in the order of the result page.
 PARTS = ("all", "cliffs", "known")
@@ -102,6 +103,12 @@ def interval(plan: str, arm: str, baseline: str, metric: str, part: str = "all")
     metrics = [cell.strip() for cell in block[0].strip("| ").split("|")]
     [row] = [line for line in block if line.startswith(f"| {arm} |")]
     return [cell.strip() for cell in row.strip("| ").split("|")][1 + metrics.index(metric)]
+
+
+def study_faults() -> str:
+    """What was wrong with the settings under which the results of the studies were made; nothing once they are new."""
+    made_of = [r for plan in STUDIES for r in read_records(RESULTS / plan / "runs")]
+    return "\n\n".join(faults(made_of))
 
 
 def problems(plan: str, part: str = "all") -> str:

@@ -280,3 +280,29 @@ def test_the_replay_buffer_refills_a_failed_group_only_where_no_key_begins_with_
     buffer._sync_metadata_from_transfer_queue()
     _, _, failed, _ = buffer._terminal_eviction_reasons(1, "train")
     assert failed == (set() if with_record else {"u1"})
+
+
+def test_verl_cuts_a_plain_prompt_to_the_limit_from_the_left_and_makes_it_with_a_token_builder() -> None:
+    """recipe.hdpo.rollout.scoring._prompt_was_cut"""
+    from verl.experimental.agent_loop.agent_loop import AgentLoopBase
+
+    assert "return prompt_ids[-prompt_length:]" in inspect.getsource(AgentLoopBase._cap_text_prompt_length)
+    assert "continuous_token_builder.build_initial_tokens(" in inspect.getsource(AgentLoopBase.ct_build_initial_tokens)
+    assert "hf_model_type=hf_model_type" in inspect.getsource(AgentLoopBase.__init__)
+
+
+def test_groups_that_failed_are_refilled_by_one_method_of_the_trainer() -> None:
+    """recipe.hdpo.training.trainer._add_prompts_to_generate"""
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    assert "refill_fn=self._add_prompts_to_generate" in inspect.getsource(PPOTrainer._build_replay_buffer)
+    assert parameters(PPOTrainer._add_prompts_to_generate) == ["self", "num_prompts"]
+
+
+def test_validation_takes_a_sample_without_an_accuracy_for_a_wrong_one() -> None:
+    """recipe.hdpo.rollout.outputs.UNSCORED"""
+    from verl.trainer.ppo.metric_utils import process_validation_metrics
+
+    infos = {"reward": [1.0, 0.0], "acc": [1.0, None]}
+    found = process_validation_metrics(["s", "s"], ["u", "u"], infos, expected_acc_counts={("s", "u"): 2})
+    assert found["s"]["acc"]["mean@2"] == found["s"]["reward"]["mean@2"] == 0.5

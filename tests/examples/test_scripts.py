@@ -12,6 +12,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from examples.demo.sums_model import PRIVILEGED_TEMPLATE
 from examples.training import SETTINGS_VERSION
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.lengths import max_privileged_prompt_length
@@ -23,7 +24,7 @@ SCRIPTS = sorted(EXAMPLES.glob("*.sh"))
 
 
 # Digest of what examples/cpu_demo.sh passes to verl. With a new version, its digest takes the place of the old one.
-DEMO_SETTINGS = {1: "fb812c65672ebfde"}
+DEMO_SETTINGS = {2: "686f7569e900b257"}
 
 
 def arguments_of(script: Path, folder: Path, *overrides: str, **env: str) -> list[str]:
@@ -63,6 +64,12 @@ def test_the_demos_settings_are_those_of_the_version(tmp_path: Path) -> None:
     assert digest == DEMO_SETTINGS[SETTINGS_VERSION], (
         "examples/cpu_demo.sh sets something else: raise SETTINGS_VERSION of examples/training.py, and pin it here"
     )
+
+
+def test_the_demos_privileged_prompt_is_the_one_that_its_base_model_was_taught_line_by_line(tmp_path: Path) -> None:
+    template = composed(EXAMPLES / "cpu_demo.sh", tmp_path).hdpo.privileged.template
+    taught = PRIVILEGED_TEMPLATE.format(problem="{{ problem }}", solution="{{ solution }}")
+    assert template.splitlines() == ["{{ problem }}", "Reference:", "{{ solution }}"] and template == taught
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)

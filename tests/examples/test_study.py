@@ -30,6 +30,7 @@ from examples.study.record import (
 from examples.study.report import write
 from examples.study.run import check_base_model, finish, make_data, make_start
 from examples.study.tables import parts, sort_out, values, window
+from examples.training import SETTINGS_VERSION
 from recipe.hdpo.evaluation.tables import show
 from recipe.hdpo.reward import GRADER_VERSION
 from tests.examples.test_scripts import EXAMPLES, composed
@@ -193,12 +194,23 @@ def test_a_study_goes_on_under_another_version_and_says_so(tmp_path: Path, capsy
     assert finish([old.run, new.run], TOY, tmp_path, tmp_path, 0) == 0
     printed = capsys.readouterr().out
     assert f"{old.run.name}.json was made with grader hdpo 0; the study goes on with hdpo {GRADER_VERSION}" in printed
-    assert "settings_version 0; the study goes on with 1" in printed and new.run.name not in printed
+    assert f"settings_version 0; the study goes on with {SETTINGS_VERSION}" in printed and new.run.name not in printed
     plan = replace(TOY, rates={"grpo": 0.2, "hdpo": 0.2})
     said = write(plan, [record(BASE, [0, 1, 4]), *read_records(tmp_path)], tmp_path)[0].read_text()
     assert f"**Made under several versions** (grader): {new.settings['grader']}: report-base, {new.run.name}; " in said
     assert f"hdpo 0: {old.run.name}." in said
     assert "several versions" not in write(plan, [record(BASE, [0, 1, 4]), new], tmp_path)[0].read_text()
+
+
+def test_results_of_the_broken_privileged_prompt_say_so_and_new_ones_do_not(tmp_path: Path) -> None:
+    plan = replace(TOY, rates={"grpo": 0.2, "hdpo": 0.2})
+    runs = [record(BASE, [0, 1, 4]), *(record(Run("report", arm, 0.2, 1), [0, 2, 4]) for arm in TOY.arms)]
+    assert "broken privileged prompt" not in write(plan, runs, tmp_path)[0].read_text()
+    old = [replace(made, settings={**made.settings, "settings_version": 1}) for made in runs]
+    assert "**Made with a broken privileged prompt** (settings_version 1)" in write(plan, old, tmp_path)[0].read_text()
+    for name in ("sums", "sums_first", "collapse"):
+        page = (EXAMPLES.parent / "docs/results" / name / "README.md").read_text()
+        assert page.count(r"`2+8+3=?\nReference:\n2+8=10` on one line") == 1
 
 
 def test_a_study_from_before_the_versions_names_digests_and_is_read_as_version_1() -> None:

@@ -59,7 +59,8 @@ def compute_hdpo_advantage(
     """The advantage estimator ``hdpo`` for verl's registry.
 
     Args:
-        token_level_rewards: rewards by token, shape (B, T); a rollout's reward is their sum.
+        token_level_rewards: rewards by token, shape (B, T); a rollout's reward is their sum. One that is NaN or
+            infinite is unknown: its row has advantage 0 and is in no other row's baseline.
         response_mask: 1 on response tokens, shape (B, T). A row without any (verl's rejection sampling) counts in
             its group, as in verl's GRPO; padding rows have a uid of their own.
         index: the prompt's uid of every row, length B.
@@ -71,8 +72,10 @@ def compute_hdpo_advantage(
     normalize = True if config is None else config.get("norm_adv_by_std_in_grpo", True)
     rewards_B = token_level_rewards.sum(dim=-1)
     groups: dict[Any, list[int]] = defaultdict(list)
+    known = rewards_B.isfinite().tolist()
     for row, uid in enumerate(index):
-        groups[uid].append(row)
+        if known[row]:
+            groups[uid].append(row)
     advantages_B = torch.zeros_like(rewards_B)
     for rows in groups.values():
         advantages_B[rows] = leave_one_out_advantage(rewards_B[rows], normalize=normalize)

@@ -1,15 +1,20 @@
 """Cliffs: prompts on which every rollout fails.
 
-    x is a cliff  <=>  all K rollouts of x were scored and R(x, y_i) < success_reward for every i.
+    x is a cliff  <=>  all K rollouts of x saw x whole and were scored, and R(x, y_i) < success_reward for every i.
 
-A group in which a rollout was lost (an error in the agent loop) is not a cliff: nobody knows its reward.
+A group in which a rollout was lost (an error in the agent loop, or a reward that is no finite number) is not a cliff:
+nobody knows whether it failed. Nor is a prompt of which the rollouts saw only a part: nobody can solve that.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
+
+# Of the text of an error in a record, which travels through TransferQueue.
+ERROR_CHARS = 500
 
 
 @dataclass
@@ -24,6 +29,10 @@ class RolloutGroup:
         size: K, how many rollouts the prompt has.
         rewards: reward by session id of every rollout that has been scored.
         student_prompt_ids: token ids of the plain prompt, as the rollouts saw it.
+        prompt_was_cut: whether that is only a part of the prompt.
+        truncated: how many scored rollouts were stopped by the length limit.
+        unscored: how many of the lost rollouts ended, but without a reward that is a finite number.
+        first_error, first_error_at: text of the first error that cost a rollout, and its wall-clock time in seconds.
         settled: how many rollouts have ended, with a reward or with an error.
         settled_at: wall-clock time in seconds at which the last one ended.
     """
@@ -34,6 +43,11 @@ class RolloutGroup:
     student_prompt_ids: list[int] = field(default_factory=list)
     settled: int = 0
     settled_at: float = 0.0
+    prompt_was_cut: bool = False
+    truncated: int = 0
+    unscored: int = 0
+    first_error: str = ""
+    first_error_at: float = 0.0
 
     def settle(self, now: float) -> bool:
         """Count one ended rollout; True for the last one of the group."""
@@ -41,13 +55,38 @@ class RolloutGroup:
         self.settled_at = max(self.settled_at, now)
         return self.settled == self.size
 
+    def lose(self, error: BaseException, now: float, *, unscored: bool) -> None:
+        """Take in the error that cost a rollout; the first one is kept as text."""
+        self.unscored += unscored
+        if not self.first_error:
+            # Ray wraps the error of another process, and puts that process's whole traceback into the text.
+            cause = getattr(error, "cause", None) or error
+            self.first_error, self.first_error_at = f"{type(cause).__name__}: {cause}"[:ERROR_CHARS], now
+
     def is_cliff(self, success_reward: float) -> bool:
-        """Whether every rollout has a reward and none reaches ``success_reward``."""
-        return len(self.rewards) == self.size and not self.is_solved(success_reward)
+        """Whether the prompt was seen whole, every rollout has a finite reward and none reaches ``success_reward``."""
+        scored = [reward for reward in self.rewards.values() if math.isfinite(reward)]
+        return len(scored) == self.size and not self.prompt_was_cut and not self.is_solved(success_reward)
 
     def is_solved(self, success_reward: float) -> bool:
         """Whether at least one rollout reaches ``success_reward``."""
         return any(is_success(reward, success_reward) for reward in self.rewards.values())
+
+    def record(self, prompt_id: str, success_reward: float) -> GroupRecord:
+        """What the normal rollouts of the settled group came to."""
+        return GroupRecord(
+            prompt_id=prompt_id,
+            cliff=self.is_cliff(success_reward),
+            # What is true of a part of a prompt says nothing of the prompt.
+            solved=self.is_solved(success_reward) and not self.prompt_was_cut,
+            lost_rollouts=self.size - len(self.rewards),
+            size=self.size,
+            unscored=self.unscored,
+            truncated=self.truncated,
+            overlong=self.prompt_was_cut,
+            first_error=self.first_error,
+            first_error_at=self.first_error_at,
+        )
 
 
 @dataclass
@@ -61,12 +100,19 @@ class GroupRecord:
         prompt_id: the problem's id over epochs and restarts; see
             :func:`~recipe.hdpo.algorithm.privileged_prompt.prompt_id`.
         cliff: whether all K rollouts failed; solved: whether one succeeded.
-        lost_rollouts: normal rollouts that ended with an error.
+        lost_rollouts: normal rollouts that ended with an error, or without a usable reward.
         rollouts: privileged rollouts that were scored.
         solved_privileged: privileged rollouts with R = 1.
         kept, kept_tokens: privileged rollouts that are used (those with R = 1, or all), and their response tokens.
         too_long, no_solution, errors: privileged rollouts that were skipped or lost, by reason.
         settled_at, ended_at: wall-clock seconds at which the normal rollouts, and then the group, were done.
+        size: K, how many normal rollouts were asked for.
+        unscored: lost rollouts that ended, but without a reward that is a finite number.
+        truncated: normal rollouts that were scored and had been stopped by the length limit.
+        overlong: whether the plain prompt was above the length limit, so that the rollouts saw its end only.
+        privileged_truncated: scored privileged rollouts that had been stopped by the length limit.
+        skipped_truncated, kept_truncated: how many of those were left out for it, and how many are used all the same.
+        first_error, first_error_at: the first error that cost a normal rollout, and its wall-clock time in seconds.
     """
 
     prompt_id: str
@@ -82,6 +128,15 @@ class GroupRecord:
     errors: int = 0
     settled_at: float = 0.0
     ended_at: float = 0.0
+    size: int = 0
+    unscored: int = 0
+    truncated: int = 0
+    overlong: bool = False
+    privileged_truncated: int = 0
+    skipped_truncated: int = 0
+    kept_truncated: int = 0
+    first_error: str = ""
+    first_error_at: float = 0.0
 
 
 def is_success(reward: float, success_reward: float) -> bool:

@@ -7,6 +7,9 @@ backslashes and LaTeX in them survive as they are.
 from __future__ import annotations
 
 import json
+import math
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -33,6 +36,14 @@ Do not mention the reference.
 
 DEFAULT_TEMPLATES = {"user": USER_TEMPLATE, "system": SYSTEM_TEMPLATE}
 
+# A backslash and an n that begin no LaTeX command: a line break that somebody wrote and nobody turned into one.
+_LITERAL_LINE_BREAK = re.compile(
+    r"\\n(?!(?:abla|atural|e|earrow|eg|eq|ewline|exists|geq|i|leq|mid|oindent|ot|otin|u|warrow)(?![A-Za-z]))"
+)
+
+# Letters, marks and symbols of Unicode that show nothing: fillers, a joiner, variation selectors, empty Braille.
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
+
 _ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
 )
@@ -52,7 +63,7 @@ def compile_template(template: str | None, placement: str) -> jinja2.Template:
 
     Raises:
         ValueError: the file cannot be read, the syntax is wrong, a name is unknown, the text of the solution is
-            not used, or, for placement "user", the problem is not.
+            not used, or, for placement "user", the problem is not; or the text would show a literal ``\\n``.
     """
     where = "hdpo.privileged.template"
     text = DEFAULT_TEMPLATES[placement] if template is None else template
@@ -72,6 +83,12 @@ def compile_template(template: str | None, placement: str) -> jinja2.Template:
         raise ValueError(f"{where} uses neither {{{{ solution }}}} nor {{{{ answer }}}}: nothing would be privileged")
     if placement == "user" and "<problem>" not in trial:
         raise ValueError(f"{where} replaces the user's message, so it must use {{{{ problem }}}}")
+    if _LITERAL_LINE_BREAK.search(trial):
+        example = f"""$'{where}="{{{{ problem }}}}\\n{{{{ solution }}}}"'"""
+        raise ValueError(
+            f"{where}={text} shows the teacher a backslash and an n, not a line break: Hydra does not unescape \\n in "
+            f"an override. In bash write {example}, with the dollar sign, or put the template into a file, @FILE"
+        )
     return compiled
 
 
@@ -84,6 +101,7 @@ class PrivilegedPromptBuilder:
         placement: "user" replaces the last user message; "system" adds to (or makes) the system message.
         source: "solution" gives the worked solution to the template, "answer" gives the final answer alone.
         solution_key, answer_key: dotted paths into the data row.
+        join_texts: whether a list of texts is one text, joined by line breaks.
     """
 
     template: jinja2.Template
@@ -91,6 +109,7 @@ class PrivilegedPromptBuilder:
     source: str
     solution_key: str
     answer_key: str
+    join_texts: bool = False
 
     def build(self, messages: Sequence[Mapping[str, str]], row: Mapping[str, Any]) -> Messages:
         """The privileged messages. The problem's own text is never cut.
@@ -100,19 +119,24 @@ class PrivilegedPromptBuilder:
             row: the data row, e.g. with ``extra_info.solution`` and ``reward_model.ground_truth``.
 
         Raises:
-            NoPrivilegedText: the row has no text at the key that ``source`` needs.
+            NoPrivilegedText: the row has no text at the key that ``source`` needs, or no text but something else at
+                that of an answer which the template shows.
             ValueError: there is no user message.
         """
         plain = [dict(message) for message in messages]
         last_user = max((i for i, message in enumerate(plain) if message["role"] == "user"), default=None)
         if last_user is None:
             raise ValueError("a privileged prompt needs a user message; the row's prompt has none")
-        answer = text_at(row, self.answer_key)
-        solution = answer if self.source == "answer" else text_at(row, self.solution_key)
-        if not solution:
-            raise NoPrivilegedText(self.answer_key if self.source == "answer" else self.solution_key)
+        answer = text_at(row, self.answer_key, join=self.join_texts)
+        key = self.answer_key if self.source == "answer" else self.solution_key
         # With source "answer" the worked solution must not leak through the template.
-        text = self.template.render(problem=plain[last_user]["content"], solution=solution, answer=answer or "")
+        shown = {"problem": plain[last_user]["content"], "solution": text_at(row, key, join=self.join_texts)}
+        if not shown["solution"]:
+            raise NoPrivilegedText(f"{key}, where {why_no_text(row, key)} stands")
+        text = self.template.render(shown, answer=answer or "")
+        # Where the template shows an answer, and something other than a text stands there.
+        if _is_no_text(row, self.answer_key, answer) and self.template.render(shown, answer="<answer>") != text:
+            raise NoPrivilegedText(f"{self.answer_key}, where {why_no_text(row, self.answer_key)} stands")
         if self.placement == "user":
             plain[last_user]["content"] = text
         elif plain[0]["role"] == "system":
@@ -122,16 +146,53 @@ class PrivilegedPromptBuilder:
         return plain
 
 
-def text_at(row: Mapping[str, Any], dotted_key: str) -> str | None:
-    """The text at a dotted path of a row; None where it is missing or blank."""
+def text_at(row: Mapping[str, Any], dotted_key: str, *, join: bool = False) -> str | None:
+    """The text at a dotted path of a row; None where :func:`why_no_text` has a reason.
+
+    A finite number is the text that it is written as.
+
+    Args:
+        join: whether a list of texts is one text, joined by line breaks.
+    """
+    value = _value_at(row, dotted_key)
+    if join and isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        value = "\n".join(value)
+    if isinstance(value, str):
+        return value if _shows(value) else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return str(value) if is_number else None
+
+
+def why_no_text(row: Mapping[str, Any], dotted_key: str) -> str:
+    """What stands at a path at which :func:`text_at` finds none: nothing, a blank text, or a value of another kind."""
+    value = _value_at(row, dotted_key)
+    if value is None:
+        return "nothing"
+    if isinstance(value, str):
+        return "a blank text"
+    if isinstance(value, float):
+        return str(value)
+    texts = isinstance(value, list) and value and all(isinstance(item, str) for item in value)
+    return "a list of texts" if texts else "an empty list" if value == [] else f"a {type(value).__name__}"
+
+
+def _value_at(row: Mapping[str, Any], dotted_key: str) -> Any:
     value: Any = row
     for part in dotted_key.split("."):
         if not isinstance(value, Mapping) or part not in value:
             return None
         value = value[part]
-    if value is None or not str(value).strip():
-        return None
-    return str(value)
+    # Values and arrays of numpy are Python's underneath.
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _is_no_text(row: Mapping[str, Any], dotted_key: str, found: str | None) -> bool:
+    return found is None and not isinstance(_value_at(row, dotted_key), str | None)
+
+
+def _shows(text: str) -> bool:
+    """Whether a reader sees anything: not in white space, controls such as NUL, or zero-width marks alone."""
+    return not all(unicodedata.category(c) in ("Zs", "Zl", "Zp", "Cc", "Cf") or c in _BLANK for c in text)
 
 
 def prompt_id(messages: Sequence[Mapping[str, Any]], data_source: str = "") -> str:

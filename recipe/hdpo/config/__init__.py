@@ -49,9 +49,11 @@ class PrivilegedConfig:
     n: int
     source: str
     keep: str
+    keep_truncated: bool
     use: str
     solution_key: str
     answer_key: str
+    join_texts: bool
     placement: str
     template: str | None
     max_prompt_length: int | None
@@ -88,6 +90,7 @@ class HDPOConfig:
     rollout_seed: int | None
     validate_greedy: bool
     poll_interval: float
+    max_lost_rollouts: float
     divergence: DivergenceConfig
     privileged: PrivilegedConfig
 
@@ -106,6 +109,11 @@ class HDPOConfig:
         _require(
             0.0 <= self.collapse_warning < 1.0,
             f"hdpo.collapse_warning={self.collapse_warning} must be 0 (never) or a fraction below 1",
+        )
+        _require(
+            0.0 <= self.max_lost_rollouts <= 1.0,
+            f"hdpo.max_lost_rollouts={self.max_lost_rollouts} must be a share of a step's rollouts, from 0 (stop at "
+            "the first that is lost) to 1 (stop only when all are)",
         )
         _require(self.poll_interval > 0, f"hdpo.poll_interval={self.poll_interval} must be above 0 seconds")
 

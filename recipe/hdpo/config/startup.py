@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import Any
 
 from omegaconf import DictConfig
 
-from recipe.hdpo.algorithm.privileged_prompt import text_at
+from recipe.hdpo.algorithm.privileged_prompt import text_at, why_no_text
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.rules import topk_message
 from recipe.hdpo.data.readers import read_rows, row_name
@@ -83,17 +84,24 @@ def _check_privileged_text(config: DictConfig, hdpo: HDPOConfig, frame: Any) -> 
     column = key.split(".")[0]
     columns = [name for name in {column, "extra_info"} if name in frame.column_names]
     rows = read_rows(frame, columns) if columns else [{}] * len(frame)
-    without = [row_name(i, row) for i, row in enumerate(rows) if text_at(row, key) is None]
+    join = hdpo.privileged.join_texts
+    without = [(row_name(i, r), why_no_text(r, key)) for i, r in enumerate(rows) if text_at(r, key, join=join) is None]
+    if not without:
+        return
+    found = ", ".join(f"{why} in {n}" for why, n in Counter(why for _, why in without).most_common())
+    remedy = ""
+    if any(why == "a list of texts" for _, why in without):
+        remedy = "; hdpo.privileged.join_texts=true joins a list of texts by line breaks"
     if len(without) == len(frame):
         raise ValueError(
             f"no row of {config.data.train_files} has a text at {key}, which privileged prompts show "
-            f"(hdpo.privileged.source={hdpo.privileged.source}): name the right place by hdpo.privileged.{name}"
+            f"(hdpo.privileged.source={hdpo.privileged.source}): name the right place by hdpo.privileged.{name}. There "
+            f"stands {found}{remedy}"
         )
-    if without:
-        logger.warning(
-            f"{len(without)} of {len(frame)} training rows have no text at {key}; as cliffs they are skipped and "
-            f"counted (hdpo/skipped_no_solution). First: {', '.join(without[:5])}"
-        )
+    logger.warning(
+        f"{len(without)} of {len(frame)} training rows have no text at {key} (there stands {found}{remedy}); as cliffs "
+        f"they are skipped and counted (hdpo/skipped_no_solution). First: {', '.join(row for row, _ in without[:5])}"
+    )
 
 
 def _check_prompts(config: DictConfig, frame: Any) -> None:

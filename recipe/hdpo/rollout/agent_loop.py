@@ -36,14 +36,15 @@ from recipe.hdpo.algorithm.privileged_prompt import (
 )
 from recipe.hdpo.algorithm.seeds import derived_seed
 from recipe.hdpo.config.checks import read_hdpo
-from recipe.hdpo.rollout.greedy_validation import GreedyValidationWorker
+from recipe.hdpo.rollout.outputs import UnscoredRollout
 from recipe.hdpo.rollout.privileged_agent import PRIVILEGED_AGENT, PrivilegedPromptTooLong, PrivilegedRollout
+from recipe.hdpo.rollout.scoring import ScoringWorker
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
 
-class HDPOAgentLoopWorker(GreedyValidationWorker):
+class HDPOAgentLoopWorker(ScoringWorker):
     """verl's agent-loop worker with privileged rollouts for cliffs. There are none in validation."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -56,6 +57,7 @@ class HDPOAgentLoopWorker(GreedyValidationWorker):
             source=options.source,
             solution_key=options.solution_key,
             answer_key=options.answer_key,
+            join_texts=options.join_texts,
         )
         # Groups whose rollouts are running, by uid. Training only.
         self.groups: dict[str, RolloutGroup] = {}
@@ -78,6 +80,10 @@ class HDPOAgentLoopWorker(GreedyValidationWorker):
         group = self.groups.get(kwargs["uid"])
         try:
             await self._run_seeded(sampling_params, trajectory, agent_name=agent_name, trace=trace, **kwargs)
+        except Exception as error:
+            if group is not None:
+                group.lose(error, time.time(), unscored=isinstance(error, UnscoredRollout))
+            raise
         finally:
             if group is not None and group.settle(time.time()):
                 await self._finish_group(group, sampling_params, trajectory, trace, kwargs)
@@ -94,24 +100,24 @@ class HDPOAgentLoopWorker(GreedyValidationWorker):
         privileged: PrivilegedRollout | None = kwargs.pop("hdpo_privileged_rollout", None)
         if privileged is not None:
             return await self._keep(output, privileged, kwargs)
+        outputs = output if isinstance(output, list) else [output]
+        if outputs:
+            await self._score(outputs, validate, kwargs)
         await super()._agent_loop_postprocess(output, validate, **kwargs)
         group = self.groups.get(kwargs["uid"])
-        if group is not None:
-            final = output[-1] if isinstance(output, list) else output
-            group.rewards[kwargs["session_id"]] = float(final.reward_score)
-            group.student_prompt_ids = list(final.prompt_ids)
+        if group is not None and outputs:
+            group.rewards[kwargs["session_id"]] = outputs[-1].reward_score
+            group.student_prompt_ids = list(outputs[-1].prompt_ids)
+            group.truncated += self._was_cut_off(outputs[-1])
 
     async def _finish_group(
         self, group: RolloutGroup, sampling_params: dict, trajectory: dict, trace: bool, kwargs: dict
     ) -> None:
         """Run a cliff's privileged rollouts and leave the group's record. Never raises: the group's normal rollouts
         stay valid whatever happens here."""
-        record = GroupRecord(
-            prompt_id=prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", ""))),
-            cliff=group.is_cliff(self.hdpo.success_reward),
-            solved=group.is_solved(self.hdpo.success_reward),
-            lost_rollouts=group.size - len(group.rewards),
-        )
+        group.prompt_was_cut = self._prompt_was_cut(group.student_prompt_ids, kwargs)
+        problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
+        record = group.record(problem, self.hdpo.success_reward)
         try:
             if record.cliff:
                 await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
@@ -173,12 +179,17 @@ class HDPOAgentLoopWorker(GreedyValidationWorker):
     async def _keep(self, output: AgentLoopOutput, privileged: PrivilegedRollout, kwargs: dict) -> None:
         """Score a privileged rollout as the student's answer to the plain prompt; keep it if it is to be kept."""
         group, record, options = privileged.group, privileged.record, self.hdpo.privileged
+        cut_off = self._was_cut_off(output)
         teacher_prompt_ids, output.prompt_ids = output.prompt_ids, group.student_prompt_ids
-        await self._compute_score([output], kwargs={**kwargs, "raw_prompt": privileged.plain_messages})
+        await self._score([output], False, {**kwargs, "raw_prompt": privileged.plain_messages})
         record.rollouts += 1
+        record.privileged_truncated += cut_off
         solved = is_success(output.reward_score, self.hdpo.success_reward)
         record.solved_privileged += solved
         if not output.response_ids or not (solved or options.keep == "all"):
+            return
+        if cut_off and not options.keep_truncated:
+            record.skipped_truncated += 1
             return
         if options.use == "replace":
             output.prompt_ids = teacher_prompt_ids
@@ -188,6 +199,7 @@ class HDPOAgentLoopWorker(GreedyValidationWorker):
         else:
             await self._put_privileged_row(group, kwargs["session_id"], teacher_prompt_ids, output.response_ids)
         record.kept += 1
+        record.kept_truncated += cut_off
         record.kept_tokens += len(output.response_ids)
 
     async def _put_privileged_row(

@@ -37,7 +37,11 @@ def step_metrics(records: list[GroupRecord], history: CliffHistory) -> dict[str,
         "hdpo/skipped_too_long": sum(r.too_long for r in records),
         "hdpo/skipped_no_solution": sum(r.no_solution for r in records),
         "hdpo/skipped_error": sum(r.errors for r in records),
+        "hdpo/skipped_truncated": sum(r.skipped_truncated for r in records),
+        "hdpo/kept_truncated": sum(r.kept_truncated for r in records),
+        "hdpo/overlong_prompts": sum(r.overlong for r in records),
         "hdpo/lost_rollouts": sum(r.lost_rollouts for r in records),
+        "hdpo/unscored_rollouts": sum(r.unscored for r in records),
         "hdpo/cliffs_solved_now": solved_now,
         "hdpo/new_cliffs": new_cliffs,
         "hdpo/open_cliffs": len(history.open_cliffs),
@@ -48,4 +52,18 @@ def step_metrics(records: list[GroupRecord], history: CliffHistory) -> dict[str,
         metrics["hdpo/cliff_rate"] = len(cliffs) / len(records)
     if rollouts:
         metrics["hdpo/privileged_solve_rate"] = sum(r.solved_privileged for r in records) / rollouts
+        metrics["hdpo/privileged_truncated_rate"] = sum(r.privileged_truncated for r in records) / rollouts
+    scored = sum(r.size - r.lost_rollouts for r in records)
+    if scored > 0:
+        metrics["hdpo/truncated_rate"] = sum(r.truncated for r in records) / scored
     return metrics
+
+
+def lost_too_many(records: list[GroupRecord], most: float) -> str | None:
+    """What to say where more than the share ``most`` of a step's normal rollouts was lost; None elsewhere."""
+    asked, lost = sum(r.size for r in records), sum(r.lost_rollouts for r in records)
+    if not asked or lost / asked <= most:
+        return None
+    first = min((r for r in records if r.first_error), key=lambda r: r.first_error_at, default=None)
+    said = "an agent-loop worker's log says why" if first is None else f"the first error was: {first.first_error}"
+    return f"{lost} of {asked} rollouts were lost, more than hdpo.max_lost_rollouts={most:g} allows; {said}"

@@ -26,8 +26,10 @@ from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.startup import check_data, check_model
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
+from recipe.hdpo.rollout.outputs import UNSCORED
 from recipe.hdpo.tracking.kept_text import write_kept
 from recipe.hdpo.tracking.run_history import History
+from recipe.hdpo.tracking.step_metrics import lost_too_many
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
 from recipe.hdpo.training.actor import HDPOWorker
@@ -54,6 +56,8 @@ class HDPOTrainerMixin(PPOTrainer):
         threshold = 0.0 if self.hdpo.privileged.source == "problem" else self.hdpo.collapse_warning
         self.history = History(teacher=CollapseMonitor(threshold), knobs=dataclasses.asdict(self.hdpo))
         self.kept: KVBatchMeta | None = None
+        # Prompts of this step that stand in for prompts all of whose rollouts were lost.
+        self.refilled = 0
         super().__init__(config)
         self.replay_buffer.poll_interval = self.hdpo.poll_interval
 
@@ -81,6 +85,7 @@ class HDPOTrainerMixin(PPOTrainer):
     # ---- one step ----
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
+        self.refilled = 0
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
         if self.kept is not None and self.kept.keys:
             self._dump_kept(self.kept, self.config.trainer.get("rollout_data_dir", None))
@@ -90,11 +95,11 @@ class HDPOTrainerMixin(PPOTrainer):
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs: Any) -> KVBatchMeta:
         batch, self.kept, records = split_batch(batch)
-        if not batch.keys:
-            raise RuntimeError(
-                f"all rollouts of step {self.global_steps} ended with an error, so there is nothing to train on; the "
-                "first error of an agent-loop worker above says why"
-            )
+        # With no row there is nothing to train on, whatever the knob says.
+        most = self.hdpo.max_lost_rollouts if batch.keys else 0.0
+        stop = lost_too_many(list(records.values()), most)
+        if stop or not batch.keys:
+            raise RuntimeError(f"step {self.global_steps}: {stop or 'there is no rollout to train on'}")
         metrics.update(self.history.update(list(records.values())))
         if records:
             tq.kv_clear(keys=list(records), partition_id=batch.partition_id)
@@ -133,14 +138,28 @@ class HDPOTrainerMixin(PPOTrainer):
     ) -> dict[str, float]:
         """verl's metrics, and unbiased pass@k and greedy accuracy under names of their own."""
         greedy_scores = reward_extra_infos_dict.pop(GREEDY_SCORE, None)
+        reasons = reward_extra_infos_dict.pop(UNSCORED, [None] * len(sample_uids))
+        self._check_unscored(reasons, sum(expected_acc_counts.values()))
         metrics = super()._val_metrics_update(
             data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts=expected_acc_counts
         )
         success = self.hdpo.success_reward
         if greedy_scores is not None:
             metrics |= greedy_accuracy(expected_acc_counts, sample_uids, greedy_scores, success)
-        rewards = reward_extra_infos_dict["reward"]
-        return metrics | validation_passk(expected_acc_counts, sample_uids, rewards, success)
+        samples = zip(sample_uids, reward_extra_infos_dict["reward"], reasons, strict=True)
+        scored = [(uid, reward) for uid, reward, reason in samples if reason is None]
+        return metrics | validation_passk(
+            expected_acc_counts, [uid for uid, _ in scored], [reward for _, reward in scored], success
+        )
+
+    def _check_unscored(self, reasons: list[str | None], asked: int) -> None:
+        """Stop where too large a share of the validation samples has no usable reward; the others count as lost."""
+        found = [reason for reason in reasons if reason is not None]
+        if len(found) > self.hdpo.max_lost_rollouts * asked:
+            raise RuntimeError(
+                f"validation at step {self.global_steps}: {len(found)} of {asked} samples have no reward, more than "
+                f"hdpo.max_lost_rollouts={self.hdpo.max_lost_rollouts:g} allows; the first: {found[0]}"
+            )
 
     # ---- checkpoints ----
 
@@ -165,6 +184,19 @@ class HDPOTrainerSync(HDPOTrainerMixin, PPOTrainerSync):
     """HDPO with trainer and rollout on the same accelerators, one after the other."""
 
     base_mode = "sync"
+
+    def _add_prompts_to_generate(self, num_prompts: int) -> int:
+        """With ``sync_refill_failed_groups`` verl asks for a prompt in the place of each that lost all its rollouts;
+        where every prompt does, it would ask for ever."""
+        self.refilled += num_prompts
+        asked, most = self.config.data.train_batch_size, self.hdpo.max_lost_rollouts
+        if self.refilled > most * asked:
+            raise RuntimeError(
+                f"step {self.global_steps}: {self.refilled} prompts lost all their rollouts and were replaced, beside "
+                f"{asked} that were asked for; hdpo.max_lost_rollouts={most:g} allows no more. The first error of an "
+                "agent-loop worker above says why"
+            )
+        return super()._add_prompts_to_generate(num_prompts)
 
 
 def split_batch(batch: KVBatchMeta) -> tuple[KVBatchMeta, KVBatchMeta, dict[str, GroupRecord]]:

@@ -25,9 +25,16 @@ def test_a_lost_rollout_makes_the_group_no_cliff() -> None:
     assert not _group(0.0, 0.0, size=3).is_cliff(1.0)
 
 
-def test_nan_is_never_a_success() -> None:
+@pytest.mark.parametrize("unknown", [float("nan"), float("inf"), float("-inf")])
+def test_a_reward_that_is_no_finite_number_makes_no_cliff_and_nan_is_never_a_success(unknown: float) -> None:
     assert not is_success(float("nan"), 1.0)
-    assert _group(float("nan"), 0.0).is_cliff(1.0)
+    assert not _group(unknown, 0.0).is_cliff(1.0) and not _group(*[unknown] * 3).is_cliff(1.0)
+
+
+def test_a_prompt_that_was_cut_is_no_cliff() -> None:
+    group = _group(0.0, 0.0)
+    group.prompt_was_cut = True
+    assert not group.is_cliff(1.0) and group.record("p", 1.0).overlong
 
 
 @pytest.mark.parametrize("reward", [0.9, 0.1, 0.7, 1 / 3, 1.0])

@@ -32,7 +32,11 @@ def _row(solution: str | None = "S", answer: str = "A") -> dict:
     return {"extra_info": {"solution": solution}, "reward_model": {"ground_truth": answer}}
 
 
-@given(st.text(min_size=1).filter(str.strip), st.text(min_size=1).filter(str.strip))
+# Any text that shows something.
+SHOWN = st.tuples(st.text(), st.sampled_from("1é\N{CJK UNIFIED IDEOGRAPH-89E3}"), st.text()).map("".join)
+
+
+@given(SHOWN, SHOWN)
 def test_problem_and_solution_survive_whatever_they_contain(problem: str, solution: str) -> None:
     [message] = _builder().build([{"role": "user", "content": problem}], _row(solution))
     assert problem in message["content"] and solution in message["content"]
@@ -99,6 +103,31 @@ def test_bad_templates_are_refused_with_the_reason(template: str, said: str) -> 
     with pytest.raises(ValueError) as error:
         compile_template(template, "user")
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("placement", ["user", "system"])
+@pytest.mark.parametrize("line_break", [r"\n", r"\n\n", r"\r\n", r"\nReference:\n", r"\n\nnu ", r"\nnot so: "])
+def test_a_line_break_that_nobody_unescaped_is_refused_with_the_way_to_write_it(
+    line_break: str, placement: str, tmp_path: Path
+) -> None:
+    template = "{{ problem }}" + line_break + "{{ solution }}"
+    (tmp_path / "template.j2").write_text(template)
+    for form in (template, f"@{tmp_path / 'template.j2'}"):
+        with pytest.raises(ValueError, match=r"a backslash and an n, not a line break.*\$'hdpo\.privileged\.template="):
+            compile_template(form, placement)
+
+
+@pytest.mark.parametrize("text", ["\n", r"{{ '\n' }}", r" $a \neq b$ ", r" \nu, ", r"\newline ", r" C:\data ", "n"])
+def test_a_real_line_break_and_latex_are_accepted(text: str) -> None:
+    made = compile_template("{{ problem }}" + text + "{{ solution }}", "user").render(problem="P", solution="S")
+    assert made == "P" + text.replace(r"{{ '\n' }}", "\n") + "S"
+
+
+def test_backslashes_of_problem_and_solution_are_theirs() -> None:
+    [message] = _builder(template="{{ problem }}\n{{ solution }}").build(
+        [{"role": "user", "content": r"P\nQ"}], _row(r"\nA")
+    )
+    assert message["content"] == "P\\nQ\n\\nA"
 
 
 def test_text_at_walks_dotted_paths_and_refuses_blanks() -> None:

@@ -39,6 +39,29 @@ def test_rows_without_a_solution_are_counted_and_named(caplog: pytest.LogCapture
     assert "First: row 1 (as filtered), row 3 (as filtered)" in caplog.text
 
 
+def test_solutions_that_are_no_texts_are_counted_by_kind_and_the_way_out_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lists = [{"extra_info": {"solution": ["step 1", "step 2"]}}, {"extra_info": {"solution": []}}]
+    with pytest.raises(
+        ValueError, match=r"a list of texts in 1, an empty list in 1; hdpo\.privileged\.join_texts=true"
+    ):
+        check(lists)
+    with caplog.at_level(logging.WARNING):
+        check(lists, "hdpo.privileged.join_texts=true")
+        check([ROW, {"extra_info": {"solution": "\u200b"}}, {"extra_info": {"solution": None}}])
+    assert "1 of 2 training rows have no text at extra_info.solution (there stands an empty list in 1)" in caplog.text
+    assert (
+        "2 of 3 training rows have no text at extra_info.solution (there stands a blank text in 1, nothing in 1)"
+        in (caplog.text)
+    )
+    numbers = [{"extra_info": {"solution": value}} for value in (float("nan"), 1.5)]
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        check(numbers)
+    assert "(there stands nan in 1)" in caplog.text
+
+
 def test_rows_are_named_by_their_own_index_where_they_have_one(caplog: pytest.LogCaptureFixture) -> None:
     rows = [ROW | {"extra_info": {"solution": text, "index": i}} for i, text in ((7, "1+1=2"), (812, ""))]
     with caplog.at_level(logging.WARNING):

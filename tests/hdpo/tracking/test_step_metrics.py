@@ -13,11 +13,13 @@ ROOT = Path(__file__).parents[3]
 
 
 def _records() -> list[GroupRecord]:
+    counts = dict(solved_privileged=1, kept=1, kept_tokens=7, privileged_truncated=3, skipped_truncated=1)
+    lost = dict(lost_rollouts=1, unscored=1, truncated=3)
     return [
-        GroupRecord("a", True, False, 0, 2, solved_privileged=1, kept=1, kept_tokens=7, settled_at=10.0, ended_at=12.0),
-        GroupRecord("b", cliff=False, solved=True, settled_at=11.0, ended_at=11.0),
-        GroupRecord("c", cliff=True, solved=False, too_long=2, settled_at=9.0, ended_at=9.5),
-        GroupRecord("d", cliff=False, solved=False, lost_rollouts=1, settled_at=8.0, ended_at=8.0),
+        GroupRecord("a", True, False, 0, 2, settled_at=10.0, ended_at=12.0, size=4, kept_truncated=2, **counts),
+        GroupRecord("b", cliff=False, solved=True, settled_at=11.0, ended_at=11.0, size=4),
+        GroupRecord("c", cliff=True, solved=False, too_long=2, settled_at=9.0, ended_at=9.5, size=4),
+        GroupRecord("d", cliff=False, solved=False, settled_at=8.0, ended_at=8.0, size=4, overlong=True, **lost),
     ]
 
 
@@ -33,7 +35,13 @@ def test_step_metrics_by_hand() -> None:
         "skipped_too_long": 2,
         "skipped_no_solution": 0,
         "skipped_error": 0,
+        "skipped_truncated": 1,
+        "kept_truncated": 2,
+        "overlong_prompts": 1,
         "lost_rollouts": 1,
+        "unscored_rollouts": 1,
+        "privileged_truncated_rate": 1.5,
+        "truncated_rate": 3 / (4 * 4 - 1),
         "cliffs_solved_now": 0,
         "new_cliffs": 0,
         "open_cliffs": 2,
@@ -44,7 +52,7 @@ def test_step_metrics_by_hand() -> None:
 
 
 def test_rates_over_nothing_are_left_out() -> None:
-    assert "hdpo/cliff_rate" not in step_metrics([], CliffHistory())
+    assert not {"hdpo/cliff_rate", "hdpo/truncated_rate"} & step_metrics([], CliffHistory()).keys()
     [_, solved, *_] = _records()
     assert "hdpo/privileged_solve_rate" not in step_metrics([solved], CliffHistory())
 

@@ -1,0 +1,69 @@
+"""What is asked of a rollout before it counts: a reward that is a number, and a response that has its end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
+
+# In the reward's extra information of a validation sample: why it has no reward.
+UNSCORED = "hdpo_unscored"
+
+
+class UnscoredRollout(ValueError):
+    """Nobody knows whether the rollout failed. It is lost: it makes no cliff and has no advantage."""
+
+
+def usable_reward(score: Any) -> float:
+    """The reward of a rollout as a number; the one place where a reward result is judged to be none.
+
+    Args:
+        score: what the reward function gave as score.
+
+    Raises:
+        UnscoredRollout: the score is None, NaN, infinite (in float32, which verl keeps rewards in), or no number.
+    """
+    if score is None:
+        raise UnscoredRollout(
+            "the reward function returned None, which is no reward (a branch without `return`, or a dict whose 'score' "
+            "is None): let it return a number. The rollout counts as lost, not as failed"
+        )
+    try:
+        reward = float(score)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise UnscoredRollout(
+            f"the reward function returned {score!r:.100} of type {type(score).__name__}, which is no number. The "
+            "rollout counts as lost, not as failed"
+        ) from error
+    if not torch.tensor(reward, dtype=torch.float32).isfinite():
+        raise UnscoredRollout(f"the reward is {reward}, not a finite number: the rollout counts as lost, not as failed")
+    return reward
+
+
+def is_cut_off(output: AgentLoopOutput, longest: int, end_ids: Collection[int]) -> bool:
+    """Whether a response was stopped before its end.
+
+    Where the agent loop hands on why the engine stopped, that decides; verl's own does not. Then a response is cut off
+    when it has all the tokens that it may have, and the last of them ends nothing.
+
+    Args:
+        longest: how many tokens the response may have.
+        end_ids: ids of the tokens that end a response.
+    """
+    reason = output.extra_fields.get("stop_reason") or output.extra_fields.get("finish_reason")
+    if reason in ("length", "abort", "aborted"):
+        return True
+    if reason == "stop":
+        return False
+    return len(output.response_ids) >= longest and not (output.response_ids and output.response_ids[-1] in end_ids)
+
+
+def end_token_ids(tokenizer: Any, generation_config: Any) -> frozenset[int]:
+    """Ids of the tokens that end a response: the tokenizer's, and those of the model's generation config."""
+    found: list[int] = []
+    for source in (tokenizer, generation_config):
+        ids = getattr(source, "eos_token_id", None)
+        found += ids if isinstance(ids, list) else [ids] if ids is not None else []
+    return frozenset(found)

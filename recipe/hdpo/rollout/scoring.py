@@ -1,0 +1,63 @@
+"""What is asked of every rollout: has it a reward, has its response an end, did it see its prompt whole?"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
+from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+from recipe.hdpo.algorithm.privileged_prompt import text_at
+from recipe.hdpo.rollout.greedy_validation import GreedyValidationWorker
+from recipe.hdpo.rollout.outputs import UNSCORED, UnscoredRollout, end_token_ids, is_cut_off, usable_reward
+
+logger = logging.getLogger(__name__)
+
+
+class ScoringWorker(GreedyValidationWorker):
+    """verl's agent-loop worker with the questions above."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.end_ids = end_token_ids(self.tokenizer, self.model_config.generation_config)
+        # The one that verl's agent loops make their prompts with.
+        self.token_builder = create_continuous_token_builder(
+            self.tokenizer,
+            hf_model_type=self.hf_model_type,
+            chat_template_kwargs=self.config.data.get("apply_chat_template_kwargs", {}),
+            mm_processor_kwargs=self.mm_processor_kwargs,
+            processor=self.processor,
+        )
+
+    async def _score(self, outputs: list[AgentLoopOutput], validate: bool, kwargs: dict) -> None:
+        """Score a rollout; one without a usable reward is lost. In validation it counts as wrong, and says why."""
+        await self._compute_score(outputs, kwargs=kwargs)
+        final = outputs[-1]
+        try:
+            final.reward_score = usable_reward(final.reward_score)
+        except UnscoredRollout as reason:
+            if not validate:
+                raise
+            final.reward_score, final.extra_fields["reward_extra_info"] = 0.0, {UNSCORED: str(reason)}
+
+    def _was_cut_off(self, output: AgentLoopOutput) -> bool:
+        """Whether the length limit stopped a response; ``prompt_ids`` are those that it was sampled from."""
+        longest, context = self.rollout_config.response_length, self.rollout_config.max_model_len
+        if context is not None:
+            longest = min(longest, context - len(output.prompt_ids))
+        return is_cut_off(output, longest, self.end_ids)
+
+    def _prompt_was_cut(self, prompt_ids: list[int], kwargs: dict) -> bool:
+        """Whether verl cut the plain prompt from the left, to exactly the limit; it logs that and does no more."""
+        limit = self.rollout_config.prompt_length
+        if len(prompt_ids) < limit:
+            return False
+        length = len(self.token_builder.build_initial_tokens(list(kwargs["raw_prompt"])))
+        if length > limit:
+            logger.warning(
+                f"the prompt of row index {text_at(kwargs, 'extra_info.index')} has {length} tokens, more than "
+                f"data.max_prompt_length={limit}: verl cut its beginning off, so the row is taken for no cliff. "
+                "data.filter_overlong_prompts=true leaves such rows out"
+            )
+        return length > limit

@@ -1,0 +1,218 @@
+"""What makes a cliff and what is kept: rewards that are none, prompts that were cut, responses without an end."""
+
+from __future__ import annotations
+
+import logging
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
+
+from recipe.hdpo.rollout.outputs import UNSCORED, UnscoredRollout, end_token_ids, is_cut_off, usable_reward
+from recipe.hdpo.tracking.cliff_history import CliffHistory
+from recipe.hdpo.tracking.step_metrics import step_metrics
+from tests.hdpo.rollout.one_prompt import RIGHT, WRONG, run_prompt, solves_when_shown
+
+NO_REWARDS = [None, math.nan, math.inf, -math.inf, 1e39, 10**400, "right", [1.0, 0.0], {}]
+# 32 tokens each, which is all that a response may have: the tokenizer knows bytes, and the mark of a turn's end.
+CUT_OFF, JUST_ENDED = "r" * 32, "r" * 31 + "<|im_end|>"
+
+
+@pytest.mark.parametrize("score", NO_REWARDS, ids=lambda score: repr(score)[:9])
+def test_what_is_no_finite_number_is_no_reward(score: Any) -> None:
+    with pytest.raises(UnscoredRollout, match="counts as lost, not as failed"):
+        usable_reward(score)
+
+
+@pytest.mark.parametrize("score", [None, math.nan, "right"], ids=repr)
+def test_a_group_whose_rewards_are_none_is_lost_and_no_cliff(chat_model, monkeypatch, score: Any) -> None:
+    store, model, _ = run_prompt(chat_model, monkeypatch, lambda _: RIGHT, scores={RIGHT: score})
+    record = store.record()
+    assert not record.cliff and not record.solved
+    assert (record.size, record.lost_rollouts, record.unscored) == (3, 3, 3)
+    assert len(model.prompts) == 3 and store.fields == {}
+    assert store.events[-1] == ("uid-1", {"status": "failure"})
+    assert record.first_error.startswith("UnscoredRollout: the reward") and record.first_error_at > 0
+    history = CliffHistory()
+    metrics = step_metrics([record], history)
+    assert (metrics["hdpo/lost_rollouts"], metrics["hdpo/unscored_rollouts"], metrics["hdpo/cliffs"]) == (3, 3, 0)
+    assert history == CliffHistory()
+
+
+@pytest.mark.parametrize("score", [None, math.inf], ids=repr)
+def test_one_rollout_without_a_reward_writes_no_row_and_leaves_the_others(chat_model, monkeypatch, score: Any) -> None:
+    answers = iter([WRONG, "odd", RIGHT])
+    store, model, _ = run_prompt(chat_model, monkeypatch, lambda _: next(answers), scores={RIGHT: 1.0, "odd": score})
+    record = store.record()
+    assert {key: float(row["rm_scores"].sum()) for key, row in store.fields.items()} == {
+        "uid-1_0_0": 0.0,
+        "uid-1_2_0": 1.0,
+    }
+    assert (record.cliff, record.solved, record.lost_rollouts, record.unscored) == (False, True, 1, 1)
+    answers = iter([WRONG, "odd", WRONG])
+    store, model, _ = run_prompt(chat_model, monkeypatch, lambda _: next(answers), scores={"odd": score})
+    assert len(model.prompts) == 3 and not store.record().cliff and not store.record().solved
+
+
+def test_a_privileged_rollout_without_a_reward_is_counted_and_never_kept(chat_model, monkeypatch) -> None:
+    for overrides in ([], ["hdpo.privileged.keep=all"]):
+        scores = {RIGHT: math.nan}
+        store, _, _ = run_prompt(chat_model, monkeypatch, solves_when_shown, *overrides, scores=scores)
+        record = store.record()
+        assert record.cliff and (record.errors, record.rollouts, record.kept) == (2, 0, 0) and store.kept() == []
+
+
+def test_a_validation_sample_without_a_reward_counts_as_wrong_and_says_why(chat_model, monkeypatch) -> None:
+    override = "actor_rollout_ref.rollout.val_kwargs.n=2"
+    options: dict[str, Any] = {"scores": {RIGHT: None, WRONG: 1.0}, "validate": True}
+    answers = iter([RIGHT, WRONG])
+    store, *_ = run_prompt(chat_model, monkeypatch, lambda _: next(answers), override, **options)
+    rows = {key: row["extra_fields"]["reward_extra_info"] for key, row in store.fields.items()}
+    assert {key: float(row["rm_scores"].sum()) for key, row in store.fields.items()} == {
+        "uid-1_0_0": 0.0,
+        "uid-1_1_0": 1.0,
+    }
+    assert "returned None" in rows["uid-1_0_0"][UNSCORED] and rows["uid-1_1_0"] == {}
+
+
+@pytest.mark.parametrize("score", [0, True, 0.5, -1.0, np.float32(0.25), torch.tensor(2.0)], ids=repr)
+def test_every_finite_number_is_a_reward(score: Any) -> None:
+    assert usable_reward(score) == float(score) and type(usable_reward(score)) is float
+
+
+def test_a_reward_function_that_returns_nothing_is_told_what_to_do() -> None:
+    with pytest.raises(UnscoredRollout, match=r"returned None.*without `return`.*let it return a number"):
+        usable_reward(None)
+
+
+def test_a_prompt_above_the_limit_is_no_cliff_and_one_at_the_limit_is(
+    chat_model, monkeypatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    messages = [{"role": "user", "content": "There are 12 pens. " * 6 + "How many?"}]
+    _, model, _ = run_prompt(
+        chat_model, monkeypatch, solves_when_shown, "data.max_prompt_length=200", messages=messages
+    )
+    length = len(model.tokenizer(model.prompts[0], add_special_tokens=False).input_ids)
+    for limit, cliff in ((length, True), (length - 1, False)):
+        caplog.clear()
+        override = f"data.max_prompt_length={limit}"
+        store, model, _ = run_prompt(chat_model, monkeypatch, solves_when_shown, override, messages=messages)
+        record = store.record()
+        assert (record.cliff, record.overlong, len(store.kept())) == (cliff, not cliff, 2 if cliff else 0)
+        assert len(model.prompts) == (5 if cliff else 3)
+        assert step_metrics([record], CliffHistory())["hdpo/overlong_prompts"] == (0 if cliff else 1)
+        named = f"has {length} tokens, more than data.max_prompt_length={limit}"
+        assert (named in caplog.text) != cliff and ("filter_overlong_prompts=true" in caplog.text) != cliff
+
+
+def test_a_part_of_a_prompt_that_is_solved_says_nothing_of_the_prompt(chat_model, monkeypatch) -> None:
+    messages = [{"role": "user", "content": "long " * 30}]
+    record = run_prompt(chat_model, monkeypatch, lambda _: RIGHT, messages=messages)[0].record()
+    assert record.overlong and not record.solved and not record.cliff
+    assert record.lost_rollouts == 0  # GRPO trains on them, as in plain verl
+
+
+def _shown(text: str) -> Any:
+    return lambda prompt: text if "SOLUTION" in prompt else WRONG
+
+
+@pytest.mark.parametrize(("response", "cut_off"), [(CUT_OFF, True), (CUT_OFF + "rr", True), (JUST_ENDED, False)])
+def test_a_response_of_full_length_without_an_end_is_not_kept(
+    chat_model, monkeypatch, response: str, cut_off: bool
+) -> None:
+    scores = {CUT_OFF: 1.0, JUST_ENDED: 1.0}
+    store, *_ = run_prompt(chat_model, monkeypatch, _shown(response), scores=scores)
+    record = store.record()
+    dropped = 2 if cut_off else 0
+    assert (record.rollouts, record.solved_privileged, record.kept) == (2, 2, 2 - dropped)
+    assert (record.privileged_truncated, record.skipped_truncated, record.kept_truncated) == (dropped, dropped, 0)
+    assert len(store.kept()) == 2 - dropped and record.truncated == 0
+    metrics = step_metrics([record], CliffHistory())
+    assert metrics["hdpo/skipped_truncated"] == dropped and metrics["hdpo/kept_truncated"] == 0
+    assert metrics["hdpo/privileged_truncated_rate"] == dropped / 2 and metrics["hdpo/truncated_rate"] == 0.0
+
+
+def test_keep_truncated_keeps_and_counts_them(chat_model, monkeypatch) -> None:
+    keep = "hdpo.privileged.keep_truncated=true"
+    store, *_ = run_prompt(chat_model, monkeypatch, _shown(CUT_OFF), keep, scores={CUT_OFF: 1.0})
+    record = store.record()
+    assert (record.kept, record.kept_truncated, record.skipped_truncated, len(store.kept())) == (2, 2, 0, 2)
+    assert step_metrics([record], CliffHistory())["hdpo/kept_truncated"] == 2
+
+
+@pytest.mark.parametrize("control", ["hdpo.privileged.use=replace", "hdpo.privileged.keep=all"])
+def test_controls_leave_cut_off_responses_out_too(chat_model, monkeypatch, control: str) -> None:
+    store, *_ = run_prompt(chat_model, monkeypatch, _shown(CUT_OFF), control, scores={CUT_OFF: 1.0})
+    assert (store.record().kept, store.record().skipped_truncated) == (0, 2)
+
+
+def test_cut_off_normal_rollouts_are_counted_beside_them(chat_model, monkeypatch) -> None:
+    answers = iter([CUT_OFF, WRONG, JUST_ENDED, RIGHT, RIGHT])
+    record = run_prompt(chat_model, monkeypatch, lambda _: next(answers))[0].record()
+    assert record.cliff and record.truncated == 1 and record.privileged_truncated == 0
+    assert step_metrics([record], CliffHistory())["hdpo/truncated_rate"] == pytest.approx(1 / 3)
+
+
+def test_a_context_that_ends_before_the_response_does_cuts_it_off(chat_model, monkeypatch) -> None:
+    _, model, _ = run_prompt(chat_model, monkeypatch, lambda _: WRONG)
+    length = len(model.tokenizer(model.prompts[0], add_special_tokens=False).input_ids)
+    for room, cut_off in ((len(WRONG), 3), (len(WRONG) + 1, 0)):
+        context = f"actor_rollout_ref.rollout.max_model_len={length + room}"
+        record = run_prompt(chat_model, monkeypatch, lambda _: WRONG, context)[0].record()
+        assert record.truncated == cut_off
+
+
+def _output(ids: list[int], **extra: Any) -> AgentLoopOutput:
+    return AgentLoopOutput(
+        prompt_ids=[1], response_ids=ids, response_mask=[1] * len(ids), metrics=AgentLoopMetrics(), extra_fields=extra
+    )
+
+
+def test_a_reason_to_stop_decides_where_an_agent_loop_hands_one_on() -> None:
+    assert is_cut_off(_output([5], stop_reason="length"), 9, {2}) and is_cut_off(
+        _output([5], finish_reason="abort"), 9, {2}
+    )
+    assert not is_cut_off(_output([5, 5], stop_reason="stop"), 2, {7})
+    # verl's servers call both of them "completed"
+    assert is_cut_off(_output([5, 5], stop_reason="completed"), 2, {7})
+    assert not is_cut_off(_output([5, 7], stop_reason="completed"), 2, {7})
+
+
+def test_the_models_generation_config_names_further_tokens_that_end_a_response() -> None:
+    tokenizer = SimpleNamespace(eos_token_id=2)
+    assert end_token_ids(tokenizer, SimpleNamespace(eos_token_id=[2, 151643])) == {2, 151643}
+    assert end_token_ids(tokenizer, None) == {2} and end_token_ids(SimpleNamespace(eos_token_id=None), None) == set()
+
+
+def test_the_first_error_of_a_group_is_kept_by_name_without_rays_traceback() -> None:
+    from recipe.hdpo.algorithm.cliff import RolloutGroup
+
+    group = RolloutGroup("u", 2)
+    wrapped = RuntimeError("ray: a page of traceback")
+    wrapped.cause = KeyError("score")  # type: ignore[attr-defined]
+    group.lose(wrapped, 5.0, unscored=False)
+    group.lose(ValueError("later"), 6.0, unscored=True)
+    record = group.record("p", 1.0)
+    assert (record.first_error, record.first_error_at) == ("KeyError: 'score'", 5.0)
+    assert (record.size, record.lost_rollouts, record.unscored) == (2, 2, 1)
+
+
+@pytest.mark.parametrize(("solution", "stands"), [(["step 1", "step 2"], "a list of texts"), ({"text": "S"}, "a dict")])
+def test_a_solution_that_is_no_text_is_named_and_shown_to_nobody(
+    chat_model, monkeypatch, caplog: pytest.LogCaptureFixture, solution: Any, stands: str
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        store, model, _ = run_prompt(chat_model, monkeypatch, lambda _: WRONG, solution=solution)
+    assert store.record().no_solution == 2 and len(model.prompts) == 3
+    assert f"no text at extra_info.solution, where {stands} stands" in caplog.text
+
+
+def test_join_texts_joins_a_list_of_texts_by_line_breaks(chat_model, monkeypatch) -> None:
+    solution: Any = ["step 1", "step 2"]
+    join = "hdpo.privileged.join_texts=true"
+    _, model, _ = run_prompt(chat_model, monkeypatch, lambda _: WRONG, join, solution=solution)
+    assert len(model.prompts) == 5 and all("step 1\nstep 2" in prompt for prompt in model.prompts[3:])

@@ -1,0 +1,117 @@
+"""Too many lost rollouts stop the run with the first error; a few leave every other row as it is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+from recipe.hdpo.algorithm.advantage import compute_hdpo_advantage, leave_one_out_advantage
+from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.rollout.outputs import UNSCORED
+from recipe.hdpo.tracking.run_history import History
+from recipe.hdpo.tracking.step_metrics import lost_too_many
+from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
+from recipe.hdpo.training import trainer as trainer_module
+from recipe.hdpo.transfer import record_key, record_tag
+from tests.hdpo.training.test_trainer_step import Queue, make_trainer
+
+FIRST, LATER = "UnscoredRollout: the reward function returned None", "RuntimeError: the engine died"
+
+
+def _batch(*lost: int, size: int = 4) -> KVBatchMeta:
+    """Groups of ``size`` rollouts, of which so many are lost; the errors come in the opposite order of the groups."""
+    tags: dict[str, dict] = {}
+    for i, missing in enumerate(lost):
+        text = "" if not missing else FIRST if i == len(lost) - 1 else LATER
+        record = GroupRecord(f"p{i}", False, False, missing, size=size, first_error=text, first_error_at=9.0 - i)
+        tags |= {record_key(f"u{i}"): record_tag(record)}
+        tags |= {f"u{i}_{s}_0": {"status": "success", "seq_len": 3} for s in range(size - missing)}
+    return KVBatchMeta(list(tags), list(tags.values()), "train", extra_info={})
+
+
+def _balanced(monkeypatch: pytest.MonkeyPatch, batch: KVBatchMeta, *overrides: str) -> dict[str, Any]:
+    monkeypatch.setattr(trainer_module, "tq", Queue())
+    monkeypatch.setattr(PPOTrainer, "_balance_batch", lambda self, batch, metrics, **_: batch)
+    trainer, metrics = make_trainer(7, *overrides), dict[str, Any]()
+    trainer.history = History(CollapseMonitor(0.5))
+    trainer._balance_batch(batch, metrics)
+    return metrics
+
+
+def test_up_to_half_of_the_rollouts_may_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _balanced(monkeypatch, _batch(4, 0))["hdpo/lost_rollouts"] == 4
+
+
+def test_more_than_half_stops_the_run_with_the_first_error_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError) as error:
+        _balanced(monkeypatch, _batch(3, 2))
+    said = "step 7: 5 of 8 rollouts were lost, more than hdpo.max_lost_rollouts=0.5 allows; the first error was: "
+    assert str(error.value) == said + FIRST
+
+
+@pytest.mark.parametrize(("most", "lost", "stops"), [(0.0, (1, 0), True), (0.0, (0, 0), False), (0.25, (2, 0), False)])
+def test_the_share_is_a_knob(monkeypatch: pytest.MonkeyPatch, most: float, lost: tuple, stops: bool) -> None:
+    override = f"hdpo.max_lost_rollouts={most}"
+    if stops:
+        with pytest.raises(RuntimeError, match=f"1 of 8 rollouts were lost.*{LATER}"):
+            _balanced(monkeypatch, _batch(*lost), override)
+    else:
+        assert _balanced(monkeypatch, _batch(*lost), override)["hdpo/lost_rollouts"] == sum(lost)
+
+
+def test_a_step_without_any_rollout_stops_the_run_whatever_the_knob_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match=f"8 of 8 rollouts were lost.*{FIRST}"):
+        _balanced(monkeypatch, _batch(4, 4), "hdpo.max_lost_rollouts=1")
+    assert _balanced(monkeypatch, _batch(4, 3), "hdpo.max_lost_rollouts=1")["hdpo/lost_rollouts"] == 7
+
+
+def test_records_of_before_without_a_size_stop_nothing() -> None:
+    assert lost_too_many([], 0.5) is None and lost_too_many([GroupRecord("p", True, False)], 0.0) is None
+
+
+def test_prompts_that_are_replaced_without_end_stop_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PPOTrainer, "_add_prompts_to_generate", lambda self, num_prompts: num_prompts)
+    monkeypatch.setattr(PPOTrainer, "_step_once", lambda self, metrics, timing, size: None)
+    trainer = make_trainer(3, "data.train_batch_size=4", kept={})
+    for _ in range(2):
+        trainer._step_once({}, {}, 4)
+        assert [trainer._add_prompts_to_generate(1) for _ in range(2)] == [1, 1]
+    with pytest.raises(RuntimeError, match=r"step 3: 3 prompts lost all their rollouts.*hdpo\.max_lost_rollouts=0\.5"):
+        trainer._add_prompts_to_generate(1)
+
+
+def _validated(monkeypatch: pytest.MonkeyPatch, reasons: list[str | None]) -> dict[str, float]:
+    monkeypatch.setattr(PPOTrainer, "_val_metrics_update", lambda self, *_, **__: {})
+    samples: dict[str, list] = {"reward": [0.0 if reason else 1.0 for reason in reasons]}
+    if any(reasons):
+        samples[UNSCORED] = reasons
+    uids = ["u"] * len(reasons)
+    return make_trainer(5)._val_metrics_update(uids, uids, samples, [1], expected_acc_counts={("s", "u"): len(reasons)})
+
+
+def test_validation_samples_without_a_reward_count_as_lost_and_too_many_stop_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert _validated(monkeypatch, [None, None]) == {"val-hdpo/s/pass@1": 1.0, "val-hdpo/s/pass@2": 1.0}
+    found = _validated(monkeypatch, [None, "it returned None"])
+    assert found == {"val-hdpo/s/pass@1": 0.5, "val-hdpo/s/pass@2": 1.0, "val-hdpo/s/lost_samples": 1.0}
+    with pytest.raises(RuntimeError, match=r"validation at step 5: 2 of 3 samples have no reward.*first: it returned"):
+        _validated(monkeypatch, [None, "it returned None", "another"])
+
+
+@pytest.mark.parametrize("unknown", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_is_no_number_has_no_advantage_and_is_in_no_baseline(unknown: float) -> None:
+    """Of 1, 0, 0, 0 the first has (1 - 0) with no spread, the others (0 - 1/3) / 0.577 = -0.577."""
+    rewards = torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, unknown], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, unknown]])
+    mask = torch.tensor([[1, 1], [1, 1], [1, 1], [1, 0], [1, 1], [1, 1], [1, 1]])
+    advantages, _ = compute_hdpo_advantage(rewards, mask, index=["a", "a", "a", "a", "a", "b", "b"])
+    third = -1 / math.sqrt(3)
+    expected = [[1.0, 1.0], [third, third], [0.0, 0.0], [third, 0.0], [third, third], [0.0, 0.0], [0.0, 0.0]]
+    torch.testing.assert_close(advantages, torch.tensor(expected))
+    alone = leave_one_out_advantage(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(advantages[[0, 1, 3, 4], 0], alone)
