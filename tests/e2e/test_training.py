@@ -1,7 +1,9 @@
 """The real stack, end to end on two ranks: Ray, TransferQueue, vLLM servers, FSDP2 over gloo; then resumed.
 
-The model is random and the reward is a checksum of the response, so cliffs and kept trajectories come by chance. That
-no step of the three has both a kept trajectory and a policy gradient has odds of about 1 to 10^5.
+Starting it all takes longer than the steps, so there are two trainings: three steps from a drifting teacher, and two
+more from a frozen one, a second copy of the first weights. The model is random and the reward is a checksum of the
+response, so cliffs and kept trajectories come by chance. That no step of the three has both a kept trajectory and a
+policy gradient has odds of about 1 to 10^5; that the two others keep nothing, 1 to 2,500.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from tests.hdpo.training.fsdp_ranks import make_chat_model
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
-STEPS = 3
+STEPS, MORE = 3, 2
 # The demo's chat template with one user turn.
 CHAT, END = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
 
@@ -92,7 +94,8 @@ def first(folder: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def resumed(folder: Path, first: Run) -> Run:
-    return train(folder / "run", folder / "model", folder / "data", STEPS + 1, "resumed")
+    more = (STEPS + MORE, "resumed", "hdpo.teacher=frozen")
+    return train(folder / "run", folder / "model", folder / "data", *more)
 
 
 def total(run: Run, name: str) -> float:
@@ -110,6 +113,12 @@ def test_cliffs_occur_and_privileged_trajectories_are_kept_and_distilled(first: 
         assert step["hdpo/loss_distillation"] == pytest.approx(step["hdpo/jsd_mean"])
         assert 0.0 < step["hdpo/teacher_topk_mass"] <= 1.0 + 1e-6
     assert total(first, "hdpo/skipped_error") == total(first, "hdpo/skipped_too_long") == 0
+
+
+def test_a_frozen_teacher_distills_too(resumed: Run) -> None:
+    kept = [step for step in resumed.metrics.values() if step["hdpo/kept_trajectories"] > 0]
+    assert kept and all(0.0 < step["hdpo/jsd_mean"] < 0.6931472 for step in kept)
+    assert all(step["hdpo/loss_distillation"] == pytest.approx(step["hdpo/jsd_mean"]) for step in kept)
 
 
 def test_the_text_of_every_kept_trajectory_is_written_whole_and_the_teacher_was_shown_the_solution_line_by_line(
@@ -157,7 +166,7 @@ def test_rollout_and_training_log_probs_agree(first: Run) -> None:
 
 
 def test_resume_goes_on_with_the_next_step_and_the_cliff_history(first: Run, resumed: Run, folder: Path) -> None:
-    assert sorted(resumed.metrics) == [STEPS + 1]
+    assert sorted(resumed.metrics) == [STEPS + 1, STEPS + MORE]
     saved = json.loads((folder / "run/checkpoints" / f"global_step_{STEPS}" / "hdpo_history.json").read_text())
     assert len(saved["cliffs"]["ever_cliffs"]) == first.metrics[STEPS]["hdpo/ever_cliffs"]
     assert resumed.metrics[STEPS + 1]["hdpo/ever_cliffs"] >= len(saved["cliffs"]["ever_cliffs"])

@@ -13,11 +13,11 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord
+from tests.hdpo.composed_config import composed_from
 
 RIGHT, WRONG = "right", "wrong"
 
@@ -97,19 +97,15 @@ def run_prompt(
 
     from recipe.hdpo.rollout import agent_loop
 
-    with initialize_config_module("recipe.hdpo.config", version_base=None):
-        config = compose(
-            "hdpo_trainer",
-            overrides=[
-                f"actor_rollout_ref.model.path={chat_model}",
-                "actor_rollout_ref.rollout.n=3",
-                "data.max_prompt_length=64",
-                "data.max_response_length=32",
-                "actor_rollout_ref.rollout.max_model_len=512",
-                "hdpo.privileged.n=2",
-                *overrides,
-            ],
-        )
+    config = composed_from(
+        f"actor_rollout_ref.model.path={chat_model}",
+        "actor_rollout_ref.rollout.n=3",
+        "data.max_prompt_length=64",
+        "data.max_response_length=32",
+        "actor_rollout_ref.rollout.max_model_len=512",
+        "hdpo.privileged.n=2",
+        *overrides,
+    )
     OmegaConf.resolve(config)
     store, tokenizer = Store(), AutoTokenizer.from_pretrained(chat_model)
     monkeypatch.setattr(agent_loop_tq, "tq", store)
