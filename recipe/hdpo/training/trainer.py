@@ -117,10 +117,11 @@ class HDPOTrainerSync(PPOTrainerSync):
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.kept is not None and self.kept.keys and self.hdpo.distillation_loss_coef > 0:
             interval = self.hdpo.gradient_ratio_interval
-            batch.extra_info[transfer.KEPT] = [
-                [k, tag["seq_len"]] for k, tag in zip(self.kept.keys, self.kept.tags, strict=True)
-            ]
-            batch.extra_info[transfer.MEASURE_GRADIENTS] = interval > 0 and self.global_steps % interval == 0
+            batch.extra_info[transfer.KEPT] = transfer.KeptRows(
+                keys=self.kept.keys,
+                tokens=[tag["seq_len"] for tag in self.kept.tags],
+                measure_gradients=interval > 0 and self.global_steps % interval == 0,
+            )
         batch = super()._update_actor(batch, metrics)
         for name in [name for name in metrics if name.startswith("actor/hdpo/")]:
             metrics[name.removeprefix("actor/")] = metrics.pop(name)
