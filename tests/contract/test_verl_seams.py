@@ -149,6 +149,24 @@ def test_validation_collects_the_rewards_extra_information_of_every_sample() -> 
     assert parameters(agent_loop_tq.apply_greedy_sampling_params) == ["params"]
 
 
+def test_reward_managers_take_all_that_a_reward_function_says_into_the_extra_information() -> None:
+    """recipe.hdpo.algorithm.cliff.UNSCORED. verl's other batches take their keys from the first row's."""
+    from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
+    from verl.experimental.reward_loop.reward_manager import dapo, gdpo, limited, naive, remote
+
+    managers = (
+        naive.NaiveRewardManager,
+        dapo.DAPORewardManager,
+        gdpo.GDPORewardManager,
+        remote.RemoteRewardManager,
+        limited.RateLimitedRewardManager,
+    )
+    for manager in managers:
+        source = inspect.getsource(manager.run_single)
+        assert 'score = result["score"]' in source and "reward_extra_info[key] = value" in source
+    assert "reward_extra_infos[0].keys()" in inspect.getsource(AgentLoopWorker._postprocess)
+
+
 def test_validation_hands_uids_and_rewards_of_every_sample_to_one_method() -> None:
     """recipe.hdpo.training.trainer._val_metrics_update"""
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
@@ -292,7 +310,7 @@ def test_groups_that_failed_are_refilled_by_one_method_of_the_trainer() -> None:
 
 
 def test_validation_takes_a_sample_without_an_accuracy_for_a_wrong_one() -> None:
-    """recipe.hdpo.rollout.outputs.UNSCORED"""
+    """recipe.hdpo.algorithm.cliff.UNSCORED"""
     from verl.trainer.ppo.metric_utils import process_validation_metrics
 
     infos = {"reward": [1.0, 0.0], "acc": [1.0, None]}
