@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from recipe.hdpo.answers.compare import same_answer
+from recipe.hdpo.data.presets import HASHED
 from recipe.hdpo.data.rows import (
     DataError,
     Rejected,
@@ -29,9 +30,8 @@ from recipe.hdpo.data.rows import (
 
 DATA_SOURCE = "hdpo/gsm_symbolic"
 
-# The generator's own last sentences; the instruction below takes their place.
+# The generator's own last sentences; the recipe's instruction takes their place.
 GENERATOR_INSTRUCTION = "Give the result as your final answer. Do not include units."
-INSTRUCTION = 'Reason step by step, then end with a line "#### " and the answer as a number without units.'
 
 # Drawn per wanted row before giving up: templates repeat, and some solutions are rejected.
 MAX_DRAWS_PER_ROW = 20
@@ -69,7 +69,7 @@ def collect(problems: Iterable[dict[str, Any]], wanted: int, rejected: Rejected)
                 break
             problem, answer = clean_problem(item["question"]), str(item["answer"]).strip()
             solution = clean_solution(str(item["metadata"].get("answer_cot") or ""), answer)
-            prompt_text = f"{problem}\n{INSTRUCTION}"
+            prompt_text = f"{problem}\n{HASHED}"
             reason = reject_reason(problem, solution, answer, prompt_text)
             if reason == "no solution":
                 reason = "no solution that ends with the answer"

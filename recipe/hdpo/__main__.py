@@ -14,6 +14,9 @@ Train. verl's own command, with HDPO's configuration:
   Or on top of a verl command of your own: 'hydra.searchpath=[pkg://recipe.hdpo.config]' +hdpo=default +use=hdpo
   One control in place of HDPO: +control=NAME, one of {controls}
 
+Make data: JSONL, CSV, parquet or a data set of the hub, as verl's parquet files
+  hdpo-data --help         or  python -m recipe.hdpo.data --help
+
 Evaluate: samples of a model or checkpoint, scored, with pass@k and intervals
   hdpo-evaluate --help     or  python -m recipe.hdpo.evaluate --help
 

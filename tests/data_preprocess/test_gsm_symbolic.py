@@ -1,8 +1,8 @@
 import pyarrow.parquet as pq
 import pytest
 
-from data_preprocess import gsm_symbolic
 from data_preprocess.gsm_symbolic import clean_problem, clean_solution, collect, difficulty_of, main
+from recipe.hdpo.data.presets import HASHED
 from recipe.hdpo.data.rows import Rejected
 
 
@@ -65,7 +65,7 @@ def test_generated_rows_are_distinct_and_end_with_their_answer(tmp_path):
         info = row["extra_info"]
         assert info["solution"].endswith(f"\n#### {info['answer']}")
         assert row["reward_model"]["ground_truth"] == info["answer"]
-        assert row["prompt"][0]["content"] == f"{info['problem']}\n{gsm_symbolic.INSTRUCTION}"
+        assert row["prompt"][0]["content"] == f"{info['problem']}\n{HASHED}"
         assert "final answer" not in row["prompt"][0]["content"]
 
 

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -159,8 +160,10 @@ def text_at(row: Mapping[str, Any], dotted_key: str, *, join: bool = False) -> s
         value = "\n".join(value)
     if isinstance(value, str):
         return value if _shows(value) else None
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return str(value) if is_number else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        # Python itself writes no int of more than 4,300 digits.
+        return str(Decimal(value))
+    return str(value) if isinstance(value, float) and math.isfinite(value) else None
 
 
 def why_no_text(row: Mapping[str, Any], dotted_key: str) -> str:

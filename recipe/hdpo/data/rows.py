@@ -11,13 +11,17 @@ A problem that cannot become a row is rejected with a reason, counted, and named
 
 import argparse
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from recipe.hdpo.algorithm.privileged_prompt import text_at, why_no_text
+from recipe.hdpo.data.prompts import info_fault, prompt_fault
 
 SCHEMA = pa.schema(
     [
@@ -71,17 +75,24 @@ class Rejected:
         return out
 
 
-def reject_reason(problem: Any, solution: Any, answer: Any, prompt_text: str | None = None) -> str | None:
+def reject_reason(
+    problem: Any, solution: Any, answer: Any, prompt_text: str | None = None, *, worked: bool = True
+) -> str | None:
     """Why this problem cannot become a row, or None when it can.
 
     ``prompt_text`` is the content of the student's prompt (default: the problem alone). A solution that stands in
-    it word for word, white space aside, would make the student's prompt a privileged one.
+    it word for word, white space aside, would make the student's prompt a privileged one. With ``worked`` false the
+    data set has no worked solutions, and None is one.
     """
     for name, value in (("problem", problem), ("solution", solution), ("answer", answer)):
-        if not isinstance(value, str) or not value.strip():
+        if name == "solution" and value is None and not worked:
+            continue
+        if not isinstance(value, str) or text_at({name: value}, name) is None:
             return f"no {name}"
         if any("\ud800" <= char <= "\udfff" for char in value):
             return f"the {name} is not valid Unicode"
+    if solution is None:
+        return None
     shown = " ".join((problem if prompt_text is None else prompt_text).split())
     if " ".join(solution.split()) in shown:
         return "the solution stands in the prompt"
@@ -91,16 +102,17 @@ def reject_reason(problem: Any, solution: Any, answer: Any, prompt_text: str | N
 def build_row(
     data_source: str,
     problem: str,
-    solution: str,
+    solution: str | None,
     answer: str,
     *,
     split: str,
     index: int,
     difficulty: str = "1",
     prompt_text: str | None = None,
+    worked: bool = True,
 ) -> dict[str, Any]:
     """One row of the schema. Raises ValueError where ``reject_reason`` has a reason: callers ask it first."""
-    reason = reject_reason(problem, solution, answer, prompt_text)
+    reason = reject_reason(problem, solution, answer, prompt_text, worked=worked)
     if reason is not None:
         raise ValueError(f"{data_source}, {split} row {index}: {reason}")
     return {
@@ -123,18 +135,26 @@ def write_splits(out: Path, splits: dict[str, list[dict[str, Any]]]) -> list[Pat
     """Write OUT/<split>.parquet for every split; a reader never sees half a file.
 
     All splits are first written to temporary files beside their targets and then renamed, so a failure while
-    writing leaves the former files as they were. Raises DataError for an empty split or an unusable folder.
+    writing leaves the former files as they were.
+
+    Raises:
+        DataError: an empty split, an unusable folder, or a row that the schema has no place for, or that lacks a prompt
+            or a ground truth: nothing of a row is dropped.
     """
     for split, rows in splits.items():
         if not rows:
             raise DataError(f"no usable row for the {split} split, nothing was written to {out}")
+        for number, row in enumerate(rows):
+            fault = row_fault(row)
+            if fault is not None:
+                raise DataError(f"row {number} of the {split} split: {fault}; nothing was written to {out}")
     pending: list[tuple[Path, Path]] = []
     try:
         out.mkdir(parents=True, exist_ok=True)
         for split, rows in splits.items():
             temporary, target = out / f".{split}.parquet.{os.getpid()}.tmp", out / f"{split}.parquet"
             pending.append((temporary, target))
-            pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
+            pq.write_table(_table(rows, split), temporary)
         for temporary, target in pending:
             os.replace(temporary, target)
     except OSError as error:
@@ -143,6 +163,61 @@ def write_splits(out: Path, splits: dict[str, list[dict[str, Any]]]) -> list[Pat
         for temporary, _ in pending:
             temporary.unlink(missing_ok=True)
     return [target for _, target in pending]
+
+
+def row_fault(row: Any) -> str | None:
+    """Why a row cannot be written, or None: keys that the schema has not, no prompt, or no ground truth."""
+    if not isinstance(row, Mapping):
+        return f"it is a {type(row).__name__}, not a dict"
+    unknown = list(_unknown(row, SCHEMA))
+    if unknown:
+        return f"no place for {', '.join(unknown)}; the schema has {', '.join(_keys(SCHEMA))}"
+    fault = prompt_fault(row.get("prompt"))
+    if fault is not None:
+        return f"prompt: there stands {fault[0]}; {fault[1]}"
+    fault = info_fault(row.get("reward_model"))
+    if fault is not None:
+        return f"reward_model: there stands {fault[0]}; {fault[1]}"
+    if text_at(row, "reward_model.ground_truth") is None:
+        return f"reward_model.ground_truth: there stands {why_no_text(row, 'reward_model.ground_truth')}"
+    return None
+
+
+def _table(rows: list[dict[str, Any]], split: str) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(rows, schema=SCHEMA)
+    except (pa.ArrowException, UnicodeEncodeError) as error:
+        for number, row in enumerate(rows):
+            for field in SCHEMA:
+                try:
+                    pa.array([row.get(field.name)], field.type)
+                except (pa.ArrowException, UnicodeEncodeError) as reason:
+                    where = f"row {number} of the {split} split: {field.name} must be {field.type}"
+                    raise DataError(f"{where} ({reason})") from error
+        raise
+
+
+def _unknown(value: Any, fields: Any, path: str = "") -> Iterator[str]:
+    """Dotted keys of a value that its Arrow type has not."""
+    if not isinstance(value, Mapping):
+        return
+    types = {field.name: field.type for field in fields}
+    for name, inner in value.items():
+        if name not in types:
+            yield f"{path}{name}"
+        elif pa.types.is_struct(types[name]):
+            yield from _unknown(inner, types[name], f"{path}{name}.")
+        elif pa.types.is_list(types[name]) and isinstance(inner, list):
+            found = (key for item in inner for key in _unknown(item, types[name].value_type, f"{path}{name}."))
+            yield from dict.fromkeys(found)
+
+
+def _keys(fields: Any, path: str = "") -> Iterator[str]:
+    for field in fields:
+        if pa.types.is_struct(field.type):
+            yield from _keys(field.type, f"{path}{field.name}.")
+        else:
+            yield f"{path}{field.name}"
 
 
 def print_report(paths: list[Path], splits: dict[str, list[Any]], rejected: Rejected, notes: list[str]) -> None:
@@ -155,10 +230,20 @@ def print_report(paths: list[Path], splits: dict[str, list[Any]], rejected: Reje
         print("rejected 0")
 
 
-def print_next(paths: list[Path]) -> None:
-    """The settings that hand the written files to training."""
+def print_next(paths: list[Path], *flags: str) -> None:
+    """The command that trains on the written files; MODEL is the user's to say."""
     files = {path.stem: path for path in paths}
-    print(f"next: train with data.train_files={files['train']} data.val_files={files['test']}")
+    command = [
+        *("python", "-m", "verl.trainer.main_ppo"),
+        *("--config-path", "pkg://recipe.hdpo.config", "--config-name", "hdpo_trainer"),
+        f"data.train_files={files['train']}",
+        f"data.val_files={files['test']}",
+        "actor_rollout_ref.model.path=MODEL",
+        "actor_rollout_ref.rollout.max_model_len=4096",
+        "reward.custom_reward_function.path=pkg://recipe.hdpo.reward",
+        *flags,
+    ]
+    print(f"next: {shlex.join(command)}")
 
 
 def run_cli(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:

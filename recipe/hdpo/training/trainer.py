@@ -24,6 +24,7 @@ from recipe.hdpo.algorithm.cliff import UNSCORED
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.startup import check_data, check_model
+from recipe.hdpo.data.checks import check_rows
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
 from recipe.hdpo.tracking.kept_text import write_kept
 from recipe.hdpo.tracking.run_history import History
@@ -31,6 +32,7 @@ from recipe.hdpo.tracking.step_metrics import lost_too_many
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
 from recipe.hdpo.training.actor import HDPOWorker
+from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +67,21 @@ class HDPOTrainerSync(PPOTrainerSync):
         check_model(self.hdpo, model_config.hf_config, self.processor)
 
     def _init_dataloader(self) -> None:
-        super()._init_dataloader()
-        check_data(self.config, self.hdpo, self.train_dataset)
+        # verl's filter of long prompts prints a traceback for a row that it cannot read, and drops it.
+        train = whole_dataset(self.config, "train", self.tokenizer, self.processor)
+        val = whole_dataset(self.config, "val", self.tokenizer, self.processor)
+        if train is not None:
+            check_data(self.config, self.hdpo, train)
+            check_rows(self.config, self.hdpo, val, files="val_files")
+        try:
+            super()._init_dataloader()
+        except Exception:
+            for split in ("train", "val"):
+                refuse_empty(self.config, split, getattr(self, f"{split}_dataset", None))
+            raise
+        if train is None:
+            check_data(self.config, self.hdpo, self.train_dataset)
+            check_rows(self.config, self.hdpo, self.val_dataset, files="val_files")
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()

@@ -48,7 +48,7 @@ def test_what_is_no_text_counts_as_missing_and_is_named(value: Any, said: str) -
 
 
 @pytest.mark.parametrize(
-    "value", ["S", " S ", "\u200bS\x00", "\u00e9", "解", "👍", "18", 18, 0, -0.5, np.int64(7), 10**50]
+    "value", ["S", " S ", "\u200bS\x00", "\u00e9", "解", "👍", "18", 18, 0, -0.5, np.int64(7), 10**50, 10**400]
 )
 def test_texts_and_finite_numbers_are_shown_as_they_are_written(value: Any) -> None:
     assert text_at({"a": {"b": value}}, "a.b") == str(value)

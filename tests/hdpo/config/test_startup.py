@@ -36,7 +36,7 @@ def test_rows_without_a_solution_are_counted_and_named(caplog: pytest.LogCapture
     with caplog.at_level(logging.WARNING):
         check([ROW, {"extra_info": {"solution": ""}}, ROW, {"extra_info": {"solution": None}}])
     assert "2 of 4 training rows" in caplog.text
-    assert "First: row 1 (as filtered), row 3 (as filtered)" in caplog.text
+    assert "First: row 1, row 3" in caplog.text
 
 
 def test_solutions_that_are_no_texts_are_counted_by_kind_and_the_way_out_is_named(
@@ -66,13 +66,13 @@ def test_rows_are_named_by_their_own_index_where_they_have_one(caplog: pytest.Lo
     rows = [ROW | {"extra_info": {"solution": text, "index": i}} for i, text in ((7, "1+1=2"), (812, ""))]
     with caplog.at_level(logging.WARNING):
         check(rows)
-    assert "First: index 812" in caplog.text
+    assert "First: row 1 (index 812)" in caplog.text
 
 
 def test_messages_made_of_parts_are_refused() -> None:
     parts = [{"role": "user", "content": [{"type": "text", "text": "1+1?"}]}]
     check([ROW | {"prompt": [{"role": "user", "content": "1+1?"}]}])
-    with pytest.raises(ValueError, match=r"training row 0 .* content is a list of parts"):
+    with pytest.raises(ValueError, match=r"content is a list of parts in 1 \(row 0\): make the content"):
         check([ROW | {"prompt": parts}])
     check([ROW | {"prompt": parts}], "+control=grpo")
 

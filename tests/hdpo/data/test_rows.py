@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -94,9 +93,60 @@ def test_a_failure_while_writing_keeps_the_former_files_and_leaves_no_temporary_
     write_splits(tmp_path, {"train": [row()], "test": [row(split="test")]})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     broken = row(problem="9+9=?") | {"ability": 5}
-    with pytest.raises(pa.ArrowException):
+    with pytest.raises(DataError, match="row 0 of the test split: ability must be string"):
         write_splits(tmp_path, {"train": [row(problem="9+9=?")], "test": [broken]})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+# (changes of a row, what is said of it)
+FAULTY = {
+    "unknown key": ({"agent_name": "x"}, "no place for agent_name; the schema has data_source, prompt, ability"),
+    "unknown key below": ({"extra_info": {"index": 0, "level": 3}}, "no place for extra_info.level;"),
+    "unknown key of a message": (
+        {"prompt": [{"role": "user", "content": "q", "name": "n"}]},
+        "no place for prompt.name;",
+    ),
+    "unknown key of the reward": (
+        {"reward_model": {"ground_truth": "3", "kind": 1}},
+        "no place for reward_model.kind;",
+    ),
+    "no prompt": ({"prompt": None}, "prompt: there stands nothing"),
+    "empty prompt": ({"prompt": []}, "prompt: there stands an empty list"),
+    "text prompt": ({"prompt": "q"}, "prompt: there stands a text; make it"),
+    "no user": ({"prompt": [{"role": "system", "content": "q"}]}, "prompt: there stands no user's message"),
+    "no content": ({"prompt": [{"role": "user"}]}, "prompt: there stands a message whose content is nothing"),
+    "from": ({"prompt": [{"from": "human", "value": "q"}]}, "no place for prompt.from, prompt.value"),
+    "no truth": ({"reward_model": {"style": "rule"}}, "reward_model.ground_truth: there stands nothing"),
+    "no reward model": ({"reward_model": None}, "reward_model.ground_truth: there stands nothing"),
+    "blank truth": ({"reward_model": {"ground_truth": " "}}, "reward_model.ground_truth: there stands a blank text"),
+    "text reward model": ({"reward_model": "{}"}, "reward_model: there stands JSON text"),
+    "number as truth": ({"reward_model": {"ground_truth": 3}}, "reward_model must be struct<style"),
+    "text as index": ({"extra_info": {"index": "a"}}, "extra_info must be struct<split"),
+    "surrogate": ({"ability": "\ud800"}, "ability must be string"),
+}
+
+
+@pytest.mark.parametrize("changes, said", FAULTY.values(), ids=FAULTY)
+def test_nothing_of_a_row_is_dropped_and_what_has_no_place_is_refused(tmp_path, changes, said):
+    with pytest.raises(DataError) as error:
+        write_splits(tmp_path, {"train": [row(0), row(1) | changes]})
+    assert "row 1 of the train split: " + said in str(error.value) and list(tmp_path.iterdir()) == []
+
+
+def test_a_row_without_a_prompt_or_that_is_no_dict_is_refused(tmp_path):
+    without = {name: value for name, value in row().items() if name != "prompt"}
+    for faulty, said in ((without, "prompt: there stands nothing"), (["x"], "it is a list, not a dict")):
+        with pytest.raises(DataError, match=said):
+            write_splits(tmp_path, {"train": [faulty]})
+
+
+def test_a_row_of_a_data_set_without_worked_solutions_has_none_and_that_must_be_said(tmp_path):
+    write_splits(tmp_path, {"train": [row(solution=None, worked=False)]})
+    assert pq.read_table(tmp_path / "train.parquet").to_pylist()[0]["extra_info"]["solution"] is None
+    with pytest.raises(ValueError, match="no solution"):
+        row(solution=None)
+    with pytest.raises(ValueError, match="no solution"):
+        row(solution=" ", worked=False)
 
 
 def test_an_output_path_that_is_a_file_is_one_clear_error(tmp_path):

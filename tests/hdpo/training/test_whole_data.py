@@ -1,0 +1,76 @@
+"""verl's own data set class reads the rows, and all are checked before verl's filter drops what it cannot read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.config.startup import check_data
+from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
+
+DEFAULTS = Path(__file__).parents[3] / "recipe/hdpo/config/hdpo/default.yaml"
+KNOBS = HDPOConfig.from_mapping(OmegaConf.to_container(OmegaConf.load(DEFAULTS)))
+ROW = {
+    "data_source": "x",
+    "prompt": [{"role": "user", "content": "1+1?"}],
+    "reward_model": {"style": "rule", "ground_truth": "2"},
+    "extra_info": {"index": 5, "solution": "1+1=2"},
+}
+
+
+def config_of(folder: Path, rows: list[Any], **data: Any) -> Any:
+    file = folder / "rows.jsonl"
+    file.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
+    files = {"train_files": str(file), "val_files": str(file), "cache_dir": str(folder)}
+    return OmegaConf.create({"data": {**files, "max_prompt_length": 8, "filter_overlong_prompts": True, **data}})
+
+
+def test_rows_that_verls_filter_would_drop_are_refused_as_verl_reads_them(tmp_path: Path) -> None:
+    config = config_of(tmp_path, [ROW, ROW | {"prompt": None}, ROW | {"prompt": "1+1?"}])
+    data = whole_dataset(config, "train", None, None)
+    assert data is not None and len(data) == 3
+    with pytest.raises(ValueError, match=r"2 of 3 rows of .* nothing \(None\) in 1 \(row 1 .*; a text in 1 \(row 2"):
+        check_data(config, KNOBS, data)
+
+
+def test_a_missing_column_is_named_beside_those_that_there_are(tmp_path: Path) -> None:
+    config = config_of(tmp_path, [{"question": "1+1?", "prompt": ROW["prompt"]}])
+    with pytest.raises(
+        ValueError, match="no column data_source, reward_model, which verl reads; there are question, prompt"
+    ):
+        check_data(config, KNOBS, whole_dataset(config, "train", None, None))
+
+
+def test_the_first_rows_or_all_that_may_be_drawn_are_read(tmp_path: Path) -> None:
+    for settings, size in (({"shuffle": False}, 2), ({"shuffle": True, "seed": 1}, 2), ({"shuffle": True}, 3)):
+        config = config_of(tmp_path, [ROW] * 3, train_max_samples=2, **settings)
+        data = whole_dataset(config, "train", None, None)
+        assert data is not None and len(data) == size, settings
+
+
+@pytest.mark.parametrize("rows", [['{"prompt": '], None], ids=["broken", "absent"])
+def test_files_that_verl_cannot_read_are_one_error_with_their_name(tmp_path: Path, rows: list[Any] | None) -> None:
+    config = config_of(tmp_path, rows or [])
+    if rows is None:
+        (tmp_path / "rows.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"data\.val_files=.*rows\.jsonl: verl cannot read this"):
+        whole_dataset(config, "val", None, None)
+
+
+def test_a_data_set_that_the_filter_emptied_is_refused_with_the_limit(tmp_path: Path) -> None:
+    config = config_of(tmp_path, [ROW])
+    refuse_empty(config, "train", [ROW])
+    refuse_empty(config, "train", None)
+    with pytest.raises(ValueError, match=r"no row of .* more than data\.max_prompt_length=8 tokens: raise that limit"):
+        refuse_empty(config, "train", [])
+
+
+def test_a_class_of_the_users_own_is_not_read_twice(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("from torch.utils.data import Dataset\nclass Own(Dataset): pass\n")
+    config = config_of(tmp_path, [ROW], custom_cls={"path": str(tmp_path / "own.py"), "name": "Own"})
+    assert whole_dataset(config, "train", None, None) is None
