@@ -15,7 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from recipe.hdpo.algorithm.privileged_prompt import compile_template
+from recipe.hdpo.algorithm.message_template import compile_template
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.keys import MODEL, ROLLOUT, Rule, select
 from recipe.hdpo.config.lengths import LENGTH_RULES

@@ -28,12 +28,8 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
 
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord, RolloutGroup, is_success
-from recipe.hdpo.algorithm.privileged_prompt import (
-    NoPrivilegedText,
-    PrivilegedPromptBuilder,
-    compile_template,
-    prompt_id,
-)
+from recipe.hdpo.algorithm.message_template import compile_template
+from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, PrivilegedPromptBuilder, prompt_id
 from recipe.hdpo.algorithm.seeds import derived_seed
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.rollout.outputs import UnscoredRollout
