@@ -293,12 +293,20 @@ def test_the_replay_buffer_refills_a_failed_group_only_where_no_key_begins_with_
 
 
 def test_verl_cuts_a_plain_prompt_to_the_limit_from_the_left_and_makes_it_with_a_token_builder() -> None:
-    """recipe.hdpo.rollout.scoring._prompt_was_cut"""
+    """recipe.hdpo.rollout.scoring._prompt_was_cut, recipe.hdpo.rollout.chat_template.make_token_builder"""
     from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 
     assert "return prompt_ids[-prompt_length:]" in inspect.getsource(AgentLoopBase._cap_text_prompt_length)
     assert "continuous_token_builder.build_initial_tokens(" in inspect.getsource(AgentLoopBase.ct_build_initial_tokens)
-    assert "hf_model_type=hf_model_type" in inspect.getsource(AgentLoopBase.__init__)
+    source = inspect.getsource(AgentLoopBase.__init__)
+    arguments = source.partition("create_continuous_token_builder(")[2].partition(")")[0].split()
+    assert arguments == [
+        "self.tokenizer,",
+        "hf_model_type=hf_model_type,",
+        "chat_template_kwargs=self.apply_chat_template_kwargs,",
+        "mm_processor_kwargs=self.mm_processor_kwargs,",
+        "processor=self.processor,",
+    ]
 
 
 def test_groups_that_failed_are_refilled_by_one_method_of_the_trainer() -> None:

@@ -11,7 +11,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from recipe.hdpo.algorithm.privileged_prompt import USER_TEMPLATE
+from recipe.hdpo.algorithm.message_template import USER_TEMPLATE
 from recipe.hdpo.config.checks import check_config, refusals
 from tests.hdpo.composed_config import composed, hydra_composed
 

@@ -1,7 +1,8 @@
 """HDPO itself, in pure functions and records: these files import torch, numpy, jinja2 and the standard library.
 
 Read them in the order of the paper: :mod:`~recipe.hdpo.algorithm.cliff`,
-:mod:`~recipe.hdpo.algorithm.privileged_prompt`, :mod:`~recipe.hdpo.algorithm.advantage`,
+:mod:`~recipe.hdpo.algorithm.message_template`, :mod:`~recipe.hdpo.algorithm.privileged_prompt`,
+:mod:`~recipe.hdpo.algorithm.advantage`,
 :mod:`~recipe.hdpo.algorithm.teacher_topk`, :mod:`~recipe.hdpo.algorithm.divergence_formulas`,
 :mod:`~recipe.hdpo.algorithm.divergence`. The last one walks the logits by :mod:`~recipe.hdpo.algorithm.softmax_rows`,
 on CUDA with :mod:`~recipe.hdpo.algorithm.softmax_kernels`. The whole loss in one place, by definition, is

@@ -1,96 +1,30 @@
 """Privileged prompts: the plain prompt x, re-issued with its ground truth y* (x + y*).
 
-The template is Jinja2 in a sandbox. Problem and solution are values of the template, never part of it, so braces,
-backslashes and LaTeX in them survive as they are.
+Problem and solution are values of the template (:mod:`~recipe.hdpo.algorithm.message_template`), never part of it, so
+braces, backslashes and LaTeX in them survive as they are.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 Messages = list[dict[str, str]]
-
-USER_TEMPLATE = """{{ problem }}
-
-A reference solution is given below. Study it, then solve the problem yourself, step by step, in the same way \
-and with the same answer format as if you had not seen it. Do not mention the reference.
-
-{{ solution }}"""
-
-SYSTEM_TEMPLATE = """The user is going to ask a problem. A reference solution is given below. Study it, then solve the \
-problem yourself, step by step, in the same way and with the same answer format as if you had not seen it. \
-Do not mention the reference.
-
-{{ solution }}"""
-
-DEFAULT_TEMPLATES = {"user": USER_TEMPLATE, "system": SYSTEM_TEMPLATE}
-
-# A backslash and an n that begin no LaTeX command: a line break that somebody wrote and nobody turned into one.
-_LITERAL_LINE_BREAK = re.compile(
-    r"\\n(?!(?:abla|atural|e|earrow|eg|eq|ewline|exists|geq|i|leq|mid|oindent|ot|otin|u|warrow)(?![A-Za-z]))"
-)
 
 # Letters, marks and symbols of Unicode that show nothing: fillers, a joiner, variation selectors, empty Braille.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
 
-_ENVIRONMENT = ImmutableSandboxedEnvironment(
-    undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True
-)
-
 
 class NoPrivilegedText(LookupError):
     """The row has no solution (or answer) to build a privileged prompt from."""
-
-
-def compile_template(template: str | None, placement: str) -> jinja2.Template:
-    """The template of the privileged message.
-
-    Args:
-        template: Jinja2 text with ``problem``, ``solution`` and ``answer``; ``@path`` reads it from a file;
-            None takes the default of the placement.
-        placement: "user" or "system".
-
-    Raises:
-        ValueError: the file cannot be read, the syntax is wrong, a name is unknown, the text of the solution is
-            not used, or, for placement "user", the problem is not; or the text would show a literal ``\\n``.
-    """
-    where = "hdpo.privileged.template"
-    text = DEFAULT_TEMPLATES[placement] if template is None else template
-    if text.startswith("@"):
-        try:
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ValueError(f"{where}={template}: the file cannot be read ({error})") from error
-    try:
-        compiled = _ENVIRONMENT.from_string(text)
-        trial = compiled.render(problem="<problem>", solution="<solution>", answer="<answer>")
-    except (jinja2.TemplateError, jinja2.exceptions.SecurityError) as error:
-        raise ValueError(
-            f"{where}: {error}. It may use {{{{ problem }}}}, {{{{ solution }}}} and {{{{ answer }}}}"
-        ) from error
-    if "<solution>" not in trial and "<answer>" not in trial:
-        raise ValueError(f"{where} uses neither {{{{ solution }}}} nor {{{{ answer }}}}: nothing would be privileged")
-    if placement == "user" and "<problem>" not in trial:
-        raise ValueError(f"{where} replaces the user's message, so it must use {{{{ problem }}}}")
-    if _LITERAL_LINE_BREAK.search(trial):
-        example = f"""$'{where}="{{{{ problem }}}}\\n{{{{ solution }}}}"'"""
-        raise ValueError(
-            f"{where}={text} shows the teacher a backslash and an n, not a line break: Hydra does not unescape \\n in "
-            f"an override. In bash write {example}, with the dollar sign, or put the template into a file, @FILE"
-        )
-    return compiled
 
 
 @dataclass(frozen=True)
@@ -98,7 +32,7 @@ class PrivilegedPromptBuilder:
     """Builds the chat messages of a privileged prompt from a data row.
 
     Attributes:
-        template: see :func:`compile_template`.
+        template: see :func:`~recipe.hdpo.algorithm.message_template.compile_template`.
         placement: "user" replaces the last user message; "system" adds to (or makes) the system message.
         source: "solution" gives the worked solution to the template, "answer" gives the final answer alone.
         solution_key, answer_key: dotted paths into the data row.

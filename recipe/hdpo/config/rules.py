@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from recipe.hdpo.algorithm.privileged_prompt import compile_template
+from recipe.hdpo.algorithm.message_template import compile_template
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.keys import ACTOR, MODEL, ROLLOUT, Rule, select
 from recipe.hdpo.config.model_rules import MODEL_RULES

@@ -28,14 +28,10 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
 
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord, RolloutGroup, is_success
-from recipe.hdpo.algorithm.privileged_prompt import (
-    NoPrivilegedText,
-    PrivilegedPromptBuilder,
-    compile_template,
-    prompt_id,
-)
+from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, prompt_id
 from recipe.hdpo.algorithm.seeds import derived_seed
 from recipe.hdpo.config.checks import read_hdpo
+from recipe.hdpo.rollout.chat_template import make_prompt_builder
 from recipe.hdpo.rollout.outputs import UnscoredRollout
 from recipe.hdpo.rollout.privileged_agent import PRIVILEGED_AGENT, PrivilegedPromptTooLong, PrivilegedRollout
 from recipe.hdpo.rollout.scoring import ScoringWorker
@@ -50,15 +46,7 @@ class HDPOAgentLoopWorker(ScoringWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.hdpo = read_hdpo(self.config)
-        options = self.hdpo.privileged
-        self.prompt_builder = PrivilegedPromptBuilder(
-            template=compile_template(options.template, options.placement),
-            placement=options.placement,
-            source=options.source,
-            solution_key=options.solution_key,
-            answer_key=options.answer_key,
-            join_texts=options.join_texts,
-        )
+        self.prompt_builder = make_prompt_builder(self.hdpo)
         # Groups whose rollouts are running, by uid. Training only.
         self.groups: dict[str, RolloutGroup] = {}
         self.greedy_scores = {}

@@ -6,10 +6,10 @@ import logging
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
-from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from recipe.hdpo.algorithm.cliff import UNSCORED
 from recipe.hdpo.algorithm.privileged_prompt import text_at
+from recipe.hdpo.rollout.chat_template import make_token_builder
 from recipe.hdpo.rollout.greedy_validation import GreedyValidationWorker
 from recipe.hdpo.rollout.outputs import UnscoredRollout, end_token_ids, is_cut_off, usable_reward
 
@@ -23,13 +23,8 @@ class ScoringWorker(GreedyValidationWorker):
         super().__init__(*args, **kwargs)
         self.end_ids = end_token_ids(self.tokenizer, self.model_config.generation_config)
         # The one that verl's agent loops make their prompts with.
-        self.token_builder = create_continuous_token_builder(
-            self.tokenizer,
-            hf_model_type=self.hf_model_type,
-            chat_template_kwargs=self.config.data.get("apply_chat_template_kwargs", {}),
-            mm_processor_kwargs=self.mm_processor_kwargs,
-            processor=self.processor,
-        )
+        hf_config = self.model_config.hf_config
+        self.token_builder = make_token_builder(self.config, self.tokenizer, self.processor, hf_config)
 
     async def _score(self, outputs: list[AgentLoopOutput], validate: bool, kwargs: dict) -> None:
         """Score a rollout; one without a usable reward is lost. In validation it counts as wrong, and says why."""

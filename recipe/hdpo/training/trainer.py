@@ -25,7 +25,9 @@ from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.startup import check_data, check_model
 from recipe.hdpo.data.checks import check_rows
+from recipe.hdpo.rollout.chat_template import make_token_builder, missing_chat_template
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
+from recipe.hdpo.rollout.prompt_check import check_prompts
 from recipe.hdpo.tracking.kept_text import write_kept
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.step_metrics import lost_too_many
@@ -65,6 +67,9 @@ class HDPOTrainerSync(PPOTrainerSync):
         super()._init_tokenizer()
         model_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
         check_model(self.hdpo, model_config.hf_config, self.processor)
+        self.token_builder = make_token_builder(self.config, self.tokenizer, self.processor, model_config.hf_config)
+        if problem := missing_chat_template(self.token_builder):
+            raise ValueError(problem)
 
     def _init_dataloader(self) -> None:
         # verl's filter of long prompts prints a traceback for a row that it cannot read, and drops it.
@@ -82,6 +87,7 @@ class HDPOTrainerSync(PPOTrainerSync):
         if train is None:
             check_data(self.config, self.hdpo, self.train_dataset)
             check_rows(self.config, self.hdpo, self.val_dataset, files="val_files")
+        check_prompts(self.config, self.hdpo, self.token_builder, self.train_dataset)
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()

@@ -6,13 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.hdpo.algorithm.privileged_prompt import (
-    NoPrivilegedText,
-    PrivilegedPromptBuilder,
-    compile_template,
-    prompt_id,
-    text_at,
-)
+from recipe.hdpo.algorithm.message_template import compile_template
+from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, PrivilegedPromptBuilder, prompt_id, text_at
 
 LATEX = r"Let $x = \frac{a}{b}$, {{ solution }} {% raw %} {# no #} \boxed{{42}} 100% \\ {braces}"
 

@@ -9,13 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recipe.hdpo.algorithm.privileged_prompt import (
-    NoPrivilegedText,
-    PrivilegedPromptBuilder,
-    compile_template,
-    text_at,
-    why_no_text,
-)
+from recipe.hdpo.algorithm.message_template import compile_template
+from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, PrivilegedPromptBuilder, text_at, why_no_text
 
 NO_TEXTS: list[tuple[Any, str]] = [
     (None, "nothing"),

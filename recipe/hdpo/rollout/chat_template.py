@@ -1,0 +1,127 @@
+"""Prompts as a model reads them: messages, token ids and text, made with what verl's agent loops make them with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+from recipe.hdpo.algorithm.message_template import compile_template
+from recipe.hdpo.algorithm.privileged_prompt import PrivilegedPromptBuilder
+from recipe.hdpo.config import HDPOConfig
+
+
+def make_prompt_builder(hdpo: HDPOConfig) -> PrivilegedPromptBuilder:
+    """What builds the messages of privileged prompts."""
+    options = hdpo.privileged
+    return PrivilegedPromptBuilder(
+        template=compile_template(options.template, options.placement),
+        placement=options.placement,
+        source=options.source,
+        solution_key=options.solution_key,
+        answer_key=options.answer_key,
+        join_texts=options.join_texts,
+    )
+
+
+def make_token_builder(config: DictConfig, tokenizer: Any, processor: Any, hf_config: Any) -> Any:
+    """verl's builder of token ids, as its agent loops make it (``AgentLoopBase.__init__``).
+
+    Args:
+        config: the whole composed config.
+        processor: verl's processor of a vision-language model; None for a language model.
+        hf_config: the model's.
+    """
+    model_type = getattr(hf_config, "model_type", None)
+    return create_continuous_token_builder(
+        tokenizer,
+        hf_model_type=model_type if isinstance(model_type, str) else None,
+        chat_template_kwargs=config.data.get("apply_chat_template_kwargs", {}),
+        mm_processor_kwargs=config.data.get("mm_processor_kwargs", {}),
+        processor=processor,
+    )
+
+
+class NotRendered(ValueError):
+    """The chat template makes no prompt of some messages; the text is the template's own reason."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt as the model reads it, and the same decoded with its special tokens."""
+
+    ids: list[int]
+    text: str
+
+
+def render(builder: Any, messages: Sequence[Mapping[str, str]]) -> Rendered:
+    """The prompt that verl's agent loops make of some messages.
+
+    Args:
+        builder: see :func:`make_token_builder`.
+
+    Raises:
+        NotRendered: the chat template refuses the messages. That includes those from which verl makes a prompt all the
+            same: it puts an empty user turn in front, and then cuts that off, with the prompt's beginning (BOS).
+    """
+    reasons: list[Exception] = []
+    with _listening([builder.tokenizer, getattr(builder, "processor", None)], reasons):
+        try:
+            ids = list(builder.build_initial_tokens([dict(message) for message in messages]))
+        except Exception as error:  # whatever a template or a tokenizer raises
+            reasons.append(error)
+    if reasons:
+        raise NotRendered(f"{type(reasons[0]).__name__}: {reasons[0]}") from reasons[0]
+    return Rendered(ids, decode(builder.tokenizer, ids))
+
+
+def decode(tokenizer: Any, ids: list[int]) -> str:
+    """Every token as it is, special ones too."""
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def missing_chat_template(builder: Any) -> str | None:
+    """What to say where a single user message cannot be made into a prompt; None where it can.
+
+    verl writes the prompts of some models itself (DeepSeek-V4), so a tokenizer without a template may do.
+    """
+    try:
+        render(builder, [{"role": "user", "content": "1+1=?"}])
+    except NotRendered as reason:
+        name = getattr(builder.tokenizer, "name_or_path", "")
+        remedy = "take an instruction-tuned model, or give one by actor_rollout_ref.model.custom_chat_template"
+        if getattr(builder.tokenizer, "chat_template", None) is None:
+            return f"the tokenizer {name} has no chat template, by which prompts are made: {remedy}"
+        return (
+            f"the chat template of the tokenizer {name} cannot make a prompt of one user message ({reason}): {remedy}"
+        )
+    return None
+
+
+@contextmanager
+def _listening(sources: list[Any], reasons: list[Exception]) -> Iterator[None]:
+    """Note what ``apply_chat_template`` raises, which verl answers with another try."""
+
+    def noting(apply: Any) -> Any:
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return apply(*args, **kwargs)
+            except Exception as error:
+                reasons.append(error)
+                raise
+
+        return noted
+
+    heard = [source for source in sources if source is not None]
+    for source in heard:
+        # On the instance, where it hides the class's method for a while.
+        vars(source)["apply_chat_template"] = noting(source.apply_chat_template)
+    try:
+        yield
+    finally:
+        for source in heard:
+            del vars(source)["apply_chat_template"]

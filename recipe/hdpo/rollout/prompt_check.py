@@ -1,0 +1,121 @@
+"""Start-up check: what the chat template makes of privileged prompts, looked at on some real rows.
+
+A teacher whose prompt lacks the solution, the problem, or the model's first token still answers, and every metric still
+looks like training. So the prompts are made here as the rollout hook makes them, before any worker starts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from omegaconf import DictConfig
+
+from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, text_at
+from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.data.readers import read_rows, row_name
+from recipe.hdpo.rollout.chat_template import make_prompt_builder
+from recipe.hdpo.rollout.prompt_faults import PromptPair
+
+logger = logging.getLogger(__name__)
+
+# Besides the first and the longest row: of so many orders of roles the first row of each, and so many rows in between.
+MAX_ROLE_ORDERS = 4
+ROWS_BETWEEN = 3
+# Of the prompt that is printed.
+MAX_SHOWN_CHARS = 4000
+
+
+def check_prompts(config: DictConfig, hdpo: HDPOConfig, builder: Any, dataset: Any) -> None:
+    """Refuse what the chat template would spoil in privileged prompts; print one of them.
+
+    Args:
+        builder: see :func:`~recipe.hdpo.rollout.chat_template.make_token_builder`.
+        dataset: verl's RLHFDataset. Rows of another kind, and rows that are no chats, are left to
+            :func:`~recipe.hdpo.config.startup.check_data`.
+
+    Raises:
+        ValueError: rows without a user message, or a prompt that :class:`~recipe.hdpo.rollout.prompt_faults.PromptPair`
+            finds a fault with; names the row, the reason and the way out.
+    """
+    frame: Any = getattr(dataset, "dataframe", None)
+    key = config.data.get("prompt_key", "prompt")
+    shows = hdpo.privileged.n > 0 and hdpo.privileged.source != "problem"
+    if not shows or not hasattr(frame, "select_columns") or key not in frame.column_names:
+        return
+    options = hdpo.privileged
+    columns = {key, "extra_info", options.solution_key.split(".")[0], options.answer_key.split(".")[0]}
+    rows = read_rows(frame, sorted(columns & set(frame.column_names)))
+    messages, said, printed = make_prompt_builder(hdpo), set[str](), False
+    for position, row in sorted(_sample(key, hdpo, rows, len(frame)).items()):
+        name = f"training {row_name(position, row)}"
+        try:
+            privileged = messages.build(row[key], row)
+        except NoPrivilegedText:
+            continue  # counted by check_data
+        except Exception as error:  # whatever the user's template raises
+            raise ValueError(
+                f"hdpo.privileged.template cannot be rendered for {name}: {type(error).__name__}: {error}"
+            ) from error
+        pair = PromptPair(builder, row[key], privileged)
+        if fault := pair.fault():
+            raise ValueError(f"the privileged prompt of {name} {fault}")
+        if not printed:
+            print(f"The privileged prompt of {name}, between two lines:\n{_line()}\n{_short(pair.text)}\n{_line()}")
+            printed = True
+        if (difference := pair.difference()) and difference not in said:
+            said.add(difference)
+            logger.warning(f"the privileged prompt of {name} {difference}")
+
+
+def _sample(key: str, hdpo: HDPOConfig, rows: Iterable[dict], count: int) -> dict[int, dict]:
+    """Rows to look at, by position: the first, the longest, the first of each order of roles, the first with characters
+    that markup escapes, the first with white space around a text, and some between."""
+    options, found = hdpo.privileged, dict[Any, tuple[int, dict]]()
+    shown_key = options.answer_key if options.source == "answer" else options.solution_key
+    longest, step, without = -1, max(1, count // ROWS_BETWEEN), list[str]()
+    for i, row in enumerate(rows):
+        if not _is_chat(row[key]):
+            continue
+        roles = tuple(message["role"] for message in row[key])
+        if "user" not in roles:
+            without.append(row_name(i, row))
+            continue
+        shown = text_at(row, shown_key, join=options.join_texts)
+        if shown is None:
+            continue
+        texts = [*(message["content"] for message in row[key]), shown]
+        if sum(map(len, texts)) > longest:
+            longest, found["longest"] = sum(map(len, texts)), (i, row)
+        traits = ["first", *([f"between {i // step}"] if i % step == 0 else [])]
+        traits += ["markup"] if any(c in text for text in texts for c in "<>&\"'") else []
+        traits += ["white space"] if any(text != text.strip() for text in texts) else []
+        if roles in found or sum(isinstance(trait, tuple) for trait in found) < MAX_ROLE_ORDERS:
+            found.setdefault(roles, (i, row))
+        for trait in traits:
+            found.setdefault(trait, (i, row))
+    if without:
+        raise ValueError(
+            f"{len(without)} of {count} training rows have no message of role 'user' in data column '{key}', and a "
+            f"privileged prompt is made from the last one: give the problem that role. First: {', '.join(without[:5])}"
+        )
+    return dict(found.values())
+
+
+def _is_chat(messages: Any) -> bool:
+    return isinstance(messages, list) and all(
+        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
+        for message in messages
+    )
+
+
+def _line() -> str:
+    return "-" * 60
+
+
+def _short(text: str) -> str:
+    if len(text) <= MAX_SHOWN_CHARS:
+        return text
+    half = MAX_SHOWN_CHARS // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters ...]\n{text[-half:]}"
