@@ -22,6 +22,9 @@ RECORD_TAG = "hdpo_record"
 STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE = "hdpo_student_prompts", "hdpo_teacher_prompts", "hdpo_responses"
 FIELDS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
 
+# Column of a prompt, from the trainer to the rollout workers: a cliff of the step before, for privileged rollouts only.
+REISSUED = "hdpo_reissued"
+
 # Extra info of a batch, from the trainer to the actor: [key, number of tokens] of every privileged row.
 KEPT = "hdpo_kept"
 # Extra info of a batch: whether the actor measures the gradient norm of each term in this step.
