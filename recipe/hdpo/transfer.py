@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 
 from recipe.hdpo.algorithm.cliff import GroupRecord
@@ -62,3 +63,21 @@ def record_tag(record: GroupRecord) -> dict[str, Any]:
 def record_of(tag: Mapping[str, Any]) -> GroupRecord | None:
     """The record that a tag holds; None for the tag of a row."""
     return GroupRecord(**tag[RECORD_TAG]) if RECORD_TAG in tag else None
+
+
+def split_batch(batch: KVBatchMeta) -> tuple[KVBatchMeta, KVBatchMeta, dict[str, GroupRecord]]:
+    """A sampled batch as rollout rows, kept privileged rows, and the records of its groups by key.
+
+    Rows come in order of problem and rollout number, not of arrival, so that sums over them can be repeated.
+    """
+    records = {k: r for k, tag in zip(batch.keys, batch.tags, strict=True) if (r := record_of(tag))}
+    problems = {key.split("_")[0]: record.prompt_id for key, record in records.items()}
+
+    def order(row: tuple[str, dict]) -> tuple[str, str, list[int]]:
+        uid, *numbers = row[0].split("_")
+        return problems.get(uid, ""), uid, [int(number) for number in numbers]
+
+    found = sorted(((k, t) for k, t in zip(batch.keys, batch.tags, strict=True) if k not in records), key=order)
+    kept = [key for key, tag in found if tag.get(PRIVILEGED_TAG, False)]
+    rollouts = [key for key, tag in found if not tag.get(PRIVILEGED_TAG, False)]
+    return batch.select_keys(rollouts), batch.select_keys(kept), records
