@@ -1,4 +1,4 @@
-"""``hdpo.privileged.schedule=next_step``: a cliff's step ends without privileged rollouts, and the next one has them."""
+"""``hdpo.privileged.schedule=next_step``: a cliff's step ends without privileged rollouts; the next one has them."""
 
 from __future__ import annotations
 

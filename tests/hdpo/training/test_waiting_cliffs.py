@@ -40,7 +40,7 @@ def solutions(batch: TensorDict) -> list[str]:
     return [row["solution"] for row in batch["extra_info"]]
 
 
-def test_exactly_the_cliffs_wait_whatever_the_order_of_the_records_and_in_how_many_batches_they_were_asked_for() -> None:
+def test_exactly_the_cliffs_wait_in_whatever_order_records_come_and_in_how_many_batches_they_were_asked_for() -> None:
     waiting = WaitingCliffs(asked=[prompts("a", "b", "c"), prompts("d")])
     waiting.remember(records("dca", "b"))
     rows = waiting.take(5)
@@ -96,5 +96,5 @@ def test_a_checkpoint_without_the_file_leaves_none_waiting_and_says_so(
 
 def test_a_file_that_was_cut_short_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / CLIFFS_FILE).write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(ValueError, match="cut short.*remove that file"):
+    with pytest.raises(ValueError, match=r"cut short.*remove that file"):
         WaitingCliffs().load(str(tmp_path))
