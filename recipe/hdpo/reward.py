@@ -22,6 +22,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
+from recipe.hdpo.algorithm.cliff import UNSCORED
 from recipe.hdpo.answers.compare import same_answer
 from recipe.hdpo.math_answer import after_thinking, final_answer, joint_answer
 from recipe.hdpo.math_process import Unscored, is_equal
@@ -47,7 +48,7 @@ def compute_score(
     *,
     strict_format: bool = True,
     **kwargs: Any,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """verl's custom reward function; called from many threads at once.
 
     Args:
@@ -59,26 +60,35 @@ def compute_score(
         extra_info, kwargs: not used; verl passes them.
 
     Returns:
-        {"score": R, "acc": R} with R 0.0 or 1.0. A response that cannot be scored, whatever it holds, gets 0.0
-        and one warning.
+        {"score": R, "acc": R, "hdpo_unscored": ""} with R 0.0 or 1.0. What cannot be graded (see :func:`grade`) has R
+        0.0, the reason under "hdpo_unscored", and one warning. HDPO's rollouts read that: such a rollout is lost, not
+        failed, so it makes no cliff and has no advantage. Plain verl and ``recipe.hdpo.evaluate`` read the 0.0 alone.
+        The key is always there, because verl's batches want the same keys in every row.
 
     Raises:
         RuntimeError: answers cannot be compared at all (see math_process.is_equal).
     """
+    score, unscored = 0.0, ""
     try:
         score = float(grade(solution_str, ground_truth, strict_format))
     except Unscored as reason:
         shown = solution_str[-60:] if isinstance(solution_str, str) else solution_str
-        logger.warning("%s: scored 0.0 unchecked: %s; response ends with %.80r", data_source, reason, shown)
-        score = 0.0
-    return {"score": score, "acc": score}
+        logger.warning("%s: not graded, score 0.0: %s; response ends with %.80r", data_source, reason, shown)
+        unscored = str(reason)
+    return {"score": score, "acc": score, UNSCORED: unscored}
 
 
 def grade(response: Any, truth: Any, strict_format: bool = True) -> bool:
     """Whether the response's final answer is the ground truth.
 
+    An answer that is too long, nests too deep or needs too much memory is wrong: that is its own fault. One that runs
+    into the time limit is unscored, since the machine, or the ground truth, may be what is slow. A model that learnt to
+    write such answers would escape the negative advantage of a failure; it cannot do so unseen, because every one is
+    counted (``hdpo/unscored_rollouts``) and a share above ``hdpo.max_lost_rollouts`` stops the run.
+
     Raises:
-        Unscored: it can't be said: no text, a ground truth that can't be read, a limit on length, time or memory.
+        Unscored: it can't be said: a response that is no text, a ground truth that is none, is too long or can't be
+            read, the time limit, or a comparing process that died.
         RuntimeError: answers cannot be compared at all (see math_process.is_equal).
     """
     if isinstance(truth, (int, float)) and not isinstance(truth, bool):

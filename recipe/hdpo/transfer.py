@@ -8,7 +8,7 @@ record, a tag without fields.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -26,10 +26,26 @@ FIELDS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
 # Column of a prompt, from the trainer to the rollout workers: a cliff of the step before, for privileged rollouts only.
 REISSUED = "hdpo_reissued"
 
-# Extra info of a batch, from the trainer to the actor: [key, number of tokens] of every privileged row.
+# Extra info of a batch, from the trainer to the actor: a KeptRows.
 KEPT = "hdpo_kept"
-# Extra info of a batch: whether the actor measures the gradient norm of each term in this step.
-MEASURE_GRADIENTS = "hdpo_measure_gradients"
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """What an update of the actor is told of the step's kept trajectories; their tokens wait in TransferQueue.
+
+    Example:
+        ``KeptRows(keys=["3f2a_8_0", "77c1_9_0"], tokens=[412, 388])``
+
+    Attributes:
+        keys: TransferQueue keys of all kept trajectories.
+        tokens: what both forwards together read of each, for dealing them to ranks evenly.
+        measure_gradients: whether the gradient norm of each term is measured in this update.
+    """
+
+    keys: list[str]
+    tokens: list[int]
+    measure_gradients: bool = False
 
 
 def row_key(uid: str, session_id: int) -> str:

@@ -30,23 +30,15 @@ def test_advantage_estimators_are_called_by_keyword_with_uids_as_index() -> None
         assert f'"{name}": ' in source
 
 
-def test_policy_losses_are_looked_up_by_loss_mode_and_called_with_these_arguments() -> None:
+def test_the_policy_loss_is_looked_up_by_loss_mode_when_it_is_computed() -> None:
     """recipe.hdpo.training.policy_loss"""
     from verl.trainer.ppo import core_algos
     from verl.workers.utils import losses
 
-    from recipe.hdpo.training.policy_loss import compute_policy_loss_hdpo
+    from recipe.hdpo.training.policy_loss import refuse_policy_loss
 
-    assert core_algos.get_policy_loss_fn("hdpo") is compute_policy_loss_hdpo
-    assert parameters(core_algos.compute_policy_loss_vanilla) == [
-        "old_log_prob",
-        "log_prob",
-        "advantages",
-        "response_mask",
-        "loss_agg_mode",
-        "config",
-        "rollout_is_weights",
-    ]
+    assert core_algos.get_policy_loss_fn("hdpo") is refuse_policy_loss
+    assert core_algos.get_policy_loss_fn("vanilla") is core_algos.compute_policy_loss_vanilla
     source = inspect.getsource(losses.ppo_loss)
     assert 'config.policy_loss.get("loss_mode"' in source and "get_policy_loss_fn(loss_mode)" in source
 
@@ -155,6 +147,24 @@ def test_validation_collects_the_rewards_extra_information_of_every_sample() -> 
     assert 'extra_field.get("reward_extra_info", {})' in source
     assert "reward_extra_infos_dict[key].append(value)" in source
     assert parameters(agent_loop_tq.apply_greedy_sampling_params) == ["params"]
+
+
+def test_reward_managers_take_all_that_a_reward_function_says_into_the_extra_information() -> None:
+    """recipe.hdpo.algorithm.cliff.UNSCORED. verl's other batches take their keys from the first row's."""
+    from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
+    from verl.experimental.reward_loop.reward_manager import dapo, gdpo, limited, naive, remote
+
+    managers = (
+        naive.NaiveRewardManager,
+        dapo.DAPORewardManager,
+        gdpo.GDPORewardManager,
+        remote.RemoteRewardManager,
+        limited.RateLimitedRewardManager,
+    )
+    for manager in managers:
+        source = inspect.getsource(manager.run_single)
+        assert 'score = result["score"]' in source and "reward_extra_info[key] = value" in source
+    assert "reward_extra_infos[0].keys()" in inspect.getsource(AgentLoopWorker._postprocess)
 
 
 def test_validation_hands_uids_and_rewards_of_every_sample_to_one_method() -> None:
@@ -300,7 +310,7 @@ def test_groups_that_failed_are_refilled_by_one_method_of_the_trainer() -> None:
 
 
 def test_validation_takes_a_sample_without_an_accuracy_for_a_wrong_one() -> None:
-    """recipe.hdpo.rollout.outputs.UNSCORED"""
+    """recipe.hdpo.algorithm.cliff.UNSCORED"""
     from verl.trainer.ppo.metric_utils import process_validation_metrics
 
     infos = {"reward": [1.0, 0.0], "acc": [1.0, None]}

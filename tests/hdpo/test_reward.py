@@ -4,13 +4,14 @@ import logging
 import pytest
 
 from recipe.hdpo import math_process, reward
+from recipe.hdpo.algorithm.cliff import UNSCORED
 from recipe.hdpo.reward import compute_score
 
 
 def score(response, truth, **options):
     result = compute_score("hdpo/test", response, truth, {"index": 0}, **options)
-    assert set(result) == {"score", "acc"} and result["score"] == result["acc"]
-    assert isinstance(result["score"], float)
+    assert set(result) == {"score", "acc", UNSCORED} and result["score"] == result["acc"]
+    assert isinstance(result["score"], float) and isinstance(result[UNSCORED], str)
     return result["score"]
 
 
@@ -131,6 +132,13 @@ def test_what_cannot_be_an_answer_scores_0_with_one_warning_at_most(response, tr
 def test_what_no_answer_could_be_graded_with_is_unscored_and_not_wrong(response, truth, reason):
     with pytest.raises(math_process.Unscored, match=reason):
         reward.grade(response, truth)
+    result = compute_score("hdpo/test", response, truth)
+    assert result["score"] == 0.0 and reason in result[UNSCORED]
+
+
+@pytest.mark.parametrize(("response", "truth"), [("18", "18"), ("#### 19", "18"), ("#### 18", "18"), ("", "18")])
+def test_a_graded_response_names_no_reason(response, truth):
+    assert compute_score("hdpo/test", response, truth)[UNSCORED] == ""
 
 
 def test_an_answer_that_is_too_long_is_wrong(no_process):
@@ -170,10 +178,11 @@ def test_an_unchecked_answer_is_one_warning_that_names_source_and_reason(monkeyp
 
     monkeypatch.setattr(reward, "is_equal", give_up)
     with caplog.at_level(logging.WARNING):
-        assert score("#### 9**9**9**9", "9^9") == 0.0
+        result = compute_score("hdpo/test", "#### 9**9**9**9", "9^9")
+    assert result == {"score": 0.0, "acc": 0.0, UNSCORED: "over the time limit of 5 s"}
     (record,) = caplog.records
     assert record.getMessage() == (
-        "hdpo/test: scored 0.0 unchecked: over the time limit of 5 s; response ends with '#### 9**9**9**9'"
+        "hdpo/test: not graded, score 0.0: over the time limit of 5 s; response ends with '#### 9**9**9**9'"
     )
 
 
@@ -197,4 +206,4 @@ def test_it_works_when_loaded_from_its_path_under_another_name_as_verl_does():
         extra_info={},
         reward_router_address="x",
     )
-    assert result == {"score": 1.0, "acc": 1.0}
+    assert result == {"score": 1.0, "acc": 1.0, UNSCORED: ""}

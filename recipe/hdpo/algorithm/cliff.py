@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+# In the extra information of a reward: why there is none, as text; empty where there is one.
+UNSCORED = "hdpo_unscored"
+
 # Of the text of an error in a record, which travels through TransferQueue.
 ERROR_CHARS = 500
 

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 
-# In the reward's extra information of a validation sample: why it has no reward.
-UNSCORED = "hdpo_unscored"
+from recipe.hdpo.algorithm.cliff import UNSCORED
 
 
 class UnscoredRollout(ValueError):
     """Nobody knows whether the rollout failed. It is lost: it makes no cliff and has no advantage."""
 
 
-def usable_reward(score: Any) -> float:
+def usable_reward(score: Any, extra_info: Mapping[str, Any] | None = None) -> float:
     """The reward of a rollout as a number; the one place where a reward result is judged to be none.
 
     Args:
         score: what the reward function gave as score.
+        extra_info: the reward's extra information, which may say under :data:`~recipe.hdpo.algorithm.cliff.UNSCORED`
+            that the response could not be graded, and why.
 
     Raises:
-        UnscoredRollout: the score is None, NaN, infinite (in float32, which verl keeps rewards in), or no number.
+        UnscoredRollout: the reward function says so, or the score is None, NaN, infinite (in float32, which verl keeps
+            rewards in), or no number.
     """
+    if extra_info and extra_info.get(UNSCORED):
+        raise UnscoredRollout(
+            f"the reward function could not grade the response: {extra_info[UNSCORED]}. The rollout counts as lost, "
+            "not as failed"
+        )
     if score is None:
         raise UnscoredRollout(
             "the reward function returned None, which is no reward (a branch without `return`, or a dict whose 'score' "

@@ -8,9 +8,10 @@ from typing import Any
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
+from recipe.hdpo.algorithm.cliff import UNSCORED
 from recipe.hdpo.algorithm.privileged_prompt import text_at
 from recipe.hdpo.rollout.greedy_validation import GreedyValidationWorker
-from recipe.hdpo.rollout.outputs import UNSCORED, UnscoredRollout, end_token_ids, is_cut_off, usable_reward
+from recipe.hdpo.rollout.outputs import UnscoredRollout, end_token_ids, is_cut_off, usable_reward
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +36,11 @@ class ScoringWorker(GreedyValidationWorker):
         await self._compute_score(outputs, kwargs=kwargs)
         final = outputs[-1]
         try:
-            final.reward_score = usable_reward(final.reward_score)
+            final.reward_score = usable_reward(final.reward_score, final.extra_fields.get("reward_extra_info"))
         except UnscoredRollout as reason:
             if not validate:
                 raise
+            logger.warning(f"a rollout of validation prompt {kwargs['uid']} counts as wrong: {reason}")
             final.reward_score, final.extra_fields["reward_extra_info"] = 0.0, {UNSCORED: str(reason)}
 
     def _was_cut_off(self, output: AgentLoopOutput) -> bool:

@@ -21,12 +21,11 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 
 from recipe.hdpo import transfer
-from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.algorithm.cliff import UNSCORED, GroupRecord
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.startup import check_data, check_model
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
-from recipe.hdpo.rollout.outputs import UNSCORED
 from recipe.hdpo.tracking.kept_text import write_kept
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.step_metrics import lost_too_many
@@ -147,10 +146,11 @@ class HDPOTrainerSync(PPOTrainerSync):
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.kept is not None and self.kept.keys and self.hdpo.distillation_loss_coef > 0:
             interval = self.hdpo.gradient_ratio_interval
-            batch.extra_info[transfer.KEPT] = [
-                [k, tag["seq_len"]] for k, tag in zip(self.kept.keys, self.kept.tags, strict=True)
-            ]
-            batch.extra_info[transfer.MEASURE_GRADIENTS] = interval > 0 and self.global_steps % interval == 0
+            batch.extra_info[transfer.KEPT] = transfer.KeptRows(
+                keys=self.kept.keys,
+                tokens=[tag["seq_len"] for tag in self.kept.tags],
+                measure_gradients=interval > 0 and self.global_steps % interval == 0,
+            )
         batch = super()._update_actor(batch, metrics)
         for name in [name for name in metrics if name.startswith("actor/hdpo/")]:
             metrics[name.removeprefix("actor/")] = metrics.pop(name)
@@ -186,14 +186,14 @@ class HDPOTrainerSync(PPOTrainerSync):
         if greedy_scores is not None:
             metrics |= greedy_accuracy(expected_acc_counts, sample_uids, greedy_scores, success)
         samples = zip(sample_uids, reward_extra_infos_dict["reward"], reasons, strict=True)
-        scored = [(uid, reward) for uid, reward, reason in samples if reason is None]
+        scored = [(uid, reward) for uid, reward, reason in samples if not reason]
         return metrics | validation_passk(
             expected_acc_counts, [uid for uid, _ in scored], [reward for _, reward in scored], success
         )
 
     def _check_unscored(self, reasons: list[str | None], asked: int) -> None:
         """Stop where too large a share of the validation samples has no usable reward; the others count as lost."""
-        found = [reason for reason in reasons if reason is not None]
+        found = [reason for reason in reasons if reason]
         if len(found) > self.hdpo.max_lost_rollouts * asked:
             raise RuntimeError(
                 f"validation at step {self.global_steps}: {len(found)} of {asked} samples have no reward, more than "

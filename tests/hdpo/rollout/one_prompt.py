@@ -80,7 +80,7 @@ def run_prompt(
     solution: str | None = "SOLUTION",
     messages: list[dict] | None = None,
     step: int = 1,
-    scores: Mapping[str, float] = MappingProxyType({RIGHT: 1.0}),
+    scores: Mapping[str, Any] = MappingProxyType({RIGHT: 1.0}),
     validate: bool = False,
     reissued: bool = False,
 ) -> tuple[Store, Model, list[dict]]:
@@ -91,7 +91,7 @@ def run_prompt(
         solution: the data row's; None for a row without one.
         messages: the prompt; None for one user message "PROBLEM".
         step: the training step.
-        scores: reward by response, 0 for any other.
+        scores: what the reward function returns by response, 0 for any other.
         reissued: whether the prompt is a cliff of the step before.
     """
     from transformers import AutoTokenizer
@@ -121,8 +121,10 @@ def run_prompt(
             return
         text = tokenizer.decode(outputs[-1].response_ids)
         scored.append({"prompt": tokenizer.decode(outputs[-1].prompt_ids), **kwargs})
-        outputs[-1].reward_score = scores.get(text, 0.0)
-        outputs[-1].extra_fields["reward_extra_info"] = {}
+        result = scores.get(text, 0.0)
+        extra_info = result if isinstance(result, dict) else {}
+        outputs[-1].reward_score = extra_info.get("score", result)
+        outputs[-1].extra_fields["reward_extra_info"] = dict(extra_info)  # as verl's, too
 
     monkeypatch.setattr(worker, "_compute_score", compute_score, raising=False)
     prompt = {

@@ -12,12 +12,15 @@ import pytest
 import torch
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput
 
-from recipe.hdpo.rollout.outputs import UNSCORED, UnscoredRollout, end_token_ids, is_cut_off, usable_reward
+from recipe.hdpo.algorithm.cliff import UNSCORED
+from recipe.hdpo.rollout.outputs import UnscoredRollout, end_token_ids, is_cut_off, usable_reward
 from recipe.hdpo.tracking.cliff_history import CliffHistory
 from recipe.hdpo.tracking.step_metrics import step_metrics
 from tests.hdpo.rollout.one_prompt import RIGHT, WRONG, run_prompt, solves_when_shown
 
 NO_REWARDS = [None, math.nan, math.inf, -math.inf, 1e39, 10**400, "right", [1.0, 0.0], {}]
+UNGRADED = {"score": 0.0, "acc": 0.0, UNSCORED: "over the time limit of 5 s"}
+GRADED = {"score": 1.0, "acc": 1.0, UNSCORED: ""}
 # 32 tokens each, which is all that a response may have: the tokenizer knows bytes, and the mark of a turn's end.
 CUT_OFF, JUST_ENDED = "r" * 32, "r" * 31 + "<|im_end|>"
 
@@ -28,7 +31,7 @@ def test_what_is_no_finite_number_is_no_reward(score: Any) -> None:
         usable_reward(score)
 
 
-@pytest.mark.parametrize("score", [None, math.nan, "right"], ids=repr)
+@pytest.mark.parametrize("score", [None, math.nan, "right", UNGRADED], ids=lambda score: repr(score)[:9])
 def test_a_group_whose_rewards_are_none_is_lost_and_no_cliff(chat_model, monkeypatch, score: Any) -> None:
     store, model, _ = run_prompt(chat_model, monkeypatch, lambda _: RIGHT, scores={RIGHT: score})
     record = store.record()
@@ -37,13 +40,14 @@ def test_a_group_whose_rewards_are_none_is_lost_and_no_cliff(chat_model, monkeyp
     assert len(model.prompts) == 3 and store.fields == {}
     assert store.events[-1] == ("uid-1", {"status": "failure"})
     assert record.first_error.startswith("UnscoredRollout: the reward") and record.first_error_at > 0
+    assert ("could not grade the response: over the time limit of 5 s." in record.first_error) == (score == UNGRADED)
     history = CliffHistory()
     metrics = step_metrics([record], history)
     assert (metrics["hdpo/lost_rollouts"], metrics["hdpo/unscored_rollouts"], metrics["hdpo/cliffs"]) == (3, 3, 0)
     assert history == CliffHistory()
 
 
-@pytest.mark.parametrize("score", [None, math.inf], ids=repr)
+@pytest.mark.parametrize("score", [None, math.inf, UNGRADED], ids=lambda score: repr(score)[:9])
 def test_one_rollout_without_a_reward_writes_no_row_and_leaves_the_others(chat_model, monkeypatch, score: Any) -> None:
     answers = iter([WRONG, "odd", RIGHT])
     store, model, _ = run_prompt(chat_model, monkeypatch, lambda _: next(answers), scores={RIGHT: 1.0, "odd": score})
@@ -59,24 +63,28 @@ def test_one_rollout_without_a_reward_writes_no_row_and_leaves_the_others(chat_m
 
 
 def test_a_privileged_rollout_without_a_reward_is_counted_and_never_kept(chat_model, monkeypatch) -> None:
-    for overrides in ([], ["hdpo.privileged.keep=all"]):
-        scores = {RIGHT: math.nan}
+    for overrides, score in (([], math.nan), (["hdpo.privileged.keep=all"], math.nan), ([], UNGRADED | {"score": 1.0})):
+        scores = {RIGHT: score}
         store, _, _ = run_prompt(chat_model, monkeypatch, solves_when_shown, *overrides, scores=scores)
         record = store.record()
         assert record.cliff and (record.errors, record.rollouts, record.kept) == (2, 0, 0) and store.kept() == []
 
 
-def test_a_validation_sample_without_a_reward_counts_as_wrong_and_says_why(chat_model, monkeypatch) -> None:
+def test_a_validation_sample_without_a_reward_counts_as_wrong_and_says_why(
+    chat_model, monkeypatch, caplog: pytest.LogCaptureFixture
+) -> None:
     override = "actor_rollout_ref.rollout.val_kwargs.n=2"
-    options: dict[str, Any] = {"scores": {RIGHT: None, WRONG: 1.0}, "validate": True}
-    answers = iter([RIGHT, WRONG])
-    store, *_ = run_prompt(chat_model, monkeypatch, lambda _: next(answers), override, **options)
-    rows = {key: row["extra_fields"]["reward_extra_info"] for key, row in store.fields.items()}
-    assert {key: float(row["rm_scores"].sum()) for key, row in store.fields.items()} == {
-        "uid-1_0_0": 0.0,
-        "uid-1_1_0": 1.0,
-    }
-    assert "returned None" in rows["uid-1_0_0"][UNSCORED] and rows["uid-1_1_0"] == {}
+    for unscored, said in ((None, "returned None"), (UNGRADED, "over the time limit")):
+        options: dict[str, Any] = {"scores": {RIGHT: unscored, WRONG: GRADED}, "validate": True}
+        answers = iter([RIGHT, WRONG])
+        store, *_ = run_prompt(chat_model, monkeypatch, lambda _, left=answers: next(left), override, **options)
+        rows = {key: row["extra_fields"]["reward_extra_info"] for key, row in store.fields.items()}
+        assert {key: float(row["rm_scores"].sum()) for key, row in store.fields.items()} == {
+            "uid-1_0_0": 0.0,
+            "uid-1_1_0": 1.0,
+        }
+        assert said in rows["uid-1_0_0"][UNSCORED] and rows["uid-1_1_0"] == GRADED
+        assert "a rollout of validation prompt uid-1 counts as wrong" in caplog.text and said in caplog.text
 
 
 @pytest.mark.parametrize("score", [0, True, 0.5, -1.0, np.float32(0.25), torch.tensor(2.0)], ids=repr)

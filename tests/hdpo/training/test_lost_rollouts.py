@@ -11,8 +11,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from recipe.hdpo.algorithm.advantage import compute_hdpo_advantage, leave_one_out_advantage
-from recipe.hdpo.algorithm.cliff import GroupRecord
-from recipe.hdpo.rollout.outputs import UNSCORED
+from recipe.hdpo.algorithm.cliff import UNSCORED, GroupRecord
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.step_metrics import lost_too_many
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
@@ -88,7 +87,7 @@ def test_prompts_that_are_replaced_without_end_stop_the_run(monkeypatch: pytest.
 def _validated(monkeypatch: pytest.MonkeyPatch, reasons: list[str | None]) -> dict[str, float]:
     monkeypatch.setattr(PPOTrainer, "_val_metrics_update", lambda self, *_, **__: {})
     samples: dict[str, list] = {"reward": [0.0 if reason else 1.0 for reason in reasons]}
-    if any(reasons):
+    if any(reason is not None for reason in reasons):
         samples[UNSCORED] = reasons
     uids = ["u"] * len(reasons)
     return make_trainer(5)._val_metrics_update(uids, uids, samples, [1], expected_acc_counts={("s", "u"): len(reasons)})
@@ -97,7 +96,8 @@ def _validated(monkeypatch: pytest.MonkeyPatch, reasons: list[str | None]) -> di
 def test_validation_samples_without_a_reward_count_as_lost_and_too_many_stop_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert _validated(monkeypatch, [None, None]) == {"val-hdpo/s/pass@1": 1.0, "val-hdpo/s/pass@2": 1.0}
+    for scored in ([None, None], ["", ""], [None, ""]):
+        assert _validated(monkeypatch, scored) == {"val-hdpo/s/pass@1": 1.0, "val-hdpo/s/pass@2": 1.0}
     found = _validated(monkeypatch, [None, "it returned None"])
     assert found == {"val-hdpo/s/pass@1": 0.5, "val-hdpo/s/pass@2": 1.0, "val-hdpo/s/lost_samples": 1.0}
     with pytest.raises(RuntimeError, match=r"validation at step 5: 2 of 3 samples have no reward.*first: it returned"):
