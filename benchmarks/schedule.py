@@ -149,7 +149,7 @@ def of_run(rollouts: Path, model: str, success: float, shown: int, seed: int) ->
 
 
 def times_of_run(metrics: Path, steps: Sequence[Step]) -> tuple[float, float]:
-    """Milliseconds per token of the rollout phase, and the seconds of the rest of a step: medians over a run's steps."""
+    """Milliseconds per token of the rollout phase, and seconds of the rest of a step: medians over a run's steps."""
     rows = [json.loads(line)["data"] for line in metrics.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if "timing_s/gen" in row]
     waits = [row["timing_s/gen"] - row.get("hdpo/timing_s/privileged_wait", 0.0) for row in rows]
