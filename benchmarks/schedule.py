@@ -176,9 +176,8 @@ def main() -> None:
         steps, privileged = of_run(args.rollouts, args.model, args.success_reward, args.shown, seed=0)
         ms, rest = times_of_run(args.metrics, steps)
         same, following = ratios(steps, privileged, ms, rest)
-        print(
-            f"{len(steps)} steps of the run      {same:9.3f}  {following:9.3f}   ({ms:.2f} ms a token, {rest:.1f} s rest)"
-        )
+        print(f"{len(steps):>4} steps of the run   {same:9.3f}  {following:9.3f}")
+        print(f"({ms:.2f} ms a token, {rest:.1f} s of a step that are no rollout)")
         return
     size = dict(prompts=32, rollouts=16, shown=args.shown, steps=400)
     for case in SCENARIOS:
