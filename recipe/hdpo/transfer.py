@@ -23,6 +23,9 @@ RECORD_TAG = "hdpo_record"
 STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE = "hdpo_student_prompts", "hdpo_teacher_prompts", "hdpo_responses"
 FIELDS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
 
+# Column of a prompt, from the trainer to the rollout workers: a cliff of the step before, for privileged rollouts only.
+REISSUED = "hdpo_reissued"
+
 # Extra info of a batch, from the trainer to the actor: a KeptRows.
 KEPT = "hdpo_kept"
 

@@ -43,6 +43,12 @@ def test_correct_privileged_rollouts_were_used_and_none_was_distilled(study: tup
     assert "hdpo/jsd_mean" not in curves
 
 
+def test_every_cliff_was_re_issued_in_its_own_step(study: tuple[Path, dict[str, Record]]) -> None:
+    curves = study[1]["hint_grpo"].curves
+    cliffs = [round(8 * rate) for _, rate in curves["hdpo/cliff_rate"]]
+    assert [value for _, value in curves["hdpo/privileged_rollouts"]] == [2 * n for n in cliffs]
+
+
 def test_the_report_stands_beside_the_runs_and_checkpoints_are_gone(study: tuple[Path, dict[str, Record]]) -> None:
     folder, _ = study
     text = (folder / "results" / "README.md").read_text()

@@ -1,9 +1,10 @@
 """The real stack, end to end on two ranks: Ray, TransferQueue, vLLM servers, FSDP2 over gloo; then resumed.
 
-Starting it all takes longer than the steps, so there are two trainings: three steps from a drifting teacher, and two
-more from a frozen one, a second copy of the first weights. The model is random and the reward is a checksum of the
-response, so cliffs and kept trajectories come by chance. That no step of the three has both a kept trajectory and a
-policy gradient has odds of about 1 to 10^5; that the two others keep nothing, 1 to 2,500.
+Starting it all takes longer than the steps, so there are two trainings: four steps from a drifting teacher, and two
+more from a frozen one, a second copy of the first weights. Both re-issue cliffs in the next step; test_study.py does so
+in the same one. The model is random and the reward is a checksum of the response, so cliffs and kept trajectories come
+by chance. That no step of the last three of four has both a kept trajectory and a policy gradient has odds of about 1
+to 10^5; that the two others keep nothing, 1 to 2,500.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tests.hdpo.training.fsdp_ranks import make_chat_model
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
-STEPS, MORE = 3, 2
+STEPS, MORE, J = 4, 2, 6
 # The demo's chat template with one user turn.
 CHAT, END = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
 
@@ -55,7 +56,8 @@ def train(out: Path, model: Path, data: Path, steps: int, name: str, *overrides:
         "actor_rollout_ref.actor.ppo_mini_batch_size=8",
         "actor_rollout_ref.actor.optim.lr=1e-3",
         "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
-        "hdpo.privileged.n=6",
+        f"hdpo.privileged.n={J}",
+        "hdpo.privileged.schedule=next_step",
         # A random model ends hardly one response in ten.
         "hdpo.privileged.keep_truncated=true",
         "hdpo.distillation_loss_coef=1.0",
@@ -103,9 +105,8 @@ def total(run: Run, name: str) -> float:
 
 
 def test_cliffs_occur_and_privileged_trajectories_are_kept_and_distilled(first: Run) -> None:
-    assert sorted(first.metrics) == [1, 2, 3]
+    assert sorted(first.metrics) == [1, 2, 3, 4]
     assert total(first, "hdpo/cliffs") > 0
-    assert total(first, "hdpo/privileged_rollouts") == 6 * total(first, "hdpo/cliffs")
     kept = [step for step in first.metrics.values() if step["hdpo/kept_trajectories"] > 0]
     assert kept
     for step in kept:
@@ -113,6 +114,20 @@ def test_cliffs_occur_and_privileged_trajectories_are_kept_and_distilled(first: 
         assert step["hdpo/loss_distillation"] == pytest.approx(step["hdpo/jsd_mean"])
         assert 0.0 < step["hdpo/teacher_topk_mass"] <= 1.0 + 1e-6
     assert total(first, "hdpo/skipped_error") == total(first, "hdpo/skipped_too_long") == 0
+
+
+def test_every_cliff_is_re_issued_in_the_next_step_and_a_resumed_run_re_issues_those_of_its_checkpoint(
+    first: Run, resumed: Run
+) -> None:
+    steps = first.metrics | resumed.metrics
+    before = 0.0
+    for step in range(1, STEPS + MORE + 1):
+        assert steps[step]["hdpo/reissued_cliffs"] == before
+        assert steps[step]["hdpo/privileged_rollouts"] == J * before
+        before = steps[step]["hdpo/cliffs"]
+        assert steps[step]["hdpo/waiting_cliffs"] == before
+    assert steps[STEPS]["hdpo/waiting_cliffs"] > 0
+    assert f"the {before:.0f} cliffs of the last step are not re-issued" in resumed.console
 
 
 def test_a_frozen_teacher_distills_too(resumed: Run) -> None:
@@ -154,7 +169,7 @@ def test_both_terms_have_a_gradient(first: Run) -> None:
 
 
 def test_rewards_are_those_of_the_rollouts_alone(first: Run) -> None:
-    """24 rollouts a step with a 0/1 reward: the mean is a multiple of 1/24, whatever was kept."""
+    """24 rollouts a step with a 0/1 reward: the mean is a multiple of 1/24, whatever was kept in whichever step."""
     for step in first.metrics.values():
         assert step["critic/score/mean"] * 24 == pytest.approx(round(step["critic/score/mean"] * 24), abs=1e-4)
 
@@ -185,7 +200,7 @@ def test_validation_logs_the_unbiased_pass_at_k_beside_verls_own(first: Run) -> 
 def test_every_promised_metric_reaches_the_logger(first: Run) -> None:
     names = set().union(*(step.keys() for step in first.metrics.values()))
     promised = {
-        *("cliff_rate", "cliffs", "cliffs_solved_now"),
+        *("cliff_rate", "cliffs", "cliffs_solved_now", "reissued_cliffs", "waiting_cliffs"),
         *("privileged_rollouts", "privileged_solve_rate", "kept_trajectories", "kept_tokens"),
         *("privileged_solve_rate_recent", "teacher_collapse"),
         *("skipped_truncated", "kept_truncated", "truncated_rate", "privileged_truncated_rate"),

@@ -116,6 +116,7 @@ class GroupRecord:
         privileged_truncated: scored privileged rollouts that had been stopped by the length limit.
         skipped_truncated, kept_truncated: how many of those were left out for it, and how many are used all the same.
         first_error, first_error_at: the first error that cost a normal rollout, and its wall-clock time in seconds.
+        reissued: whether this is a cliff of the step before, which has privileged rollouts only in this one.
     """
 
     prompt_id: str
@@ -140,6 +141,7 @@ class GroupRecord:
     kept_truncated: int = 0
     first_error: str = ""
     first_error_at: float = 0.0
+    reissued: bool = False
 
 
 def is_success(reward: float, success_reward: float) -> bool:

@@ -16,7 +16,7 @@ SOURCES = ("solution", "answer", "problem")
 KEEPS = ("correct", "all")
 USES = ("distill", "replace")
 PLACEMENTS = ("user", "system")
-SCHEDULES = ("same_step",)
+SCHEDULES = ("same_step", "next_step")
 # Those of divergence_formulas.py, and hard labels.
 DIVERGENCES = (*typing.get_args(DivergenceKind), "cross_entropy")
 
@@ -74,6 +74,11 @@ class PrivilegedConfig:
         _require(
             (self.keep, self.use) != ("all", "replace"),
             "hdpo.privileged.keep=all with use=replace would put failures in the place of failures: set keep=correct",
+        )
+        _require(
+            (self.schedule, self.use) != ("next_step", "replace"),
+            "hdpo.privileged.schedule=next_step with use=replace: the failures that would be replaced are a step old "
+            "and were trained on: set schedule=same_step",
         )
 
 

@@ -55,8 +55,11 @@ class HDPOAgentLoopWorker(ScoringWorker):
         if trajectory["validate"]:
             return await super()._run_prompt(prompt, sampling_params, trajectory, trace)
         uid = prompt["uid"]
-        size = prompt.get("__rollout_n__", self.config.actor_rollout_ref.rollout.n)
-        self.groups[uid] = RolloutGroup(uid=uid, size=int(size))
+        size = int(prompt.get("__rollout_n__", self.config.actor_rollout_ref.rollout.n))
+        if prompt.pop(transfer.REISSUED, False):
+            group = RolloutGroup(uid=uid, size=size)
+            return await self._run_reissued(group, prompt, dict(sampling_params), trajectory, trace)
+        self.groups[uid] = RolloutGroup(uid=uid, size=size)
         try:
             await super()._run_prompt(prompt, sampling_params, trajectory, trace)
         finally:
@@ -107,7 +110,7 @@ class HDPOAgentLoopWorker(ScoringWorker):
         problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
         record = group.record(problem, self.hdpo.success_reward)
         try:
-            if record.cliff:
+            if record.cliff and self.hdpo.privileged.schedule == "same_step":
                 await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
         except Exception:
             record.errors += 1
@@ -117,6 +120,26 @@ class HDPOAgentLoopWorker(ScoringWorker):
             # verl draws another prompt for an empty group; a record would make the group look non-empty.
             return
         await tq.async_kv_put(key=transfer.record_key(group.uid), partition_id="train", tag=transfer.record_tag(record))
+
+    async def _run_reissued(
+        self, group: RolloutGroup, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool
+    ) -> None:
+        """A cliff of the step before: its privileged rollouts, and no others. Never raises, and always ends as
+        ``finished``: the step waits for that."""
+        kwargs = {k: v for k, v in prompt.items() if k not in ("agent_name", "__rollout_n__", "__do_sample__")}
+        problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
+        record = GroupRecord(problem, cliff=False, solved=False, reissued=True)
+        await tq.async_kv_put(key=group.uid, partition_id="train", tag={"status": "running"})
+        try:
+            # The ids that the plain rollouts had: a prompt that verl cut is no cliff.
+            group.student_prompt_ids = list(self.token_builder.build_initial_tokens(list(kwargs["raw_prompt"])))
+            await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
+        except Exception:
+            record.errors += 1
+            logger.exception(f"privileged rollouts of the re-issued cliff {problem} failed")
+        record.settled_at = record.ended_at = time.time()
+        await tq.async_kv_put(key=transfer.record_key(group.uid), partition_id="train", tag=transfer.record_tag(record))
+        await tq.async_kv_put(key=group.uid, partition_id="train", tag={"status": "finished"})
 
     async def _run_privileged(
         self,

@@ -16,21 +16,23 @@ def privileged_wait_seconds(records: list[GroupRecord]) -> float:
     The end of the last group minus the moment at which the last normal rollout of the whole batch settled. Privileged
     rollouts that ran while other prompts were still rolling out cost nothing here.
     """
-    if not records:
-        return 0.0
-    return max(r.ended_at for r in records) - max(r.settled_at for r in records)
+    settled = [r.settled_at for r in records if not r.reissued]
+    return max(0.0, max(r.ended_at for r in records) - max(settled)) if settled else 0.0
 
 
 def step_metrics(records: list[GroupRecord], history: CliffHistory) -> dict[str, float]:
     """Metrics of one step's groups; also updates ``history``.
 
-    Rates over no prompts (or no privileged rollouts) are left out rather than logged as 0.
+    Rates over no prompts (or no privileged rollouts) are left out rather than logged as 0. A cliff of the step before
+    that was re-issued in this one counts in what is said of privileged rollouts, and nowhere else.
     """
-    cliffs = [r for r in records if r.cliff]
+    own = [r for r in records if not r.reissued]
+    cliffs = [r for r in own if r.cliff]
     rollouts = sum(r.rollouts for r in records)
-    solved_now, new_cliffs = history.update(records)
+    solved_now, new_cliffs = history.update(own)
     metrics: dict[str, float] = {
         "hdpo/cliffs": len(cliffs),
+        "hdpo/reissued_cliffs": len(records) - len(own),
         "hdpo/privileged_rollouts": rollouts,
         "hdpo/kept_trajectories": sum(r.kept for r in records),
         "hdpo/kept_tokens": sum(r.kept_tokens for r in records),
@@ -48,8 +50,8 @@ def step_metrics(records: list[GroupRecord], history: CliffHistory) -> dict[str,
         "hdpo/ever_cliffs": len(history.ever_cliffs),
         "hdpo/timing_s/privileged_wait": privileged_wait_seconds(records),
     }
-    if records:
-        metrics["hdpo/cliff_rate"] = len(cliffs) / len(records)
+    if own:
+        metrics["hdpo/cliff_rate"] = len(cliffs) / len(own)
     if rollouts:
         metrics["hdpo/privileged_solve_rate"] = sum(r.solved_privileged for r in records) / rollouts
         metrics["hdpo/privileged_truncated_rate"] = sum(r.privileged_truncated for r in records) / rollouts

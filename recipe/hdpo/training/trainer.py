@@ -14,13 +14,14 @@ from typing import Any
 import ray
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 
 from recipe.hdpo import transfer
-from recipe.hdpo.algorithm.cliff import UNSCORED
+from recipe.hdpo.algorithm.cliff import UNSCORED, GroupRecord
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.startup import check_data, check_model
@@ -34,6 +35,7 @@ from recipe.hdpo.tracking.step_metrics import lost_too_many
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
 from recipe.hdpo.training.actor import HDPOWorker
+from recipe.hdpo.training.waiting_cliffs import WaitingCliffs
 from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
 
 logger = logging.getLogger(__name__)
@@ -58,6 +60,9 @@ class HDPOTrainerSync(PPOTrainerSync):
         self.kept: KVBatchMeta | None = None
         # Prompts of this step that stand in for prompts all of whose rollouts were lost.
         self.refilled = 0
+        # Cliffs that are re-issued a step later, and how many of the last step's are among this step's prompts.
+        self.waiting = WaitingCliffs() if self.hdpo.privileged.schedule == "next_step" else None
+        self.reissued = 0
         super().__init__(config)
         self.replay_buffer.poll_interval = self.hdpo.poll_interval
 
@@ -114,9 +119,22 @@ class HDPOTrainerSync(PPOTrainerSync):
             )
         return super()._add_prompts_to_generate(num_prompts)
 
+    def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
+        if self.waiting is not None:
+            self.waiting.asked.append(batch)
+        return super()._submit_batch_to_rollout(batch)
+
+    def prepare_step(self) -> dict:
+        """After this step's prompts, those of the last step's cliffs that have waited for it: verl's engines begin
+        with what takes longest."""
+        metrics = super().prepare_step()
+        rows = None if self.waiting is None else self.waiting.take(self.global_steps)
+        self.reissued = 0 if rows is None else super()._submit_batch_to_rollout(rows)
+        return metrics
+
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         self.refilled = 0
-        batch = super()._step_once(metrics, timing_raw, sample_batch_size)
+        batch = super()._step_once(metrics, timing_raw, sample_batch_size + self.reissued)
         if self.kept is not None and self.kept.keys:
             self._dump_kept(self.kept, self.config.trainer.get("rollout_data_dir", None))
             tq.kv_clear(keys=self.kept.keys, partition_id=self.kept.partition_id)
@@ -131,9 +149,20 @@ class HDPOTrainerSync(PPOTrainerSync):
         if stop or not batch.keys:
             raise RuntimeError(f"step {self.global_steps}: {stop or 'there is no rollout to train on'}")
         metrics.update(self.history.update(list(records.values())))
+        if self.waiting is not None:
+            self._let_cliffs_wait(records, metrics)
         if records:
             tq.kv_clear(keys=list(records), partition_id=batch.partition_id)
         return super()._balance_batch(batch, metrics, **kwargs)
+
+    def _let_cliffs_wait(self, records: dict[str, GroupRecord], metrics: dict) -> None:
+        self.waiting.remember(records)
+        metrics["hdpo/waiting_cliffs"] = len(self.waiting)
+        if self.global_steps >= self.total_training_steps and len(self.waiting):
+            logger.warning(
+                f"the {len(self.waiting)} cliffs of the last step are not re-issued, unless a longer run goes on from "
+                "its checkpoint"
+            )
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.kept is not None and self.kept.keys and self.hdpo.distillation_loss_coef > 0:
@@ -197,7 +226,10 @@ class HDPOTrainerSync(PPOTrainerSync):
     def _save_checkpoint(self) -> None:
         self.history.rows = len(self.train_dataset)
         # Before verl's own files: it writes the mark of a whole checkpoint last.
-        self.history.save(os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}"))
+        folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
+        self.history.save(folder)
+        if self.waiting is not None:
+            self.waiting.save(folder)
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
@@ -208,4 +240,7 @@ class HDPOTrainerSync(PPOTrainerSync):
         folder = self.config.trainer.default_local_dir
         if self.config.trainer.resume_mode == "resume_path":
             folder = os.path.dirname(os.path.normpath(self.config.trainer.resume_from_path))
-        self.history.load(os.path.join(folder, f"global_step_{self.global_steps}"))
+        folder = os.path.join(folder, f"global_step_{self.global_steps}")
+        self.history.load(folder)
+        if self.waiting is not None:
+            self.waiting.load(folder)

@@ -82,6 +82,7 @@ def run_prompt(
     step: int = 1,
     scores: Mapping[str, Any] = MappingProxyType({RIGHT: 1.0}),
     validate: bool = False,
+    reissued: bool = False,
 ) -> tuple[Store, Model, list[dict]]:
     """One prompt through ``_run_prompt``; returns the store, the model and what the reward function was given.
 
@@ -91,6 +92,7 @@ def run_prompt(
         messages: the prompt; None for one user message "PROBLEM".
         step: the training step.
         scores: what the reward function returns by response, 0 for any other.
+        reissued: whether the prompt is a cliff of the step before.
     """
     from transformers import AutoTokenizer
     from verl.trainer.ppo.v1 import agent_loop_tq
@@ -133,6 +135,7 @@ def run_prompt(
         "global_steps": step,
         "reward_model": {"ground_truth": "ANSWER"},
         "extra_info": {"solution": solution, "another": "ANOTHER"},
+        **({transfer.REISSUED: True} if reissued else {}),
     }
     trajectory = {"step": step, "sample_index": 0, "rollout_n": 0, "validate": validate}
     asyncio.run(worker._run_prompt(prompt, {"temperature": 1.0}, trajectory))

@@ -27,6 +27,7 @@ def test_step_metrics_by_hand() -> None:
     metrics = step_metrics(_records(), CliffHistory())
     expected = {
         "cliffs": 2,
+        "reissued_cliffs": 0,
         "cliff_rate": 0.5,
         "privileged_rollouts": 2,
         "privileged_solve_rate": 0.5,
@@ -55,6 +56,29 @@ def test_rates_over_nothing_are_left_out() -> None:
     assert not {"hdpo/cliff_rate", "hdpo/truncated_rate"} & step_metrics([], CliffHistory()).keys()
     [_, solved, *_] = _records()
     assert "hdpo/privileged_solve_rate" not in step_metrics([solved], CliffHistory())
+
+
+def test_a_cliff_of_the_step_before_counts_among_privileged_rollouts_and_not_among_the_steps_groups() -> None:
+    counts = dict(rollouts=2, solved_privileged=2, kept=2, kept_tokens=5)
+    earlier = GroupRecord("e", cliff=False, solved=False, reissued=True, settled_at=11.5, ended_at=11.5, **counts)
+    history = CliffHistory()
+    alone, with_it = step_metrics(_records(), CliffHistory()), step_metrics([*_records(), earlier], history)
+    changed = {
+        "reissued_cliffs": 1,
+        "privileged_rollouts": 4,
+        "privileged_solve_rate": 3 / 4,
+        "kept_trajectories": 3,
+        "kept_tokens": 12,
+        "privileged_truncated_rate": 3 / 4,
+    }
+    assert with_it == alone | {f"hdpo/{name}": pytest.approx(value) for name, value in changed.items()}
+    assert "e" not in history.ever_cliffs | history.solved
+
+
+def test_what_ends_before_the_steps_own_rollouts_costs_no_wait() -> None:
+    earlier = GroupRecord("e", cliff=False, solved=False, reissued=True, settled_at=7.0, ended_at=7.0)
+    [_, solved, *_] = _records()
+    assert privileged_wait_seconds([solved, earlier]) == 0.0 == privileged_wait_seconds([earlier])
 
 
 def test_privileged_rollouts_beside_other_rollouts_cost_no_wait() -> None:

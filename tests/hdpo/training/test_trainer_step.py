@@ -22,7 +22,9 @@ from recipe.hdpo.tracking.kept_text import kept_files
 from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training import trainer as trainer_module
 from recipe.hdpo.training.trainer import HDPOTrainerSync
+from recipe.hdpo.training.waiting_cliffs import WaitingCliffs
 from tests.hdpo.composed_config import composed
+from tests.hdpo.training.test_waiting_cliffs import prompts, records
 
 # key -> student prompt, teacher prompt, response
 STORED = {"b_8_0": ([1], [2, 3], [4, 5]), "a_8_0": ([6, 7], [8], [9])}
@@ -56,6 +58,7 @@ def make_trainer(step: int, *overrides: str, kept: dict[str, Any] = STORED) -> H
     tags = [transfer.privileged_tag(*row) for row in kept.values()]
     trainer.config, trainer.hdpo, trainer.global_steps = config, check_config(config), step
     trainer.kept = KVBatchMeta(list(kept), tags, "train")
+    trainer.reissued, trainer.waiting = 0, WaitingCliffs() if config.hdpo.privileged.schedule == "next_step" else None
     trainer.tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))
     return trainer
 
@@ -125,3 +128,25 @@ def test_validation_counts_as_solved_what_the_success_reward_says(monkeypatch: p
     )
     expected = {"val-core/s": 0.25, "val-hdpo/s/greedy": 1.0, "val-hdpo/s/pass@1": 0.5, "val-hdpo/s/pass@2": 1.0}
     assert found == expected
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [("next_step", (1, 5)), ("same_step", (0, 4))])
+def test_the_last_steps_cliffs_go_out_after_this_steps_prompts_and_the_step_waits_for_both(
+    monkeypatch: pytest.MonkeyPatch, schedule: str, expected: tuple[int, int]
+) -> None:
+    sent, waited_for = [], []
+    monkeypatch.setattr(PPOTrainer, "prepare_step", lambda self: self._submit_batch_to_rollout(prompts(*"efgh")) and {})
+    monkeypatch.setattr(PPOTrainer, "_submit_batch_to_rollout", lambda self, batch: sent.append(batch) or len(batch))
+    monkeypatch.setattr(PPOTrainer, "_step_once", lambda self, metrics, timing, size: waited_for.append(size))
+    trainer = make_trainer(7, f"hdpo.privileged.schedule={schedule}", kept={})
+    if trainer.waiting is not None:
+        trainer.waiting.asked = [prompts(*"abcd")]
+        trainer.waiting.remember(records("b", "acd"))
+    trainer.prepare_step()
+    trainer._step_once({}, {}, 4)
+    assert (trainer.reissued, *waited_for) == expected
+    assert [len(batch) for batch in sent] == [4, 1][: 1 + expected[0]]
+    if expected[0]:
+        assert sent[1]["extra_info"][0] == {"solution": "solution b"} and sent[1]["global_steps"] == 7
+        trainer.waiting.remember(records("h", "efg"))
+        assert len(trainer.waiting) == 1
