@@ -108,7 +108,7 @@ class PromptPair:
     def _opening(self) -> list[int]:
         """The special tokens that begin every prompt: those before the first turn that no second turn brings back."""
         tokenizer = self.builder.tokenizer
-        special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+        special = {*tokenizer.all_special_ids, *(i for i, token in self._added().items() if token.special)}
         user, assistant = {"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}
         try:
             one, two = (render(self.builder, turns).ids for turns in ([user], [user, assistant, user]))
@@ -116,6 +116,10 @@ class PromptPair:
             one, two, special = self._plain.ids, [], {tokenizer.bos_token_id}
         end = next((n for n, i in enumerate(one) if i not in special or two.count(i) > one.count(i)), len(one))
         return one[:end]
+
+    def _added(self) -> dict[int, Any]:
+        """The tokens that a tokenizer has beside its model's, by id; not every kind of tokenizer names them."""
+        return getattr(self.builder.tokenizer, "added_tokens_decoder", {})
 
     def _forms(self, text: str) -> tuple[str, str]:
         """A text as it may stand in a prompt: as it is, and as the tokenizer gives it back (one may lower-case it);
@@ -142,8 +146,8 @@ class PromptPair:
 
     def _words(self, text: str) -> str:
         """A text without special tokens and names of roles; empty where nothing to read is left."""
-        for token in {*self.builder.tokenizer.all_special_tokens, *self.builder.tokenizer.get_added_vocab()}:
-            text = text.replace(token, " ")
+        for token in self._added().values():
+            text = text.replace(token.content, " ")
         left = [word for word in text.split() if word.lower() not in _ROLES]
         return text.strip() if re.search(r"\w\w", " ".join(left)) else ""
 

@@ -83,6 +83,7 @@ class HDPOTrainerSync(PPOTrainerSync):
         if train is not None:
             check_data(self.config, self.hdpo, train)
             check_rows(self.config, self.hdpo, val, files="val_files")
+            check_prompts(self.config, self.hdpo, self.token_builder, train)
         try:
             super()._init_dataloader()
         except Exception:
@@ -92,7 +93,7 @@ class HDPOTrainerSync(PPOTrainerSync):
         if train is None:
             check_data(self.config, self.hdpo, self.train_dataset)
             check_rows(self.config, self.hdpo, self.val_dataset, files="val_files")
-        check_prompts(self.config, self.hdpo, self.token_builder, self.train_dataset)
+            check_prompts(self.config, self.hdpo, self.token_builder, self.train_dataset)
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from examples.demo.sums_model import CHATML, make_tokenizer
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.checks import check_config
+from recipe.hdpo.rollout import prompt_check
 from recipe.hdpo.rollout.chat_template import NotRendered, make_token_builder, missing_chat_template, render
 from recipe.hdpo.rollout.prompt_check import check_prompts
 from tests.hdpo.composed_config import composed
@@ -141,7 +142,7 @@ def test_templates_that_spoil_a_system_turn_are_refused_with_the_reason_and_the_
     template: str, said: str
 ) -> None:
     row = ROW | {"extra_info": {"solution": "<think>2 < 3</think> so 5\n#### 5", "index": 7}}
-    with pytest.raises(ValueError, match=rf"(?s)the privileged prompt of training index 7 {said}") as error:
+    with pytest.raises(ValueError, match=rf"(?s)the privileged prompt of training row 0 \(index 7\) {said}") as error:
         check(template, SYSTEM, rows=[row])
     assert "set hdpo.privileged.placement=user" in str(error.value)
 
@@ -169,7 +170,7 @@ def test_verl_makes_a_prompt_without_bos_of_what_the_template_refuses() -> None:
 def test_a_row_whose_plain_prompt_the_template_refuses_is_named() -> None:
     rows = [ROW, WITH_SYSTEM | {"extra_info": {"solution": "5", "index": 31}}]
     with pytest.raises(
-        ValueError, match=r"training index 31 cannot be made.*System role not supported.*row's messages"
+        ValueError, match=r"training row 1 \(index 31\) cannot be made.*System role not supported.*row's messages"
     ):
         check(NO_SYSTEM, rows=rows)
 
@@ -197,7 +198,7 @@ def test_one_privileged_prompt_is_printed_as_the_model_reads_it(capsys: pytest.C
     out = capsys.readouterr().out
     prompt = "<|im_start|>user\nWhat is 2 + 3? It is 2 + 3 = 5\n#### 5<|im_end|>\n<|im_start|>assistant\n"
     assert (
-        f"training index 7, between two lines:\n{'-' * 60}\n{prompt}\n{'-' * 60}" in out
+        f"training row 0 (index 7), between two lines:\n{'-' * 60}\n{prompt}\n{'-' * 60}" in out
         and out.count("<|im_end|>") == 1
     )
     long = ROW | {"extra_info": {"solution": "so " * 5000}}
@@ -213,37 +214,41 @@ def test_the_options_of_the_chat_template_are_those_of_the_rollouts(capsys: pyte
         assert ("<think></think>" in capsys.readouterr().out) == shown
 
 
+def test_of_very_many_rows_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompt_check, "MAX_READ", 5)
+    odd = ROW | {"extra_info": {"solution": "</think>" + "long " * 99, "index": 1}}
+    for place, seen in ((0, True), (1, False), (2, True), (9, False)):
+        rows = [odd if i == place else ROW for i in range(10)]
+        if seen:
+            with pytest.raises(ValueError, match=f"training row {place} "):
+                check(STRIPS_THINKING, rows=rows)
+        else:
+            check(STRIPS_THINKING, rows=rows)
+
+
 @pytest.mark.parametrize("place", [0, 500, 999])
 def test_the_longest_row_the_first_with_markup_and_every_order_of_roles_are_looked_at(place: int) -> None:
     rows: list[dict] = [ROW] * 1000
     check(STRIPS_THINKING, rows=rows)
     for odd in ("</think>" + "long " * 99, "</think>"):
         changed = [*rows[:place], ROW | {"extra_info": {"solution": f"5 {odd}", "index": place}}, *rows[place + 1 :]]
-        with pytest.raises(ValueError, match=f"training index {place} does not hold"):
+        with pytest.raises(ValueError, match=rf"training row {place} \(index {place}\) does not hold"):
             check(STRIPS_THINKING, rows=changed)
     with pytest.raises(ValueError, match=r"cannot be made.*System role"):
         check(NO_SYSTEM, rows=[*rows[:place], WITH_SYSTEM, *rows[place + 1 :]])
 
 
-def test_rows_without_a_user_turn_are_counted_and_named() -> None:
-    rows = [ROW, ROW | {"prompt": [{"role": "system", "content": "2 + 3?"}]}, ROW | {"prompt": []}]
-    with pytest.raises(
-        ValueError, match=r"2 of 3 training rows have no message of role 'user' in data column 'prompt'"
-    ):
-        check(CHATML, rows=rows)
-    check(CHATML, "+control=grpo", rows=rows)
-
-
 def test_rows_that_show_nothing_or_are_no_chats_are_left_to_the_check_of_the_data() -> None:
     check(CUTS, rows=[ROW | {"extra_info": {"solution": ""}}])
     check(CHATML, rows=[ROW | {"prompt": "2 + 3?"}])
+    check(CUTS, rows=[ROW | {"prompt": [{"role": "system", "content": "2 + 3?"}]}, ROW | {"prompt": []}])
     check_prompts(*_config(), None, SimpleNamespace())
 
 
 def test_a_template_that_fails_on_a_real_row_names_the_row() -> None:
     template = """hdpo.privileged.template="{{ problem }} {{ solution.split('####')[1] }}\""""
     check(CHATML, template)
-    with pytest.raises(ValueError, match=r"cannot be rendered for training row 0 .*UndefinedError"):
+    with pytest.raises(ValueError, match=r"cannot be rendered for training row 0: UndefinedError"):
         check(CHATML, template, rows=[ROW | {"extra_info": {"solution": "5"}}])
 
 

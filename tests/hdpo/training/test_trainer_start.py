@@ -65,3 +65,11 @@ def test_a_tokenizer_without_a_chat_template_ends_the_start_before_the_data_is_r
     (model / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match=f"{model} has no chat template.*custom_chat_template"):
         start(model, tmp_path, None, "data.train_files=/nowhere.parquet", "+control=grpo")
+
+
+def test_rows_that_the_chat_template_refuses_are_named_before_verls_filter_leaves_them_out(
+    chat_model: Path, tmp_path: Path
+) -> None:
+    refuses = "{% if '2+3' in messages[0].content %}{{ raise_exception('no sums') }}{% endif %}" + CHATML
+    with pytest.raises(ValueError, match=r"training row 0 \(index 0\) cannot be made.*TemplateError: no sums"):
+        start(chat_model, tmp_path, refuses)
