@@ -151,19 +151,19 @@ class HDPOTrainerSync(PPOTrainerSync):
             raise RuntimeError(f"step {self.global_steps}: {stop or 'there is no rollout to train on'}")
         metrics.update(self.history.update(list(records.values())))
         if self.waiting is not None:
-            self._let_cliffs_wait(records, metrics)
+            metrics.update(self._let_wait(self.waiting, records))
         if records:
             tq.kv_clear(keys=list(records), partition_id=batch.partition_id)
         return super()._balance_batch(batch, metrics, **kwargs)
 
-    def _let_cliffs_wait(self, records: dict[str, GroupRecord], metrics: dict) -> None:
-        self.waiting.remember(records)
-        metrics["hdpo/waiting_cliffs"] = len(self.waiting)
-        if self.global_steps >= self.total_training_steps and len(self.waiting):
+    def _let_wait(self, waiting: WaitingCliffs, records: dict[str, GroupRecord]) -> dict[str, float]:
+        waiting.remember(records)
+        if self.global_steps >= self.total_training_steps and len(waiting):
             logger.warning(
-                f"the {len(self.waiting)} cliffs of the last step are not re-issued, unless a longer run goes on from "
-                "its checkpoint"
+                f"the {len(waiting)} cliffs of the last step are not re-issued, unless a longer run goes on from its "
+                "checkpoint"
             )
+        return {"hdpo/waiting_cliffs": len(waiting)}
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.kept is not None and self.kept.keys and self.hdpo.distillation_loss_coef > 0:
