@@ -129,6 +129,25 @@ def test_trainer_keeps_the_methods_that_hdpo_overrides() -> None:
     assert "trainer_mode = self.config.trainer.v1.trainer_mode" in inspect.getsource(PPOTrainer.__init__)
 
 
+def test_verls_data_set_reads_and_filters_as_the_start_up_checks_expect() -> None:
+    """recipe.hdpo.training.whole_data and recipe.hdpo.data.checks; where the filter drops no row that it fails to read,
+    the second reading can go."""
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    from recipe.hdpo.data.checks import _VERLS_CLASS
+
+    assert RLHFDataset.__module__ == _VERLS_CLASS
+    assert parameters(RLHFDataset) == ["data_files", "tokenizer", "config", "processor", "max_samples"]
+    source = inspect.getsource(RLHFDataset)
+    assert 'config.get("filter_overlong_prompts", True)' in source
+    assert "Error processing one of the samples, skipping..." in source
+    assert "rngs_args = (self.seed,) if self.seed is not None else ()" in source
+    assert 'row_dict.get("extra_info", {}).get("index", 0)' in source
+    loader = inspect.getsource(PPOTrainer._init_dataloader)
+    assert 'get("train_max_samples", -1)' in loader and 'get("val_max_samples", -1)' in loader
+
+
 def test_a_rollout_that_has_a_score_is_not_scored_again() -> None:
     """recipe.hdpo.rollout.agent_loop._keep and .greedy_validation score a rollout before verl's post-processing."""
     from verl.experimental.agent_loop.agent_loop import AgentLoopWorker

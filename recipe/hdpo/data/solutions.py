@@ -60,12 +60,17 @@ def other_places(frame: Any, key: str, truth_key: str, *, worked: bool, join: bo
     return sorted(found, key=lambda place: -place[1])
 
 
-def advice(places: Sequence[tuple[str, int, int]], knob: str, *, worked: bool) -> str:
-    """What to set, in words; the last resort is ``+control=answer_only``."""
+def advice(places: Sequence[tuple[str, int, int]], knob: str, size: int, *, worked: bool) -> str:
+    """What to set, in words; the last resort is ``+control=answer_only``.
+
+    Args:
+        size: rows of the data set, of which the first ones were looked at.
+    """
     if places:
         key, texts, rows = places[0]
-        others = "".join(f"; {other} has text in {n} of {size}" for other, n, size in places[1:3])
-        return f"{key} has text in {texts} of {rows} rows: set hdpo.privileged.{knob}={key}{others}"
+        of = f"the first {rows}" if rows < size else rows
+        others = "".join(f"; {other} has text in {n} of {of}" for other, n, _ in places[1:3])
+        return f"{key} has text in {texts} of {of} rows: set hdpo.privileged.{knob}={key}{others}"
     if worked:
         return (
             "no column holds a worked solution; where final answers are all there is, add +control=answer_only, which "

@@ -118,7 +118,7 @@ def _read_file(file: Path) -> list[Problem]:
         raise ValueError(
             f"{file}: missing column(s) {', '.join(missing)}; found "
             f"{', '.join(table.column_names) or 'none'}. "
-            "Write the file with one of the scripts in data_preprocess/."
+            "`python -m recipe.hdpo.data` writes such files."
         )
     if table.num_rows == 0:
         raise ValueError(f"{file}: holds no rows. Pass a file with at least one problem.")

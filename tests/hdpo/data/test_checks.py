@@ -252,8 +252,8 @@ def test_a_sample_of_ground_truths_is_graded_against_itself(check: Check, caplog
     assert "what is not equal to itself as an answer in 1 (row 14" in caplog.text
 
 
-def test_worked_solutions_in_place_of_ground_truths_are_refused(check: Check) -> None:
-    rows = [GOOD | {"reward_model": {"ground_truth": f"{n}+1={n + 1}\n#### {n + 1}"}} for n in range(3)]
+def test_data_of_which_no_ground_truth_equals_itself_is_refused(check: Check) -> None:
+    rows = [GOOD | {"reward_model": {"ground_truth": "$"}}] * 3
     with pytest.raises(ValueError, match=r"of a sample of 3 ground truths .* 3 cannot be graded well"):
         check(rows, OWN)
 
@@ -310,6 +310,11 @@ def test_a_final_answer_is_looked_for_where_it_is_what_is_shown(check: Check) ->
     rows = [GOOD | {"reward_model": {"style": "rule", "ground_truth": None}, "extra_info": {"answer": "2"}}]
     with pytest.raises(ValueError, match=r"set hdpo\.privileged\.answer_key=extra_info\.answer"):
         check(rows, {"hdpo.privileged.source": "answer"})
+
+
+def test_of_many_rows_the_first_1000_are_looked_at_and_that_is_said(check: Check) -> None:
+    with pytest.raises(ValueError, match=r"extra_info\.answer has text in 1000 of the first 1000 rows: set"):
+        check([GOOD | {"extra_info": {"answer": "1+1=2"}}] * 1001)
 
 
 def test_half_of_the_rows_with_a_text_elsewhere_are_counted_as_half(check: Check) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from examples.demo.make_sums_model import make_tokenizer
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.startup import check_data
+from recipe.hdpo.training.trainer import HDPOTrainerSync
 from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
+from tests.hdpo.composed_config import composed
 
 DEFAULTS = Path(__file__).parents[3] / "recipe/hdpo/config/hdpo/default.yaml"
 KNOBS = HDPOConfig.from_mapping(OmegaConf.to_container(OmegaConf.load(DEFAULTS)))
@@ -74,3 +78,52 @@ def test_a_class_of_the_users_own_is_not_read_twice(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("from torch.utils.data import Dataset\nclass Own(Dataset): pass\n")
     config = config_of(tmp_path, [ROW], custom_cls={"path": str(tmp_path / "own.py"), "name": "Own"})
     assert whole_dataset(config, "train", None, None) is None
+
+
+@pytest.fixture(scope="module")
+def plain() -> Any:
+    return composed("data.train_batch_size=1", "data.dataloader_num_workers=0", "data.max_prompt_length=256")
+
+
+def trainer_with(plain: Any, folder: Path, train: list[Any], val: list[Any]) -> HDPOTrainerSync:
+    """The trainer as it is when it makes its data loaders, with the demo's tokenizer and chat template."""
+    config = copy.deepcopy(plain)
+    for split, rows in (("train", train), ("val", val)):
+        file = folder / f"{split}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config.data[f"{split}_files"] = str(file)
+    config.data.filter_overlong_prompts_workers = None
+    trainer = object.__new__(HDPOTrainerSync)
+    trainer.config, trainer.hdpo, trainer.tokenizer, trainer.processor = config, KNOBS, make_tokenizer(), None
+    trainer.trainer_mode, trainer.parameter_sync_step = "sync", 1
+    return trainer
+
+
+def test_the_trainer_makes_its_data_loaders_of_rows_that_are_in_order(plain: Any, tmp_path: Path) -> None:
+    trainer = trainer_with(plain, tmp_path, [ROW] * 3, [ROW])
+    trainer._init_dataloader()
+    assert len(trainer.train_dataset) == 3 and len(trainer.val_dataset) == 1 and trainer.total_training_steps == 3 * 30
+
+
+LONG = ROW | {"prompt": [{"role": "user", "content": "1" * 400}]}
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "said"),
+    [
+        ([ROW, ROW | {"prompt": "text"}], [ROW], r"1 of 2 rows of data\.train_files=.* stands a text in 1 \(row 1"),
+        (
+            [ROW],
+            [ROW | {"extra_info": "{}"}],
+            r"1 of 1 rows of data\.val_files=.* column 'extra_info' stands JSON text",
+        ),
+        ([LONG], [ROW], r"no row of data\.train_files=.* more than data\.max_prompt_length=256 tokens"),
+        ([ROW], [LONG], r"no row of data\.val_files=.* more than data\.max_prompt_length=256 tokens"),
+    ],
+    ids=["text", "JSON text in validation", "long", "long in validation"],
+)
+def test_the_trainer_refuses_rows_with_one_error_of_its_own(
+    plain: Any, tmp_path: Path, train: list[Any], val: list[Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        trainer_with(plain, tmp_path, train, val)._init_dataloader()
