@@ -204,6 +204,38 @@ def test_verl_marks_a_checkpoint_as_whole_after_everything_else() -> None:
     assert source.index("data.pt") < source.index('"latest_checkpointed_iteration.txt"')
 
 
+def test_the_actor_saves_and_loads_its_own_files_in_the_actors_folder() -> None:
+    """recipe.hdpo.training.actor: the average of past weights is written beside verl's files."""
+    from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+
+    for name in ("save_checkpoint", "load_checkpoint"):
+        assert parameters(getattr(TrainingWorker, name))[:2] == ["self", "local_path"]
+        assert f"self.actor.{name}(local_path, " in inspect.getsource(getattr(ActorRolloutRefWorker, name))
+
+
+def test_weights_are_on_the_device_inside_the_engines_evaluation_mode_and_gathered_ones_can_be_given_up() -> None:
+    """recipe.hdpo.training.weight_average.local_shards"""
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.fsdp._flat_param import FlatParamHandle
+    from verl.utils import fsdp_utils
+    from verl.workers.engine.base import BaseEngineCtx
+
+    assert "model=self.engine.is_param_offload_enabled" in inspect.getsource(BaseEngineCtx._context_switch)
+    assert parameters(FSDPModule.reshard) == ["self"]
+    # As verl does itself before it moves FSDP1's shards.
+    source = inspect.getsource(fsdp_utils.load_fsdp_model_to_gpu)
+    assert "_lazy_init(model, model)" in source and "for handle in model._all_handles:" in source
+    assert parameters(FlatParamHandle.reshard) == ["self", "free_unsharded_flat_param"]
+    assert hasattr(FlatParamHandle, "uses_sharded_strategy")
+
+
+def test_one_micro_batch_can_be_run_through_another_model() -> None:
+    """recipe.hdpo.training.mixed_teacher"""
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+    assert parameters(FSDPEngineWithLMHead.forward_step) == ["self", "micro_batch", "loss_function", "forward_only"]
+
+
 def test_the_agent_loop_worker_publishes_finished_after_all_sessions() -> None:
     """recipe.hdpo.rollout.agent_loop: privileged rows must be written before the group is finished."""
     from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.hdpo.training.fsdp_ranks import Job, Result
+    from tests.hdpo.training.fsdp_ranks import Job, Ranks, Result
 
 
 @pytest.fixture(scope="session")
@@ -31,11 +31,17 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Job], Result]]:
-    """Runs a job on one or two ranks."""
+def rank_groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Ranks]]:
+    """Groups of one and two ranks."""
     from tests.hdpo.training.fsdp_ranks import Ranks
 
-    ranks = {n: Ranks(n, tmp_path_factory.mktemp(f"ranks_{n}")) for n in (1, 2)}
-    yield lambda job: ranks[len(job.rollouts)](job)
-    for group in ranks.values():
+    groups = {n: Ranks(n, tmp_path_factory.mktemp(f"ranks_{n}")) for n in (1, 2)}
+    yield groups
+    for group in groups.values():
         group.close()
+
+
+@pytest.fixture(scope="session")
+def run(rank_groups: dict[int, Ranks]) -> Callable[[Job], Result]:
+    """Runs a job on one or two ranks."""
+    return lambda job: rank_groups[len(job.rollouts)](job)

@@ -2,12 +2,16 @@
 
     L      = L_GRPO + lambda * L_JSD
     L_GRPO = (1 / N) sum over rollouts i, sum over tokens t of c(r_it, A_i),     N: tokens of all rollouts
-    L_JSD  = (1 / M) sum over kept trajectories, sum over tokens t of JSD_k,     M: tokens of all kept trajectories
+    L_JSD  = (1 / M) sum over kept trajectories, sum over tokens t of w_t min(JSD_k, clip),
+                                                                                 M: tokens of all kept trajectories
 
     r_it = pi(y_t | x, y_<t) / pi_old(y_t | x, y_<t)
     c(r, A) = max(-A r, -A clip(r, 1 - low, 1 + high)), for A < 0 at most -A dual     (verl's dual clip)
     A_i  = (r_i - mean of the other rewards) / their standard deviation, see advantage.py
     JSD_k = 1/2 KL(p~ || m) + 1/2 KL(q || m),   m = (p~ + q) / 2
+
+w_t = exp(-a H_t) exp(b min(Delta, 0)), 1 unless asked for; H_t: the teacher's entropy over its k best tokens and the
+rest as one event; Delta: the mean over the trajectory of ln q(y_t) - ln p(y_t). No gradient passes through w_t.
 
 p~ is the teacher's distribution after the privileged prompt, cut to its k most likely tokens and renormalised; q is the
 student's after the plain prompt, whole. The teacher has no gradient. A mean over nothing is 0.
@@ -17,6 +21,7 @@ Left out: the KL loss, the entropy bonus, other ways to aggregate, other diverge
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,12 +54,28 @@ class Rollout:
 class Kept:
     """A privileged response with R = 1, as student and teacher read it: logits at the same T tokens, each (T, V).
 
+    ``ids``, the T token ids, are read for the reliance alone.
+
     Example:
         ``Kept(student_TV=torch.zeros(1, 2), teacher_TV=torch.tensor([[0.0, 3.0]]))``
     """
 
     student_TV: torch.Tensor
     teacher_TV: torch.Tensor
+    ids: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What single tokens may add: ``clip`` bounds JSD_k, ``a`` and ``b`` are those of w_t.
+
+    Example:
+        ``Controls(clip=0.05, entropy_damping=1.0, reliance_damping=3.3)``
+    """
+
+    clip: float = float("inf")
+    entropy_damping: float = 0.0
+    reliance_damping: float = 0.0
 
 
 class Loss(NamedTuple):
@@ -91,6 +112,19 @@ def jsd(student_V: torch.Tensor, teacher_V: torch.Tensor, topk: int) -> torch.Te
     return sum((torch.special.xlogy(a_V, a_V) - torch.special.xlogy(a_V, m_V)).sum() / 2 for a_V in (p_V, q_V))
 
 
+def weights(row: Kept, topk: int, controls: Controls) -> list[float]:
+    """w_t of each token of a trajectory."""
+    p_TV, q_TV = row.teacher_TV.detach().softmax(-1), row.student_TV.detach().softmax(-1)
+    gaps = [math.log(q_V[token] / p_V[token]) for q_V, p_V, token in zip(q_TV, p_TV, row.ids, strict=False)]
+    reliance = math.exp(controls.reliance_damping * min(statistics.fmean(gaps or [0.0]), 0.0))
+    entropies = []
+    for p_V in p_TV:
+        best = p_V.topk(topk).values.tolist()
+        events = [*best, 1.0 - sum(best)] if topk < len(p_V) else best
+        entropies.append(-sum(p * math.log(p) for p in events if p > 0))
+    return [math.exp(-controls.entropy_damping * entropy) * reliance for entropy in entropies]
+
+
 def mean(values: Sequence[torch.Tensor]) -> torch.Tensor:
     """The mean of scalars; 0 of none."""
     return torch.stack(list(values)).mean() if values else torch.zeros(())
@@ -103,6 +137,7 @@ def hdpo_loss(
     coef: float,
     topk: int,
     clip: tuple[float, float, float] = (0.2, 0.2, 3.0),
+    controls: Controls = Controls(),
 ) -> Loss:
     """The loss of one optimizer step.
 
@@ -110,12 +145,17 @@ def hdpo_loss(
         coef: lambda.
         topk: k.
         clip: low, high and dual of c(r, A).
+        controls: of the distilled tokens; by default none.
     """
     policy = [
         clipped((row_V.log_softmax(-1)[token] - old).exp(), rollout.advantage, *clip)
         for rollout in rollouts
         for row_V, token, old in zip(rollout.logits_TV, rollout.ids, rollout.old_log_probs, strict=True)
     ]
-    divergences = [jsd(s_V, t_V, topk) for row in kept for s_V, t_V in zip(row.student_TV, row.teacher_TV, strict=True)]
+    divergences = [
+        weight * jsd(s_V, t_V, topk).clamp(max=controls.clip)
+        for row in kept
+        for s_V, t_V, weight in zip(row.student_TV, row.teacher_TV, weights(row, topk, controls), strict=True)
+    ]
     grpo, distillation = mean(policy), mean(divergences)
     return Loss(grpo + coef * distillation, grpo, distillation)

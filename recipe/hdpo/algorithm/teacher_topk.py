@@ -8,7 +8,7 @@ through in chunks, so nothing of size rows x vocabulary is made beside the logit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,6 +22,8 @@ class TeacherTopK:
     Attributes:
         ids: (M, K) int64, token ids, distinct within a row.
         log_probs: (M, K) float32 (float64 if the logits were), from the teacher's *full* softmax.
+        response_log_probs: (M,) log-probabilities of the tokens that the response has at these positions, where
+            something reads them; they stay where they are when the rest is moved.
 
     Raises:
         ValueError: the two shapes differ, or the dtypes are not int64 and a floating one.
@@ -29,10 +31,11 @@ class TeacherTopK:
 
     ids: torch.Tensor
     log_probs: torch.Tensor
+    response_log_probs: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> TeacherTopK:
         """The same rows on another device; see :func:`to_device`."""
-        return TeacherTopK(ids=to_device(self.ids, device), log_probs=to_device(self.log_probs, device))
+        return replace(self, ids=to_device(self.ids, device), log_probs=to_device(self.log_probs, device))
 
     def to_host(self) -> TeacherTopK:
         """The same rows in the host's memory. From CUDA they are copied without waiting: synchronise before reading."""
@@ -42,7 +45,7 @@ class TeacherTopK:
             torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True)
             for t in (self.ids, self.log_probs)
         )
-        return TeacherTopK(ids=ids, log_probs=log_probs)
+        return replace(self, ids=ids, log_probs=log_probs)
 
     def __post_init__(self) -> None:
         if self.ids.dim() != 2 or self.ids.shape[1] < 1 or self.ids.shape != self.log_probs.shape:

@@ -11,7 +11,7 @@ from typing import Any
 
 from recipe.hdpo.algorithm.divergence_formulas import DivergenceKind
 
-TEACHERS = ("drifting", "frozen")
+TEACHERS = ("drifting", "frozen", "ema", "mixed")
 SOURCES = ("solution", "answer", "problem")
 KEEPS = ("correct", "all")
 USES = ("distill", "replace")
@@ -27,6 +27,9 @@ class DivergenceConfig:
 
     kind: str
     beta: float
+    clip: float | None
+    entropy_damping: float
+    reliance_damping: float
     chunk_size: int | None
 
     def __post_init__(self) -> None:
@@ -36,10 +39,24 @@ class DivergenceConfig:
             f"hdpo.divergence.beta={self.beta} must lie strictly between 0 and 1; "
             "at the ends use hdpo.divergence.kind=forward_kl or reverse_kl",
         )
+        _require(self.clip is None or self.clip > 0.0, f"hdpo.divergence.clip={self.clip} must be null or above 0")
+        for name in ("entropy_damping", "reliance_damping"):
+            value = getattr(self, name)
+            _require(value >= 0.0, f"hdpo.divergence.{name}={value} must be 0 (every token counts alike) or more")
+            _require(
+                value == 0.0 or self.kind != "cross_entropy",
+                f"hdpo.divergence.{name}={value} with kind=cross_entropy: hard labels read no teacher that could weigh "
+                "tokens: set it to 0, or choose another kind",
+            )
         _require(
             self.chunk_size is None or self.chunk_size > 0,
             f"hdpo.divergence.chunk_size={self.chunk_size} must be null or at least 1",
         )
+
+    @property
+    def weighs_tokens(self) -> bool:
+        """Whether some tokens count less than others."""
+        return self.entropy_damping > 0.0 or self.reliance_damping > 0.0
 
 
 @dataclass(frozen=True)
@@ -88,6 +105,8 @@ class HDPOConfig:
 
     distillation_loss_coef: float
     teacher: str
+    ema_decay: float
+    mixed_weight: float
     topk: int | None
     success_reward: float
     gradient_ratio_interval: int
@@ -106,6 +125,20 @@ class HDPOConfig:
             "would push the student away from correct solutions",
         )
         _one_of("hdpo.teacher", self.teacher, TEACHERS)
+        _require(
+            0.0 <= self.ema_decay <= 1.0,
+            f"hdpo.ema_decay={self.ema_decay} must lie between 0 (the drifting teacher) and 1 (the initial weights)",
+        )
+        _require(
+            0.0 <= self.mixed_weight <= 1.0,
+            f"hdpo.mixed_weight={self.mixed_weight} must lie between 0 (the drifting teacher) and 1 (the frozen one)",
+        )
+        _require(
+            self.teacher != "mixed" or self.divergence.reliance_damping == 0.0,
+            f"hdpo.divergence.reliance_damping={self.divergence.reliance_damping} with hdpo.teacher=mixed: what a "
+            "response's tokens get is known of either model and not of their mixture: set it to 0, or use another "
+            "teacher",
+        )
         _require(self.topk is None or self.topk >= 1, f"hdpo.topk={self.topk} must be null or at least 1")
         _require(
             self.gradient_ratio_interval >= 0,
@@ -131,6 +164,11 @@ class HDPOConfig:
     def reads_teacher(self) -> bool:
         """Whether a teacher's distribution is ever needed: hard labels need none."""
         return self.distills and self.divergence.kind != "cross_entropy"
+
+    @property
+    def reads_initial_model(self) -> bool:
+        """Whether the initial model's distribution is ever needed."""
+        return self.reads_teacher and self.teacher in ("frozen", "mixed")
 
     @classmethod
     def from_mapping(cls, node: Mapping[str, Any] | None) -> HDPOConfig:

@@ -14,7 +14,7 @@ from recipe.hdpo.config.lengths import max_privileged_prompt_length
 
 def _models(config: DictConfig, hdpo: HDPOConfig) -> tuple[str, ...]:
     """Config nodes of the models whose logits are read."""
-    frozen = hdpo.reads_teacher and hdpo.teacher == "frozen" and not uses_lora(config)
+    frozen = hdpo.reads_initial_model and not uses_lora(config)
     return (ACTOR, REF) if frozen else (ACTOR,)
 
 
@@ -75,7 +75,8 @@ def loss_of_micro_batches(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 def frozen_micro_batch(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     """verl asks for the actor's micro-batch size, and for the reference model's where a KL term needs that model."""
     key = f"{REF}.log_prob_micro_batch_size_per_gpu"
-    frozen = REF in _models(config, hdpo)
+    # A mixed teacher reads the actor's micro-batches.
+    frozen = REF in _models(config, hdpo) and hdpo.teacher == "frozen"
     fixed = select(config, f"{ACTOR}.ppo_micro_batch_size_per_gpu") is not None
     if not frozen or not fixed or select(config, f"{REF}.log_prob_use_dynamic_bsz", False) or select(config, key):
         return None
@@ -86,11 +87,12 @@ def frozen_micro_batch(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 def frozen_adapter(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     path = select(config, f"{MODEL}.lora_adapter_path")
-    if path is None or hdpo.teacher != "frozen" or not hdpo.reads_teacher:
+    if path is None or not hdpo.reads_initial_model:
         return None
     return (
-        f"{MODEL}.lora_adapter_path={path} with hdpo.teacher=frozen: the teacher would be the model without that "
-        "adapter, and not the one that training starts from: merge the adapter into the model, or use teacher=drifting"
+        f"{MODEL}.lora_adapter_path={path} with hdpo.teacher={hdpo.teacher}: the teacher would be the model without "
+        "that adapter, and not the one that training starts from: merge the adapter into the model, or use "
+        "teacher=drifting"
     )
 
 

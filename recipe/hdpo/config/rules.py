@@ -105,6 +105,13 @@ TABLE: tuple[WrongValue | OnlyValues, ...] = (
         "use another loss, such as hdpo",
         when=lambda hdpo: hdpo.distills,
     ),
+    WrongValue(
+        f"{ACTOR}.fsdp_config.qat.enable",
+        True,
+        "with hdpo.teacher=ema: verl keeps the scales of the actor's quantized weights, which are not the average's",
+        "set it to false, or use another teacher",
+        when=lambda hdpo: hdpo.reads_teacher and hdpo.teacher == "ema",
+    ),
     OnlyValues(
         f"{ACTOR}.strategy",
         ("fsdp", "fsdp2"),

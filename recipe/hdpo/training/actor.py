@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -31,7 +30,9 @@ from recipe.hdpo.training.gradient_norms import term_gradient_norms
 from recipe.hdpo.training.loss import HDPOLoss
 from recipe.hdpo.training.policy_loss import use_clipped_loss
 from recipe.hdpo.training.row_dealing import deal
-from recipe.hdpo.training.teacher_pass import hard_labels, read_topk
+from recipe.hdpo.training.teacher_pass import hard_labels
+from recipe.hdpo.training.teachers import read_teacher
+from recipe.hdpo.training.weight_average import WeightAverage
 
 
 class HDPOActor(TrainingWorker):
@@ -43,10 +44,14 @@ class HDPOActor(TrainingWorker):
         """Called once the model is built.
 
         Args:
-            teacher: the reference worker for a frozen teacher; None for the actor itself.
+            teacher: the reference worker where the initial model teaches; None for the actor itself.
             pad_token_id: what dummy rows are made of.
         """
         self.hdpo, self.teacher, self.pad_token_id = hdpo, teacher, pad_token_id
+        self.average: WeightAverage | None = None
+        if hdpo.reads_teacher and hdpo.teacher == "ema":
+            with self.engine.eval_mode():
+                self.average = WeightAverage(self.engine.module, hdpo.ema_decay)
         self.mini_batch_rows: list[TensorDict] = []
         self.updates = 0
 
@@ -64,6 +69,12 @@ class HDPOActor(TrainingWorker):
         output = super().train_mini_batch(data)
         if kept is not None and output is not None:
             tu.get(output, "metrics")["hdpo/timing_s/teacher_pass"] = seconds
+        if self.average is not None:
+            begin = time.perf_counter()
+            with self.engine.eval_mode():
+                self.average.update(self.engine.module)
+            if output is not None:
+                tu.get(output, "metrics")["hdpo/timing_s/ema_update"] = time.perf_counter() - begin
         self.loss_fn.targets.clear()
         return output
 
@@ -123,10 +134,19 @@ class HDPOActor(TrainingWorker):
             [r.teacher_prompt for r in kept], [r.response for r in kept], [r.row_id for r in kept]
         )
         tu.assign_non_tensor(batch, temperature=temperature)
-        without_adapter = self.hdpo.teacher == "frozen" and self.teacher is None
-        context = self.engine.disable_adapter() if without_adapter else nullcontext()
-        with context:
-            self.loss_fn.targets.update(read_topk(self.teacher or self, batch, self.hdpo))
+        self.loss_fn.targets.update(read_teacher(self, batch))
+
+    def save_checkpoint(self, local_path: str, *args: Any, **kwargs: Any) -> None:
+        """verl's files, and beside them the average of past weights that teaches."""
+        super().save_checkpoint(local_path, *args, **kwargs)
+        if self.average is not None:
+            self.average.save(local_path)
+
+    def load_checkpoint(self, local_path: str, *args: Any, **kwargs: Any) -> None:
+        """What :meth:`save_checkpoint` wrote."""
+        super().load_checkpoint(local_path, *args, **kwargs)
+        if self.average is not None:
+            self.average.load(local_path)
 
 
 def _student_batch(part: list[mini_batch.KeptRow]) -> TensorDict:
@@ -149,12 +169,13 @@ class HDPOWorker(ActorRolloutRefWorker):
         super().init_model()
         hdpo = read_hdpo(self.config)
         lora = self.actor.engine_config is not None and getattr(self.actor.engine, "_is_lora", False)
-        if hdpo.teacher == "frozen" and self.ref is None and not lora and hdpo.reads_teacher:
+        if hdpo.reads_initial_model and self.ref is None and not lora:
             raise ValueError(
-                "hdpo.teacher=frozen needs the initial model's weights, but this worker has neither a reference model "
-                "nor a LoRA adapter to switch off: run it by trainer.v1.trainer_mode=hdpo, or set hdpo.teacher=drifting"
+                f"hdpo.teacher={hdpo.teacher} needs the initial model's weights, but this worker has neither a "
+                "reference model nor a LoRA adapter to switch off: run it by trainer.v1.trainer_mode=hdpo, or set "
+                "hdpo.teacher=drifting"
             )
         actor_config = self.loss_fn.keywords["config"]
         tokenizer: Any = self.actor.model_config.tokenizer
-        self.actor.set_up_hdpo(hdpo, self.ref if hdpo.teacher == "frozen" else None, tokenizer.eos_token_id)
+        self.actor.set_up_hdpo(hdpo, self.ref if hdpo.reads_initial_model else None, tokenizer.eos_token_id)
         self.set_loss_fn(HDPOLoss(actor_config=actor_config, hdpo=hdpo))

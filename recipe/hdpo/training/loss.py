@@ -2,7 +2,8 @@
 
     L_JSD = (1 / N_tok) * sum over kept trajectories, sum over t of D(pi_T(. | y_<t) || pi_theta(. | y_<t))
 
-N_tok counts the distilled tokens of the whole mini-batch over all data-parallel ranks. FSDP averages gradients over
+N_tok counts the distilled tokens of the whole mini-batch over all data-parallel ranks; a clip and weights of tokens
+(``algorithm/token_controls.py``) change what a token adds, and never the divisor. FSDP averages gradients over
 ranks, so every rank scales its part by their number, as verl does for its own terms.
 
 For every micro-batch the engine calls first with ``student_logits``, and takes back per-token tensors; then with
@@ -28,6 +29,7 @@ from recipe.hdpo.algorithm.softmax_rows import to_device
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.training import mini_batch
+from recipe.hdpo.training.token_controls import control_tokens
 
 DIVERGENCE, STUDENT_MASS, TEACHER_MASS = "hdpo_divergence", "hdpo_student_mass", "hdpo_teacher_mass"
 
@@ -109,7 +111,11 @@ class HDPOLoss:
         self, model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         scale = data["dp_size"] / max(data[mini_batch.NUM_TOKENS], 1)
-        divergence = model_output[DIVERGENCE].values().sum() * scale
+        per_token, log_probs = model_output[DIVERGENCE].values(), model_output["log_probs"].values()
+        controlled, sums = control_tokens(
+            per_token, log_probs, mini_batch.row_info(data), self.targets, self.hdpo.divergence
+        )
+        divergence = controlled.sum() * scale
         grpo, metrics = self._policy_loss(model_output, data, dp_group)
         distillation = self.hdpo.distillation_loss_coef * divergence
         loss = {
@@ -118,10 +124,11 @@ class HDPOLoss:
             "distillation": 0.0 * grpo + distillation,
         }
         means = {
-            "hdpo/jsd_mean": divergence,
+            "hdpo/jsd_mean": per_token.sum() * scale,
             "hdpo/loss_distillation": distillation,
             "hdpo/student_topk_mass": model_output[STUDENT_MASS].values().sum() * scale,
             "hdpo/teacher_topk_mass": model_output[TEACHER_MASS].values().sum() * scale,
+            **{name: total * scale for name, total in sums.items()},
         }
         # One wait for the accelerator, not four.
         values = torch.stack([value.detach() for value in means.values()]).tolist()

@@ -7,6 +7,8 @@ prompt. It uses verl's engine, so packing, dynamic micro-batches and FSDP work a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_torch_device
 from verl.workers.engine_workers import TrainingWorker
 
+from recipe.hdpo.algorithm.softmax_rows import to_device
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, teacher_topk
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.training import mini_batch
@@ -38,37 +41,68 @@ class TopKCollector:
         ``student_logits``, shape (1, N, V), and ``data``; ``forward_step`` all but the logits, and gets a loss of 0."""
         assert data is not None
         if student_logits is None:
+            if model_output is not None and self.hdpo.divergence.reliance_damping > 0:
+                self._keep_log_probs(model_output["log_probs"], data)
             return torch.zeros((), device=data["input_ids"].device), {}
         positions, privileged = mini_batch.response_positions(mini_batch.row_info(data))
+        logits = self.logits(student_logits, data)
         if privileged:
-            topk = teacher_topk(
-                student_logits.squeeze(0),
-                self.hdpo.topk,
-                rows_M=positions,
-                chunk_size=self.hdpo.divergence.chunk_size,
-            )
+            topk = self.top_k(logits, positions)
             # Kept for the whole update, 12 k bytes a token: not on the accelerator.
             topk, lengths = topk.to_host(), [row.response_length for row in privileged]
             parts = zip(privileged, topk.ids.split(lengths), topk.log_probs.split(lengths), strict=True)
             self.targets |= {row.row_id: TeacherTopK(ids=ids, log_probs=log_probs) for row, ids, log_probs in parts}
         return {}
 
+    def _keep_log_probs(self, log_probs: torch.Tensor, data: TensorDict) -> None:
+        """Beside the top-k of the privileged rows, what the teacher gives to the tokens of their responses."""
+        positions, privileged = mini_batch.response_positions(mini_batch.row_info(data))
+        values = log_probs.values()
+        values = values[to_device(positions, values.device)].float().to("cpu", non_blocking=True)
+        for row, part in zip(privileged, values.split([row.response_length for row in privileged]), strict=True):
+            self.targets[row.row_id] = replace(self.targets[row.row_id], response_log_probs=part)
 
-def read_topk(worker: TrainingWorker, batch: TensorDict, hdpo: HDPOConfig) -> dict[int, TeacherTopK]:
-    """One inference pass of ``worker``'s current weights over privileged sequences.
+    def logits(self, student_logits: torch.Tensor, data: TensorDict) -> tuple[torch.Tensor, ...]:
+        """What the teacher's distribution is made of, each (N, V); called for every micro-batch on every rank."""
+        return (student_logits.squeeze(0),)
+
+    def top_k(self, logits: tuple[torch.Tensor, ...], rows_M: torch.Tensor) -> TeacherTopK:
+        """The teacher's top-k at the named rows, M of N."""
+        chunk_size = self.hdpo.divergence.chunk_size
+        return teacher_topk(logits[0], self.hdpo.topk, rows_M=rows_M, chunk_size=chunk_size)
+
+
+def read_topk(
+    worker: TrainingWorker,
+    batch: TensorDict,
+    hdpo: HDPOConfig,
+    *,
+    weights: AbstractContextManager[Any] | None = None,
+    collector: TopKCollector | None = None,
+) -> dict[int, TeacherTopK]:
+    """One inference pass of ``worker``'s weights over privileged sequences.
 
     Args:
+        worker: any worker of verl's on these ranks.
         batch: rows of :func:`recipe.hdpo.training.mini_batch.sequence_batch` whose prompts are the privileged ones,
             with the sampling temperature. The same number of rows on every rank.
+        weights: puts other weights in the place of the worker's during the pass; entered when they are on the device.
+        collector: for a teacher that is more than the worker's model.
 
     Returns:
         the teacher's top-k by row id.
     """
     assign_engine_settings(
-        worker, batch, training=False, calculate_entropy=False, distillation_use_topk=True, distillation_only=True
+        worker,
+        batch,
+        training=False,
+        calculate_entropy=False,
+        distillation_use_topk=True,
+        # True leaves out the log-probabilities of the sequences.
+        distillation_only=hdpo.divergence.reliance_damping == 0,
     )
-    collector = TopKCollector(hdpo)
-    with worker.engine.eval_mode():
+    collector = collector or TopKCollector(hdpo)
+    with worker.engine.eval_mode(), weights or nullcontext():
         worker.engine.infer_batch(batch, loss_function=collector)
     # The copies to the host were not waited for one by one.
     get_torch_device().synchronize()

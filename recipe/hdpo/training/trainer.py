@@ -100,7 +100,7 @@ class HDPOTrainerSync(PPOTrainerSync):
         role = Role.ActorRolloutRef if Role.ActorRolloutRef in self.mapping else Role.ActorRollout
         pool = self.mapping.pop(role)
         self.role_worker_mapping.pop(role)
-        if self.hdpo.teacher == "frozen" and self.hdpo.reads_teacher and not uses_lora(self.config):
+        if self.hdpo.reads_initial_model and not uses_lora(self.config):
             role = Role.ActorRolloutRef
         self.role_worker_mapping[role] = ray.remote(HDPOWorker)
         self.mapping[role] = pool

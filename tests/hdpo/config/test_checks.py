@@ -84,10 +84,15 @@ REFUSED = {
     "distillation.enabled=true": "HDPO's",
     "hdpo.distillation_loss_coef=-0.1": "must be 0 or more",
     "hdpo.topk=0": "hdpo.topk=0",
-    "hdpo.teacher=ema": "drifting, frozen",
+    "hdpo.teacher=best": "drifting, frozen, ema, mixed",
+    "hdpo.ema_decay=1.1": "ema_decay=1.1 must lie between 0",
+    "hdpo.mixed_weight=-0.1": "mixed_weight=-0.1 must lie between 0",
     "hdpo.divergence.kind=l2": "jsd, forward_kl, reverse_kl",
     "hdpo.divergence.beta=1.0": "forward_kl or reverse_kl",
     "hdpo.divergence.chunk_size=0": "chunk_size=0",
+    "hdpo.divergence.clip=0": "clip=0.0 must be null or above 0",
+    "hdpo.divergence.entropy_damping=-1": "entropy_damping=-1.0 must be 0",
+    "hdpo.divergence.reliance_damping=-1": "reliance_damping=-1.0 must be 0",
     "actor_rollout_ref.rollout.n=1": "set it to 2 or more",
     "actor_rollout_ref.rollout.max_model_len=null": "takes from the response",
     "hdpo.privileged.n=-1": "hdpo.privileged.n=-1",
@@ -179,6 +184,32 @@ def test_the_frozen_teachers_own_needs_are_checked() -> None:
     assert not list(refusals(composed(adapter)))
 
 
+def test_a_mixed_teacher_needs_what_the_frozen_one_does_and_no_micro_batch_of_its_own() -> None:
+    mixed, ref = "hdpo.teacher=mixed", "actor_rollout_ref.ref"
+    assert not list(refusals(composed(mixed, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4")))
+    [message] = refusals(composed(mixed, f"+{ref}.fsdp_config.mixed_precision.param_dtype=fp32"))
+    assert "would differ by rounding" in message
+    assert "without that adapter" in next(
+        refusals(composed(mixed, "actor_rollout_ref.model.lora_adapter_path=/adapter"))
+    )
+    reliance = "hdpo.divergence.reliance_damping=3.3"
+    assert "not of their mixture" in next(refusals(composed(mixed, reliance)))
+    assert not list(refusals(composed("hdpo.teacher=frozen", reliance)))
+
+
+def test_weights_of_tokens_by_a_teacher_that_nobody_reads_are_refused() -> None:
+    for knob in ("entropy_damping", "reliance_damping"):
+        [message] = refusals(composed("+control=sft", f"hdpo.divergence.{knob}=1"))
+        assert "hard labels read no teacher" in message
+    assert not list(refusals(composed("+control=sft", "hdpo.divergence.clip=1")))
+
+
+def test_an_average_of_quantized_weights_is_refused_where_the_average_teaches() -> None:
+    quantized = "actor_rollout_ref.actor.fsdp_config.qat.enable=true"
+    assert "scales of the actor's quantized weights" in next(refusals(composed("+control=ema", quantized)))
+    assert not list(refusals(composed(quantized)))
+
+
 def test_a_frozen_teacher_computes_in_the_students_precision() -> None:
     actor = "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32"
     ref = "+actor_rollout_ref.ref.fsdp_config.mixed_precision.param_dtype=fp32"
@@ -239,6 +270,7 @@ CONTROLS = {
     "reverse_kl": {"divergence.kind": "reverse_kl"},
     "sft": {"divergence.kind": "cross_entropy"},
     "frozen": {"teacher": "frozen"},
+    "ema": {"teacher": "ema"},
     "answer_only": {"privileged.source": "answer"},
 }
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from recipe.hdpo.algorithm.reference import Kept, Rollout, hdpo_loss
+from recipe.hdpo.algorithm.reference import Controls, Kept, Rollout, hdpo_loss
 from tests.hdpo.training.fsdp_ranks import VOCABULARY, Job, Result, Row
 
 Run = Callable[[Job], Result]
@@ -46,10 +46,13 @@ def brute_force(
     teacher_dir: str | None = None,
     update: dict[str, torch.Tensor] | None = None,
     update_teacher: bool = False,
+    mixed_weight: float = 1.0,
+    controls: Controls | None = None,
 ) -> tuple[dict[str, torch.Tensor], float]:
     """Gradient of L_GRPO (token-mean, clip 0.2) + LAMBDA * L_JSD, and L_JSD, by :func:`hdpo_loss`.
 
-    ``update`` is added to the student's weights first, and on request to the teacher's.
+    ``update`` is added to the student's weights first, and on request to the teacher's. ``mixed_weight`` is that of the
+    teacher's log-probabilities beside those of ``model_dir``.
     """
     from transformers import AutoModelForCausalLM
 
@@ -68,16 +71,15 @@ def brute_force(
         )
         for row in rollouts
     ]
-    pairs = [
-        Kept(
-            response_logits(model, row.prompt, row.response),
-            response_logits(teacher, row.teacher_prompt, row.response),
-        )
-        for row in kept
-    ]
-    loss = hdpo_loss(samples, pairs, coef=LAMBDA, topk=topk)
+
+    def teacher_logits(row: Row) -> torch.Tensor:
+        log_probs = [response_logits(m, row.teacher_prompt, row.response).log_softmax(-1) for m in (model, teacher)]
+        return (1 - mixed_weight) * log_probs[0] + mixed_weight * log_probs[1]
+
+    pairs = [Kept(response_logits(model, row.prompt, row.response), teacher_logits(row), row.response) for row in kept]
+    loss = hdpo_loss(samples, pairs, coef=LAMBDA, topk=topk, controls=controls or Controls())
     loss.total.backward()
-    return {n: p.grad for n, p in model.named_parameters()}, float(loss.jsd)
+    return {n: p.grad for n, p in model.named_parameters()}, float(loss.jsd.detach())
 
 
 def assert_same(gradients: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], atol: float = 2e-6) -> None:

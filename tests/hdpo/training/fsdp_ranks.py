@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,8 @@ class Row:
 class Job:
     """One update of the actor: rollouts by rank, and the kept trajectories of all ranks.
 
-    ``stock``: by verl's own worker and loss, with nothing of the recipe's.
+    ``stock``: by verl's own worker and loss, with nothing of the recipe's. ``engine`` and ``model``: fields of verl's
+    FSDPEngineConfig and HFModelConfig.
     """
 
     rollouts: list[list[Row]]
@@ -56,6 +58,8 @@ class Job:
     lr: float = 1e-2
     hdpo: dict[str, Any] = field(default_factory=dict)
     actor: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -128,12 +132,16 @@ class Ranks:
         self.broken = False
 
     def __call__(self, job: Job) -> Result:
-        """Run one job on all ranks. A rank that hangs or raises fails the test."""
+        """Run one job on all ranks."""
         assert len(job.rollouts) == len(self.processes)
+        return self.call(_update, job)
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """``function(rank, *args)`` on all ranks; the answer of rank 0. A rank that hangs or raises fails the test."""
         assert not self.broken, "an earlier job broke these ranks"
         self.broken = True
         for queue in self.jobs:
-            queue.put(job)
+            queue.put((function, args))
         answers: dict[int, Any] = {}
         while len(answers) < len(self.processes):
             rank, answer = self.results.get(timeout=120)
@@ -160,7 +168,8 @@ def _serve(rank: int, world_size: int, folder: str, jobs: Any, results: Any) -> 
     path = Path(folder) / f"result_{rank}.pt"
     while True:
         try:
-            torch.save(_update(rank, jobs.get()), path)
+            function, args = jobs.get()
+            torch.save(function(rank, *args), path)
             results.put((rank, path))
         except BaseException:
             results.put((rank, traceback.format_exc()))
@@ -264,9 +273,10 @@ def _build_worker(job: Job, folder: str, forward_only: bool = False) -> Any:
         load_tokenizer=False,
         use_remove_padding=job.packed,
         override_config={"attn_implementation": "sdpa"},
+        **job.model,
     )
     precision = {"param_dtype": job.dtype, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
-    engine = FSDPEngineConfig(
+    settings = dict(
         strategy="fsdp2",
         dtype={"fp32": "float32", "bf16": "bfloat16"}[job.dtype],
         mixed_precision=precision,
@@ -278,6 +288,7 @@ def _build_worker(job: Job, folder: str, forward_only: bool = False) -> Any:
         micro_batch_size_per_gpu=job.micro_batch_size,
         infer_micro_batch_size_per_gpu=job.micro_batch_size,
     )
+    engine = FSDPEngineConfig(**{**settings, **job.engine})
     optimizer = {"optimizer": "SGD", "override_optimizer_config": None} if job.sgd else {}
     worker = (TrainingWorker if job.stock else HDPOActor)(
         TrainingWorkerConfig(
@@ -303,11 +314,11 @@ def _update(rank: int, job: Job) -> Result:
     data = rollout_batch(job, rank)
     hand_over(actor, job.kept, data, job.measure_gradients)
     output = actor.train_mini_batch(data)
-    weights = {n: _full(p.detach()).clone() for n, p in actor.engine.module.named_parameters()}
+    weights = {n: full_tensor(p.detach()).clone() for n, p in actor.engine.module.named_parameters()}
     return Result(gradients=gradients, weights=weights, metrics=dict(tu.get(output, "metrics")))
 
 
-def _full(tensor: torch.Tensor) -> torch.Tensor:
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
@@ -316,7 +327,7 @@ def _capture_gradients(engine: Any, gradients: list[dict[str, torch.Tensor]]) ->
 
     def capture() -> Any:
         named = engine.module.named_parameters()
-        gradients.append({n: _full(p.grad).clone() for n, p in named if p.grad is not None})
+        gradients.append({n: full_tensor(p.grad).clone() for n, p in named if p.grad is not None})
         return step()
 
     engine.optimizer_step = capture

@@ -1,0 +1,53 @@
+"""Controls of what single tokens and trajectories add to the distillation term.
+
+    L_JSD = (1 / N_tok) sum_t w_t min(D_t, clip),    w_t = exp(-a H_t) exp(b min(Delta, 0))
+
+    H_t    entropy of the teacher at the token, in nats, over k + 1 events: each of its top-k, and anything else
+    Delta  mean over the trajectory of ln q(y_t) - ln p(y_t), of student and teacher: how much less likely the response
+           is without the solution (reliance)
+
+N_tok, the number of distilled tokens, divides, whatever the weights are: a weight below 1 takes away and gives nothing
+to other tokens, so a token's share depends on nothing else in its mini-batch. Weights lie in [0, 1] and have no
+gradient. A token above the clip has none either.
+
+H over k + 1 events needs only the top-k that is there anyway. It is a lower bound of the entropy over the vocabulary,
+and equal to it at k = V.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def teacher_entropy(log_probs_MK: torch.Tensor) -> torch.Tensor:
+    """H of M rows, (M,) in nats, from the log-probabilities of the teacher's top-k under its full softmax, (M, K)."""
+    p_MK = log_probs_MK.exp()
+    rest_M = (1.0 - p_MK.sum(-1)).clamp(min=0.0)
+    return torch.special.entr(p_MK).sum(-1) + torch.special.entr(rest_M)
+
+
+def entropy_weight(log_probs_MK: torch.Tensor, damping: float) -> torch.Tensor:
+    """exp(-a H), (M,); a >= 0."""
+    return torch.exp(-damping * teacher_entropy(log_probs_MK))
+
+
+@torch.no_grad()
+def reliance_weight(
+    student_M: torch.Tensor, teacher_M: torch.Tensor, lengths: Sequence[int], damping: float
+) -> torch.Tensor:
+    """exp(b min(Delta, 0)) for each token of several trajectories, one after the other, (M,).
+
+    Args:
+        student_M, teacher_M: log-probabilities of the responses' tokens without and with the solution.
+        lengths: tokens of each trajectory, each at least 1; their sum is M.
+        damping: b >= 0.
+    """
+    reliance = [part.mean().expand(len(part)) for part in (student_M - teacher_M).split(list(lengths))]
+    return torch.exp(damping * torch.cat(reliance).clamp(max=0.0)) if reliance else student_M.new_empty(0)
+
+
+def clipped(per_token: torch.Tensor, clip: float | None) -> torch.Tensor:
+    """min(D, clip); D itself without a clip."""
+    return per_token if clip is None else per_token.clamp(max=clip)
