@@ -167,7 +167,7 @@ def _check_texts(config: DictConfig, hdpo: HDPOConfig, frame: Any, files: str) -
     )
     if len(without) == len(frame):
         places = solutions.other_places(frame, key, options.answer_key, worked=worked, join=join)
-        advice = "" if remedy else f". {solutions.advice(places, name, len(frame), worked=worked)}"
+        advice = "" if remedy else f"; {solutions.advice(places, name, len(frame), worked=worked)}"
         raise ValueError(
             f"no row of {files.partition('=')[2]} has a text at {key}, which privileged prompts show "
             f"(hdpo.privileged.source={options.source}, hdpo.privileged.{name}={key}): there stands {stands}"

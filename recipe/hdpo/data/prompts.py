@@ -26,7 +26,7 @@ _REMEDIES = {
     "role": "give every message a role",
     "content": "make the content of every message one text",
     "user": 'give the message that states the problem the role "user"',
-    "object": "make it an object (a struct of Arrow), or leave the column out",
+    "object": "make it an object (a struct of Arrow)",
 }
 
 

@@ -13,15 +13,15 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recipe.hdpo.algorithm.privileged_prompt import text_at, why_no_text
-from recipe.hdpo.data.prompts import info_fault, prompt_fault
+from recipe.hdpo.algorithm.privileged_prompt import text_at
+from recipe.hdpo.data.row_faults import row_fault
 
 SCHEMA = pa.schema(
     [
@@ -145,7 +145,7 @@ def write_splits(out: Path, splits: dict[str, list[dict[str, Any]]]) -> list[Pat
         if not rows:
             raise DataError(f"no usable row for the {split} split, nothing was written to {out}")
         for number, row in enumerate(rows):
-            fault = row_fault(row)
+            fault = row_fault(row, SCHEMA)
             if fault is not None:
                 raise DataError(f"row {number} of the {split} split: {fault}; nothing was written to {out}")
     pending: list[tuple[Path, Path]] = []
@@ -165,24 +165,6 @@ def write_splits(out: Path, splits: dict[str, list[dict[str, Any]]]) -> list[Pat
     return [target for _, target in pending]
 
 
-def row_fault(row: Any) -> str | None:
-    """Why a row cannot be written, or None: keys that the schema has not, no prompt, or no ground truth."""
-    if not isinstance(row, Mapping):
-        return f"it is a {type(row).__name__}, not a dict"
-    unknown = list(_unknown(row, SCHEMA))
-    if unknown:
-        return f"no place for {', '.join(unknown)}; the schema has {', '.join(_keys(SCHEMA))}"
-    fault = prompt_fault(row.get("prompt"))
-    if fault is not None:
-        return f"prompt: there stands {fault[0]}; {fault[1]}"
-    fault = info_fault(row.get("reward_model"))
-    if fault is not None:
-        return f"reward_model: there stands {fault[0]}; {fault[1]}"
-    if text_at(row, "reward_model.ground_truth") is None:
-        return f"reward_model.ground_truth: there stands {why_no_text(row, 'reward_model.ground_truth')}"
-    return None
-
-
 def _table(rows: list[dict[str, Any]], split: str) -> pa.Table:
     try:
         return pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -195,29 +177,6 @@ def _table(rows: list[dict[str, Any]], split: str) -> pa.Table:
                     where = f"row {number} of the {split} split: {field.name} must be {field.type}"
                     raise DataError(f"{where} ({reason})") from error
         raise
-
-
-def _unknown(value: Any, fields: Any, path: str = "") -> Iterator[str]:
-    """Dotted keys of a value that its Arrow type has not."""
-    if not isinstance(value, Mapping):
-        return
-    types = {field.name: field.type for field in fields}
-    for name, inner in value.items():
-        if name not in types:
-            yield f"{path}{name}"
-        elif pa.types.is_struct(types[name]):
-            yield from _unknown(inner, types[name], f"{path}{name}.")
-        elif pa.types.is_list(types[name]) and isinstance(inner, list):
-            found = (key for item in inner for key in _unknown(item, types[name].value_type, f"{path}{name}."))
-            yield from dict.fromkeys(found)
-
-
-def _keys(fields: Any, path: str = "") -> Iterator[str]:
-    for field in fields:
-        if pa.types.is_struct(field.type):
-            yield from _keys(field.type, f"{path}{field.name}.")
-        else:
-            yield f"{path}{field.name}"
 
 
 def print_report(paths: list[Path], splits: dict[str, list[Any]], rejected: Rejected, notes: list[str]) -> None:
