@@ -13,9 +13,11 @@ import itertools
 import math
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
+from omegaconf import open_dict
 from tensordict import TensorDict
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
@@ -27,6 +29,7 @@ from recipe.hdpo import transfer
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.training import mini_batch
+from recipe.hdpo.training.fused_head import FusedHead
 from recipe.hdpo.training.gradient_norms import term_gradient_norms
 from recipe.hdpo.training.loss import HDPOLoss
 from recipe.hdpo.training.row_dealing import deal
@@ -46,6 +49,9 @@ class HDPOActor(TrainingWorker):
             pad_token_id: what dummy rows are made of.
         """
         self.hdpo, self.teacher, self.pad_token_id = hdpo, teacher, pad_token_id
+        if hdpo.fused_head:
+            for worker in filter(None, (self, teacher)):
+                FusedHead(worker.engine, hdpo)
         self.mini_batch_rows: list[TensorDict] = []
         self.updates = 0
 
@@ -148,8 +154,13 @@ class HDPOWorker(ActorRolloutRefWorker):
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:
         """Build the model, then hand the actor its loss and its teacher."""
-        super().init_model()
         hdpo = read_hdpo(self.config)
+        if self.config.model.get("use_fused_kernels", False):
+            # verl's own would take the place of the model's forward, and give log-probabilities and entropy alone.
+            hdpo = replace(hdpo, fused_head=True)
+            with open_dict(self.config):
+                self.config.model.use_fused_kernels = False
+        super().init_model()
         lora = self.actor.engine_config is not None and getattr(self.actor.engine, "_is_lora", False)
         if hdpo.teacher == "frozen" and self.ref is None and not lora and hdpo.reads_teacher:
             raise ValueError(
@@ -158,5 +169,8 @@ class HDPOWorker(ActorRolloutRefWorker):
             )
         actor_config = self.loss_fn.keywords["config"]
         tokenizer: Any = self.actor.model_config.tokenizer
-        self.actor.set_up_hdpo(hdpo, self.ref if hdpo.teacher == "frozen" else None, tokenizer.eos_token_id)
+        teacher = self.ref if hdpo.teacher == "frozen" else None
+        self.actor.set_up_hdpo(hdpo, teacher, tokenizer.eos_token_id)
+        if hdpo.fused_head and self.ref is not None and teacher is None:
+            FusedHead(self.ref.engine, hdpo)  # read for a KL term
         self.set_loss_fn(HDPOLoss(actor_config=actor_config, hdpo=hdpo))

@@ -6,7 +6,7 @@ prompt. It uses verl's engine, so packing, dynamic micro-batches and FSDP work a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from verl.workers.engine_workers import TrainingWorker
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, teacher_topk
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.training import mini_batch
+from recipe.hdpo.training.token_slices import of_all_slices, own_slice
 
 
 class TopKCollector:
@@ -39,19 +40,32 @@ class TopKCollector:
         assert data is not None
         if student_logits is None:
             return torch.zeros((), device=data["input_ids"].device), {}
-        positions, privileged = mini_batch.response_positions(mini_batch.row_info(data))
-        if privileged:
-            topk = teacher_topk(
-                student_logits.squeeze(0),
-                self.hdpo.topk,
-                rows_M=positions,
-                chunk_size=self.hdpo.divergence.chunk_size,
-            )
-            # Kept for the whole update, 12 k bytes a token: not on the accelerator.
-            topk, lengths = topk.to_host(), [row.response_length for row in privileged]
-            parts = zip(privileged, topk.ids.split(lengths), topk.log_probs.split(lengths), strict=True)
-            self.targets |= {row.row_id: TeacherTopK(ids=ids, log_probs=log_probs) for row, ids, log_probs in parts}
+        logits_NV = student_logits.squeeze(0)
+
+        def read(own: torch.Tensor) -> TeacherTopK:
+            return teacher_topk(logits_NV, self.hdpo.topk, rows_M=own, chunk_size=self.hdpo.divergence.chunk_size)
+
+        self.collect(mini_batch.row_info(data), len(logits_NV), read)
         return {}
+
+    def collect(
+        self, info: Sequence[mini_batch.RowInfo], size: int, read: Callable[[torch.Tensor], TeacherTopK]
+    ) -> None:
+        """Keep the top-k of a micro-batch's privileged rows.
+
+        Args:
+            info: of the micro-batch's rows.
+            size: packed tokens of this rank's slice.
+            read: the top-k at positions of the slice.
+        """
+        positions, privileged = mini_batch.response_positions(info)
+        if not privileged:
+            return
+        is_own, own = own_slice(positions, size)
+        # Kept for the whole update, 12 k bytes a token: not on the accelerator.
+        topk, lengths = of_all_slices(read(own), is_own).to_host(), [row.response_length for row in privileged]
+        parts = zip(privileged, topk.ids.split(lengths), topk.log_probs.split(lengths), strict=True)
+        self.targets |= {row.row_id: TeacherTopK(ids=ids, log_probs=log_probs) for row, ids, log_probs in parts}
 
 
 def read_topk(worker: TrainingWorker, batch: TensorDict, hdpo: HDPOConfig) -> dict[int, TeacherTopK]:

@@ -35,7 +35,8 @@ class Row:
 class Job:
     """One update of the actor: rollouts by rank, and the kept trajectories of all ranks.
 
-    ``stock``: by verl's own worker and loss, with nothing of the recipe's.
+    ``stock``: by verl's own worker and loss, with nothing of the recipe's. ``engine`` and ``model``: fields of verl's
+    FSDPEngineConfig and HFModelConfig.
     """
 
     rollouts: list[list[Row]]
@@ -56,19 +57,25 @@ class Job:
     lr: float = 1e-2
     hdpo: dict[str, Any] = field(default_factory=dict)
     actor: dict[str, Any] = field(default_factory=dict)
+    engine: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Result:
-    """What rank 0 saw: gradients of every optimizer step (full tensors), weights after the update, metrics."""
+    """What rank 0 saw: gradients of every optimizer step (full tensors), weights after the update, metrics.
+
+    ``head_widths``: how many numbers a token the model's head returned, of all its calls.
+    """
 
     gradients: list[dict[str, torch.Tensor]]
     weights: dict[str, torch.Tensor]
     metrics: dict[str, Any]
+    head_widths: set[int] = field(default_factory=set)
 
 
-def make_model(folder: Path, seed: int = 0) -> str:
-    """A random Qwen2 of a few thousand weights, fp32, without dropout."""
+def make_model(folder: Path, seed: int = 0, tied: bool = False) -> str:
+    """A random Qwen2 of a few thousand weights, fp32, without dropout. ``tied``: one matrix embeds and unembeds."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
@@ -80,7 +87,7 @@ def make_model(folder: Path, seed: int = 0) -> str:
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=128,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         initializer_range=0.4,
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
@@ -264,9 +271,10 @@ def _build_worker(job: Job, folder: str, forward_only: bool = False) -> Any:
         load_tokenizer=False,
         use_remove_padding=job.packed,
         override_config={"attn_implementation": "sdpa"},
+        **job.model,
     )
     precision = {"param_dtype": job.dtype, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
-    engine = FSDPEngineConfig(
+    settings = dict(
         strategy="fsdp2",
         dtype={"fp32": "float32", "bf16": "bfloat16"}[job.dtype],
         mixed_precision=precision,
@@ -278,6 +286,7 @@ def _build_worker(job: Job, folder: str, forward_only: bool = False) -> Any:
         micro_batch_size_per_gpu=job.micro_batch_size,
         infer_micro_batch_size_per_gpu=job.micro_batch_size,
     )
+    engine = FSDPEngineConfig(**{**settings, **job.engine})
     optimizer = {"optimizer": "SGD", "override_optimizer_config": None} if job.sgd else {}
     worker = (TrainingWorker if job.stock else HDPOActor)(
         TrainingWorkerConfig(
@@ -300,11 +309,14 @@ def _update(rank: int, job: Job) -> Result:
     actor = start_actor(job).worker
     gradients: list[dict[str, torch.Tensor]] = []
     _capture_gradients(actor.engine, gradients)
+    widths: set[int] = set()
+    head = actor.engine.module.get_output_embeddings()
+    head.register_forward_hook(lambda module, inputs, output: widths.add(output.shape[-1]))
     data = rollout_batch(job, rank)
     hand_over(actor, job.kept, data, job.measure_gradients)
     output = actor.train_mini_batch(data)
     weights = {n: _full(p.detach()).clone() for n, p in actor.engine.module.named_parameters()}
-    return Result(gradients=gradients, weights=weights, metrics=dict(tu.get(output, "metrics")))
+    return Result(gradients=gradients, weights=weights, metrics=dict(tu.get(output, "metrics")), head_widths=widths)
 
 
 def _full(tensor: torch.Tensor) -> torch.Tensor:
