@@ -1,18 +1,15 @@
-"""Rules (as in ``rules.py``) on what computes: the actor, its policy loss, and the teacher."""
+"""Rules (as in ``rules.py``) on what computes, the actor, its policy loss and the teacher, and on lengths."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.keys import ACTOR, MODEL, REF, Rule, select, uses_lora
-
-
-def not_fsdp(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    strategy = select(config, f"{ACTOR}.strategy")
-    if strategy in ("fsdp", "fsdp2"):
-        return None
-    return f"{ACTOR}.strategy={strategy}: the distillation term is written for the FSDP engine: use fsdp2 (or fsdp)"
+from recipe.hdpo.config.keys import ACTOR, MODEL, REF, ROLLOUT, Rule, select, uses_lora
+from recipe.hdpo.config.lengths import max_privileged_prompt_length
 
 
 def _models(config: DictConfig, hdpo: HDPOConfig) -> tuple[str, ...]:
@@ -57,13 +54,6 @@ def sequence_parallel(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return None
 
 
-def bypass_mode(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    key = f"{ACTOR}.policy_loss.loss_mode"
-    if select(config, key) != "bypass_mode" or not hdpo.distills:
-        return None
-    return f"{key}=bypass_mode raises on a micro-batch of privileged rows alone: use another loss, such as hdpo"
-
-
 def loss_of_micro_batches(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     """Losses whose scale depends on how a mini-batch is cut, which kept rows change."""
     if not hdpo.distills or not select(config, f"{ACTOR}.use_dynamic_bsz", False):
@@ -104,13 +94,92 @@ def frozen_adapter(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     )
 
 
+def topk_above_vocabulary(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    """For a model on disk; one on a hub is checked at start-up (:mod:`recipe.hdpo.config.startup`)."""
+    path = Path(str(select(config, f"{MODEL}.path", ""))) / "config.json"
+    if hdpo.topk is None or not path.is_file():
+        return None
+    size = json.loads(path.read_text(encoding="utf-8")).get("vocab_size")
+    return topk_message(hdpo.topk, size) if size is not None and hdpo.topk > size else None
+
+
+def topk_message(topk: int, vocabulary: int) -> str:
+    """The refusal of a top-k above the vocabulary."""
+    return f"hdpo.topk={topk} is larger than the model's vocabulary of {vocabulary}: lower it, or set it to null"
+
+
+def no_limit(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    if hdpo.privileged.n == 0 or select(config, f"{ROLLOUT}.max_model_len") is not None:
+        return None
+    return (
+        f"{ROLLOUT}.max_model_len=null, verl's default: the engine then takes from the response what a "
+        "privileged prompt needs. Set it to the context that a privileged prompt and "
+        f"data.max_response_length={config.data.max_response_length} need together"
+    )
+
+
+def no_room_for_the_solution(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    longest, plain = max_privileged_prompt_length(config, hdpo), config.data.max_prompt_length
+    if hdpo.privileged.n == 0 or longest is None or longest > plain or hdpo.privileged.source == "problem":
+        return None
+    return (
+        f"privileged prompts may have {longest} tokens, no more than plain ones (data.max_prompt_length={plain}), but "
+        f"they hold the problem and its solution: raise {ROLLOUT}.max_model_len (now "
+        f"{select(config, f'{ROLLOUT}.max_model_len')}, of which data.max_response_length="
+        f"{config.data.max_response_length} go to the response) or hdpo.privileged.max_prompt_length"
+    )
+
+
+def no_room_for_the_response(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    wanted, context = hdpo.privileged.max_prompt_length, select(config, f"{ROLLOUT}.max_model_len")
+    room = None if context is None else context - config.data.max_response_length
+    if hdpo.privileged.n == 0 or wanted is None or room is None or wanted <= room:
+        return None
+    return (
+        f"hdpo.privileged.max_prompt_length={wanted} leaves no full response: {ROLLOUT}.max_model_len={context} minus "
+        f"data.max_response_length={config.data.max_response_length} is {room}: lower the first or raise the second"
+    )
+
+
+def micro_batch_too_small(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    """The teacher reads privileged prompt and response in one row; with ``use=replace`` the actor trains on them."""
+    longest = max_privileged_prompt_length(config, hdpo)
+    if longest is None or not select(config, f"{ACTOR}.use_dynamic_bsz", False):
+        return None
+    keys = _budgets(config, hdpo)
+    need = longest + config.data.max_response_length
+    small = [f"{key}={budget}" for key in keys if (budget := select(config, key)) is not None and budget < need]
+    if not small:
+        return None
+    return (
+        f"{', '.join(small)} is less than the longest privileged prompt and response together, {need} tokens: raise "
+        "it, or lower hdpo.privileged.max_prompt_length"
+    )
+
+
+def _budgets(config: DictConfig, hdpo: HDPOConfig) -> list[str]:
+    """Keys of the token budgets that a privileged prompt and its response must fit into."""
+    log_probs = f"{ROLLOUT}.log_prob_max_token_len_per_gpu"
+    reference = f"{REF}.log_prob_max_token_len_per_gpu"
+    if hdpo.reads_teacher:
+        # With LoRA the actor without its adapter is the frozen teacher.
+        return [reference if hdpo.teacher == "frozen" and not uses_lora(config) else log_probs]
+    if hdpo.privileged.n == 0 or hdpo.privileged.use != "replace" or hdpo.privileged.source == "problem":
+        return []
+    kl = select(config, f"{ACTOR}.use_kl_loss", False) or select(config, "algorithm.use_kl_in_reward", False)
+    return [f"{ACTOR}.ppo_max_token_len_per_gpu", log_probs, *([reference] if kl and not uses_lora(config) else [])]
+
+
 MODEL_RULES: tuple[Rule, ...] = (
-    not_fsdp,
     pad_to_length,
     frozen_precision,
     sequence_parallel,
-    bypass_mode,
     loss_of_micro_batches,
     frozen_micro_batch,
     frozen_adapter,
+    topk_above_vocabulary,
+    no_limit,
+    no_room_for_the_solution,
+    no_room_for_the_response,
+    micro_batch_too_small,
 )

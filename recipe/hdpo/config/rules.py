@@ -1,24 +1,22 @@
 """What cannot work together with HDPO. Every refusal names the value, the reason and the way out.
 
-Where one value alone is wrong, it stands in the table :data:`WRONG_VALUES`; all else is a function, a rule. A rule
-takes the composed config and the recipe's knobs, and returns a message, or None where the config is fine. Rules on what
-computes are in ``model_rules.py``, those on lengths in ``lengths.py``.
+Where one value alone is wrong, it stands in the table :data:`TABLE`; all else is a function, a rule. A rule takes
+the composed config and the recipe's knobs, and returns a message, or None where the config is fine. Rules on the models
+and on lengths are in ``model_rules.py``.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from omegaconf import DictConfig
 
 from recipe.hdpo.algorithm.privileged_prompt import compile_template
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.keys import MODEL, ROLLOUT, Rule, select
-from recipe.hdpo.config.lengths import LENGTH_RULES
+from recipe.hdpo.config.keys import ACTOR, MODEL, ROLLOUT, Rule, select
 from recipe.hdpo.config.model_rules import MODEL_RULES
 
 VERL_VERSION = "0.9.1"
@@ -38,21 +36,48 @@ class WrongValue:
         reason: continues "KEY=VALUE".
         way_out: what to do.
         unset: whether a config without the key counts as refused.
+        when: whether the row counts with these knobs.
     """
 
     key: str
-    value: bool
+    value: bool | str
     reason: str
     way_out: str = "set it to false"
     unset: bool = False
+    when: Callable[[HDPOConfig], bool] = lambda hdpo: True
 
     def __call__(self, config: DictConfig, hdpo: HDPOConfig) -> str | None:
         """A rule, as the functions below."""
-        found = select(config, self.key, self.value if self.unset else not self.value)
-        return f"{self.key}={str(self.value).lower()} {self.reason}: {self.way_out}" if found == self.value else None
+        found = select(config, self.key, self.value if self.unset else None)
+        if found != self.value or not self.when(hdpo):
+            return None
+        value = str(found).lower() if isinstance(found, bool) else found
+        return f"{self.key}={value} {self.reason}: {self.way_out}"
 
 
-WRONG_VALUES: tuple[WrongValue, ...] = (
+@dataclass(frozen=True)
+class OnlyValues:
+    """A key of which a few values work and all others are refused, null too.
+
+    Attributes:
+        key: dotted, of verl's config.
+        values: those that work.
+        reason: continues "KEY=VALUE".
+        way_out: what to do.
+    """
+
+    key: str
+    values: tuple[str, ...]
+    reason: str
+    way_out: str
+
+    def __call__(self, config: DictConfig, hdpo: HDPOConfig) -> str | None:
+        """A rule, as the functions below."""
+        found = select(config, self.key)
+        return None if found in self.values else f"{self.key}={found} {self.reason}: {self.way_out}"
+
+
+TABLE: tuple[WrongValue | OnlyValues, ...] = (
     WrongValue(
         "trainer.use_v1",
         False,
@@ -72,6 +97,25 @@ WRONG_VALUES: tuple[WrongValue, ...] = (
         "distillation.enabled",
         True,
         "is verl's own distillation from another model, whose loss would take the place of HDPO's",
+    ),
+    WrongValue(
+        f"{ACTOR}.policy_loss.loss_mode",
+        "bypass_mode",
+        "raises on a micro-batch of privileged rows alone",
+        "use another loss, such as hdpo",
+        when=lambda hdpo: hdpo.distills,
+    ),
+    OnlyValues(
+        f"{ACTOR}.strategy",
+        ("fsdp", "fsdp2"),
+        "is another engine than FSDP, and the distillation term is written for the FSDP engine",
+        "use fsdp2 (or fsdp)",
+    ),
+    OnlyValues(
+        f"{ROLLOUT}.agent.default_agent_loop",
+        ("single_turn_agent",),
+        "is another agent, and privileged rollouts are single-turn",
+        "use single_turn_agent",
     ),
 )
 
@@ -123,13 +167,6 @@ def one_rollout(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return f"{ROLLOUT}.n={size}: an advantage needs other rollouts of the same prompt: set it to 2 or more (paper: 16)"
 
 
-def other_agent(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    agent = select(config, f"{ROLLOUT}.agent.default_agent_loop")
-    if agent != "single_turn_agent":
-        return f"{ROLLOUT}.agent.default_agent_loop={agent}: privileged rollouts are single-turn: use single_turn_agent"
-    return None
-
-
 def late_reward(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     model = "reward.reward_model"
     if not select(config, f"{model}.enable", False) or select(config, f"{model}.enable_resource_pool", False):
@@ -162,20 +199,6 @@ def too_many_replacements(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     )
 
 
-def topk_above_vocabulary(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    """For a model on disk; one on a hub is checked at start-up (:mod:`recipe.hdpo.config.startup`)."""
-    path = Path(str(select(config, f"{MODEL}.path", ""))) / "config.json"
-    if hdpo.topk is None or not path.is_file():
-        return None
-    size = json.loads(path.read_text(encoding="utf-8")).get("vocab_size")
-    return topk_message(hdpo.topk, size) if size is not None and hdpo.topk > size else None
-
-
-def topk_message(topk: int, vocabulary: int) -> str:
-    """The refusal of a top-k above the vocabulary."""
-    return f"hdpo.topk={topk} is larger than the model's vocabulary of {vocabulary}: lower it, or set it to null"
-
-
 def bad_template(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     try:
         compile_template(hdpo.privileged.template, hdpo.privileged.placement)
@@ -186,17 +209,14 @@ def bad_template(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 RULES: tuple[Rule, ...] = (
     wrong_verl,
-    *WRONG_VALUES,
+    *TABLE,
     other_trainer,
     no_rollout_hook,
     other_engine,
     one_rollout,
-    other_agent,
     late_reward,
     cpu_without_platform,
     *MODEL_RULES,
-    *LENGTH_RULES,
     too_many_replacements,
-    topk_above_vocabulary,
     bad_template,
 )

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from recipe.hdpo.algorithm.privileged_prompt import text_at, why_no_text
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.rules import topk_message
+from recipe.hdpo.config.model_rules import topk_message
 from recipe.hdpo.data.readers import read_rows, row_name
 
 logger = logging.getLogger(__name__)
