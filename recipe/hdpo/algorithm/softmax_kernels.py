@@ -106,7 +106,8 @@ if triton is not None:
             above = tl.maximum(greatest, tl.max(z, axis=0))
             # All -inf so far: exp(-inf - 0) is 0, where -inf - -inf would be NaN.
             shift = tl.where(above == float("-inf"), 0.0, above)
-            before, weight = tl.exp(greatest - shift), tl.exp(z - shift)
+            before = tl.exp(greatest - shift)
+            weight = tl.exp(z - shift)
             if ENTROPY:
                 # Sum of weight * (z - shift), whose shift moves with the greatest; 0 times -inf counts as 0.
                 moved = tl.where(total > 0, total * (greatest - shift), 0.0)

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 from tensordict import TensorDict
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
@@ -155,7 +155,7 @@ class HDPOWorker(ActorRolloutRefWorker):
     def init_model(self) -> None:
         """Build the model, then hand the actor its loss and its teacher."""
         hdpo = read_hdpo(self.config)
-        if self.config.model.get("use_fused_kernels", False):
+        if OmegaConf.select(self.config, "model.use_fused_kernels"):
             # verl's own would take the place of the model's forward, and give log-probabilities and entropy alone.
             hdpo = replace(hdpo, fused_head=True)
             with open_dict(self.config):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from omegaconf import open_dict
 from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
@@ -19,9 +21,13 @@ from transformers import (
 )
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+from verl.workers.engine_workers import ActorRolloutRefWorker
 
+from recipe.hdpo.training import actor as actor_module
 from recipe.hdpo.training import mini_batch
+from recipe.hdpo.training.actor import HDPOActor, HDPOWorker
 from recipe.hdpo.training.fused_head import FusedHead
+from tests.hdpo.composed_config import composed
 from tests.hdpo.training.brute_force import (
     LAMBDA,
     Run,
@@ -196,3 +202,31 @@ def _with_adapter_on_the_head() -> Any:
 def test_a_head_that_is_more_than_a_product_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _fused(make())
+
+
+@pytest.mark.parametrize("teacher", ["drifting", "frozen"])
+@pytest.mark.parametrize(
+    ("overrides", "fused"),
+    [((), False), (("hdpo.fused_head=true",), True), (("actor_rollout_ref.model.use_fused_kernels=true",), True)],
+    ids=["neither", "hdpo.fused_head", "use_fused_kernels"],
+)
+def test_verls_switch_for_fused_kernels_means_the_recipes_fused_head_in_actor_and_reference(
+    monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], fused: bool, teacher: str
+) -> None:
+    """verl builds the model as if its own kernels were off."""
+    config = composed(f"hdpo.teacher={teacher}", *overrides)
+    seen, engines = [], []
+    monkeypatch.setattr(
+        ActorRolloutRefWorker, "init_model", lambda self: seen.append(self.config.model.use_fused_kernels)
+    )
+    monkeypatch.setattr(actor_module, "FusedHead", lambda engine, hdpo: engines.append(engine))
+    monkeypatch.setattr(actor_module.HDPOWorker, "set_loss_fn", lambda self, loss_fn: None)
+    worker, actor = HDPOWorker.__new__(HDPOWorker), HDPOActor.__new__(HDPOActor)
+    actor.engine_config, actor.engine = object(), SimpleNamespace()
+    actor.model_config = SimpleNamespace(tokenizer=SimpleNamespace(eos_token_id=3))
+    reference, loss = SimpleNamespace(engine="the reference's"), SimpleNamespace(keywords={"config": "the actor's"})
+    with open_dict(config):  # as the trainer does
+        config.actor_rollout_ref.hdpo = config.hdpo
+    vars(worker).update({"config": config.actor_rollout_ref, "actor": actor, "ref": reference, "loss_fn": loss})
+    worker.init_model()
+    assert seen == [False] and engines == ([actor.engine, "the reference's"] if fused else [])
