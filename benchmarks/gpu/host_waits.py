@@ -99,14 +99,18 @@ def main() -> None:
     rng = random.Random(0)
     rollouts = make_rows(rng, 2 * K, scale, shape["vocab_size"])
     kept = make_rows(rng, 8, scale, shape["vocab_size"], teacher_prompt=True)
+    benches = {}
     with model_folder(shape, args.device) as folder:
-        job = make_job(folder, rollouts, args.device, hdpo={"distillation_loss_coef": 0.1})
-        job.max_tokens = 1024 if on_card else 512
-        bench = Bench(job, args.device)
+        for fused in (False, True):
+            hdpo = {"distillation_loss_coef": 0.1, "fused_head": fused}
+            job = make_job(folder, rollouts, args.device, hdpo=hdpo)
+            job.max_tokens = 1024 if on_card else 512
+            benches[fused] = Bench(job, args.device)
     micro_batches = -(-sum(len(row.prompt) + len(row.response) for row in rollouts) // job.max_tokens)
     record.setting(rollouts=len(rollouts), kept=len(kept), micro_batches_at_least=micro_batches)
-    count(record, "GRPO", args.device, lambda: bench.update(job, None))
-    count(record, "HDPO", args.device, lambda: bench.update(job, kept))
+    count(record, "GRPO", args.device, lambda: benches[False].update(job, None))
+    count(record, "HDPO", args.device, lambda: benches[False].update(job, kept))
+    count(record, "HDPO, fused head", args.device, lambda: benches[True].update(job, kept))
     record.finish()
     sys.exit(None)
 

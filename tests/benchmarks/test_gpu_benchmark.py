@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import correct, divergences, host_waits, updates
+from benchmarks.gpu import correct, divergences, head_updates, host_waits, updates
 from benchmarks.gpu.recording import Record
 
 
@@ -35,6 +35,24 @@ def test_grpo_and_hdpo_without_a_cliff_have_the_same_loss(card_figures: dict[str
     # Kept rows change how the mini-batch is cut, and with it the order of the sum.
     assert update["HDPO, 100 % cliffs"]["policy_loss"] == pytest.approx(update["GRPO"]["policy_loss"], rel=1e-6)
     assert update["HDPO, 100 % cliffs"]["jsd"] > 0 and "jsd" not in update["HDPO, no cliff"]
+
+
+def test_the_fused_head_is_as_exact_as_whole_logits_and_updates_agree(card_figures: dict[str, dict[str, Any]]) -> None:
+    cases = card_figures["head_correct"]["figures"]
+    assert len(cases) == 1 + 2 * 3 * 2 and all(case["holds"] for case in cases.values())
+    timed = card_figures["head"]["figures"]
+    assert len(timed) == 8 and all(case["milliseconds"] > 0 for case in timed.values())
+    updates = card_figures["head_updates"]["figures"]
+    assert updates["losses"] == {"agree": True} and len(updates) == 5
+    at = "100 % cliffs, 256 tokens a micro-batch"
+    assert updates[f"fused head: {at}"]["jsd"] == pytest.approx(updates[f"logits: {at}"]["jsd"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("jsd", "agrees"), [(0.5, True), (0.6, False), (float("nan"), False)])
+def test_losses_that_differ_are_told_apart(jsd: float, agrees: bool) -> None:
+    losses = {"policy_loss": 0.1, "jsd": 0.5, "grad_norm": 2.0}
+    assert head_updates.agree(losses, losses | {"jsd": jsd}, 0.02) is agrees
+    assert head_updates.agree("does not fit", losses, 0.02) and not head_updates.agree(losses, "does not fit", 0.02)
 
 
 def test_waits_are_counted_at_lines_of_the_recipe_and_of_verl(card_figures: dict[str, dict[str, Any]]) -> None:

@@ -70,7 +70,9 @@ def topk_divergence(
         ValueError: beta outside (0, 1) with jsd, an unknown kind, topk above the vocabulary, ids outside it,
             rows that are out of range, repeated, or not as many as the teacher's, or a teacher that is NaN.
     """
-    _check(student_logits_NV, teacher, rows_M, kind, beta)
+    if student_logits_NV.dim() != 2:
+        raise ValueError(f"student logits must be (N, V), got {tuple(student_logits_NV.shape)}; drop the batch axis.")
+    check_pairing(len(student_logits_NV), student_logits_NV.shape[1], teacher, rows_M, kind, beta)
     options = _Options(kind, beta, chunk_size, protect_logits)
     teacher = teacher.to(student_logits_NV.device)
     results = _TopKDivergence.apply(student_logits_NV, teacher.ids, teacher.log_probs.detach(), rows_M, options)
@@ -93,7 +95,9 @@ class _TopKDivergence(torch.autograd.Function):
             ids, log_p = ids_MK[block], log_p_MK[block].to(selected.dtype)
             log_q, log_z_M[block] = selected.log_softmax_at(block, ids, kept_NV if protect else None)
             mass = log_q.exp().sum(-1)
-            value_M[block] = divergence_value(options.kind, options.beta, log_p, log_q, _rest(mass, logits_NV, ids))
+            value_M[block] = divergence_value(
+                options.kind, options.beta, log_p, log_q, rest_of(mass, ids, logits_NV.shape[1])
+            )
             student_mass_M[block], teacher_mass_M[block] = mass, log_p.exp().sum(-1)
         ctx.save_for_backward(kept_NV, ids_MK, log_p_MK, rows_M, log_z_M)
         ctx.options, ctx.protected = options, protect
@@ -117,26 +121,26 @@ class _TopKDivergence(torch.autograd.Function):
         for block in selected.blocks(ids_MK.shape[1]):
             ids, scale, log_z = ids_MK[block], grad_M[block, None], log_z_M[block]
             log_q = selected.gather(block, ids) - log_z[:, None]
-            q_rest = _rest(log_q.exp().sum(-1), logits_NV, ids)
+            q_rest = rest_of(log_q.exp().sum(-1), ids, logits_NV.shape[1])
             on_s, tail = logit_gradient(options.kind, options.beta, log_p_MK[block].to(selected.dtype), log_q, q_rest)
             selected.write_gradient(block, log_z, ids, on_s * scale, tail * scale, grad_NV)
         return grad_NV, None, None, None, None
 
 
-def _rest(mass: torch.Tensor, logits_NV: torch.Tensor, ids_MK: torch.Tensor) -> torch.Tensor:
+def rest_of(mass: torch.Tensor, ids_MK: torch.Tensor, vocabulary: int) -> torch.Tensor:
     """1 - sum_S without rounding below 0, and exactly 0 where S is the whole vocabulary."""
-    is_whole_vocabulary = ids_MK.shape[1] == logits_NV.shape[1]
-    return torch.zeros_like(mass) if is_whole_vocabulary else (1.0 - mass).clamp_(min=0.0)
+    return torch.zeros_like(mass) if ids_MK.shape[1] == vocabulary else (1.0 - mass).clamp_(min=0.0)
 
 
-def _check(logits_NV: torch.Tensor, teacher: TeacherTopK, rows_M: torch.Tensor, kind: str, beta: float) -> None:
+def check_pairing(
+    n_rows: int, vocabulary: int, teacher: TeacherTopK, rows_M: torch.Tensor, kind: str, beta: float
+) -> None:
+    """Refuse a teacher, rows or options that do not fit n_rows rows of a vocabulary: ValueError."""
     if kind not in get_args(DivergenceKind):
         raise ValueError(f"kind={kind!r} is unknown; choose one of {', '.join(get_args(DivergenceKind))}.")
     if kind == "jsd" and not 0.0 < beta < 1.0:
         raise ValueError(f"beta={beta} must lie in (0, 1); its ends are kind=forward_kl (0), reverse_kl (1).")
-    if logits_NV.dim() != 2:
-        raise ValueError(f"student logits must be (N, V), got {tuple(logits_NV.shape)}; drop the batch axis.")
-    (n_rows, vocabulary), (n_teacher, k) = logits_NV.shape, teacher.ids.shape
+    n_teacher, k = teacher.ids.shape
     if k > vocabulary:
         raise ValueError(f"topk={k} exceeds the student's vocabulary of {vocabulary}; lower topk.")
     if len(rows_M) != n_teacher:

@@ -79,6 +79,10 @@ class SoftmaxRows(ABC):
         """
 
     @abstractmethod
+    def normaliser(self, block: slice, with_entropy: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """logsumexp of a block of rows, (D,), and on request the entropy of their softmax in nats, (D,)."""
+
+    @abstractmethod
     def write_gradient(
         self,
         block: slice,
@@ -87,8 +91,12 @@ class SoftmaxRows(ABC):
         on_s_DK: torch.Tensor,
         tail_D1: torch.Tensor,
         grad_NV: torch.Tensor,
+        slope_D1: torch.Tensor | None = None,
     ) -> None:
-        """grad[row] = tail * q, and on_s at the ids. The gradient may be the logits themselves, but no view of them."""
+        """grad[row] = (tail + slope ln q) q, and on_s at the ids; without a slope, tail * q.
+
+        The gradient may be the logits themselves, but no view of them.
+        """
 
     def blocks(self, k: int) -> Iterator[slice]:
         """Spans of M for the arithmetic on (rows, K): far longer than a chunk, unless K is near V.
@@ -121,9 +129,15 @@ class KernelRows(SoftmaxRows):
         log_z_D = softmax_kernels.row_logsumexp(self.logits_NV, self.rows_M[block], copy_to_NV)
         return self.gather(block, ids_DK) - log_z_D[:, None], log_z_D
 
-    def write_gradient(self, block, log_z_D, ids_DK, on_s_DK, tail_D1, grad_NV):
+    def normaliser(self, block, with_entropy):
         rows_D = self.rows_M[block]
-        softmax_kernels.scale_softmax(self.logits_NV, rows_D, log_z_D, tail_D1[:, 0].contiguous(), grad_NV)
+        entropy_D = torch.empty(len(rows_D), dtype=self.dtype, device=rows_D.device) if with_entropy else None
+        return softmax_kernels.row_logsumexp(self.logits_NV, rows_D, entropy_M=entropy_D), entropy_D
+
+    def write_gradient(self, block, log_z_D, ids_DK, on_s_DK, tail_D1, grad_NV, slope_D1=None):
+        rows_D = self.rows_M[block]
+        slope_D = None if slope_D1 is None else slope_D1[:, 0].contiguous()
+        softmax_kernels.scale_softmax(self.logits_NV, rows_D, log_z_D, tail_D1[:, 0].contiguous(), grad_NV, slope_D)
         grad_NV[rows_D[:, None], ids_DK] = on_s_DK.to(grad_NV.dtype)
 
 
@@ -149,7 +163,19 @@ class ChunkedRows(SoftmaxRows):
             torch.gather(log_q_CV, -1, ids_DK[within], out=log_q_DK[within])
         return log_q_DK, self._log_normaliser(block, ids_DK, log_q_DK)
 
-    def write_gradient(self, block, log_z_D, ids_DK, on_s_DK, tail_D1, grad_NV):
+    def normaliser(self, block, with_entropy):
+        log_z_D = torch.empty(block.stop - block.start, dtype=self.dtype, device=self.logits_NV.device)
+        entropy_D = torch.empty_like(log_z_D) if with_entropy else None
+        for span, rows in self.chunks(block):
+            within, chunk_CV = _relative(span, block), self._convert(self.logits_NV[rows])
+            log_q_CV = torch.log_softmax(chunk_CV, dim=-1, out=self._result[: len(chunk_CV)])
+            # At the most likely token, where the difference rounds least.
+            log_z_D[within] = chunk_CV.amax(-1) - log_q_CV.amax(-1)
+            if entropy_D is not None:
+                entropy_D[within] = torch.special.entr(log_q_CV.exp_(), out=log_q_CV).sum(-1)
+        return log_z_D, entropy_D
+
+    def write_gradient(self, block, log_z_D, ids_DK, on_s_DK, tail_D1, grad_NV, slope_D1=None):
         in_place = grad_NV is self.logits_NV
         for span, rows in self.chunks(block):
             chunk_CV, within = self.logits_NV[rows], _relative(span, block)
@@ -157,7 +183,8 @@ class ChunkedRows(SoftmaxRows):
             direct = isinstance(rows, slice) and grad_NV.dtype == self.dtype and not in_place
             out_CV = grad_NV[rows] if direct else self._result[: len(chunk_CV)]
             grad_CV = torch.softmax(self._convert(chunk_CV), dim=-1, out=out_CV)
-            grad_CV.mul_(tail_D1[within]).scatter_(-1, ids_DK[within], on_s_DK[within])
+            factor = tail_D1[within] if slope_D1 is None else tail_D1[within] + slope_D1[within] * _log_or_0(grad_CV)
+            grad_CV.mul_(factor).scatter_(-1, ids_DK[within], on_s_DK[within])
             if not direct:
                 grad_NV[rows] = grad_CV if isinstance(rows, slice) else grad_CV.to(grad_NV.dtype)
 
@@ -176,6 +203,11 @@ class ChunkedRows(SoftmaxRows):
     def _workspace(self) -> torch.Tensor:
         shape = (self.chunk_size, self.logits_NV.shape[1])
         return torch.empty(shape, dtype=self.dtype, device=self.logits_NV.device)
+
+
+def _log_or_0(q: torch.Tensor) -> torch.Tensor:
+    """ln q, and 0 where q is 0, since q ln q is what is wanted."""
+    return torch.where(q > 0, q.log(), 0.0)
 
 
 def _spans(start: int, stop: int, size: int) -> Iterator[slice]:

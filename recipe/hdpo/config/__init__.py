@@ -115,6 +115,7 @@ class HDPOConfig:
     validate_greedy: bool
     poll_interval: float
     max_lost_rollouts: float
+    fused_head: bool
     divergence: DivergenceConfig
     privileged: PrivilegedConfig
 

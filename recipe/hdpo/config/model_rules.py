@@ -85,6 +85,18 @@ def frozen_micro_batch(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     )
 
 
+def mixed_without_logits(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    key = f"{MODEL}.use_fused_kernels"
+    found = {"hdpo.fused_head": hdpo.fused_head, key: select(config, key, False)}
+    asked = [f"{name}=true" for name, value in found.items() if value]
+    if not asked or hdpo.teacher != "mixed" or not hdpo.reads_teacher:
+        return None
+    return (
+        f"{' and '.join(asked)} with hdpo.teacher=mixed: the mixture is made of the logits of both models, which the "
+        "fused head never makes: set it to false, or use another teacher"
+    )
+
+
 def frozen_adapter(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     path = select(config, f"{MODEL}.lora_adapter_path")
     if path is None or not hdpo.reads_initial_model:
@@ -179,6 +191,7 @@ MODEL_RULES: tuple[Rule, ...] = (
     loss_of_micro_batches,
     frozen_micro_batch,
     frozen_adapter,
+    mixed_without_logits,
     topk_above_vocabulary,
     no_limit,
     no_room_for_the_solution,

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from recipe.hdpo.algorithm.message_template import compile_template
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.keys import ACTOR, MODEL, ROLLOUT, Rule, select
+from recipe.hdpo.config.keys import ACTOR, ROLLOUT, Rule, select
 from recipe.hdpo.config.model_rules import MODEL_RULES
 
 VERL_VERSION = "0.9.1"
@@ -92,7 +92,6 @@ TABLE: tuple[WrongValue | OnlyValues, ...] = (
     ),
     WrongValue("algorithm.filter_groups.enable", True, "evicts groups of equal reward, so every cliff"),
     WrongValue(f"{ROLLOUT}.multi_turn.enable", True, "makes several turns, and privileged rollouts are single-turn"),
-    WrongValue(f"{MODEL}.use_fused_kernels", True, "never makes the logits that the divergence reads"),
     WrongValue(
         "distillation.enabled",
         True,

@@ -12,9 +12,11 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf, open_dict
 from tensordict import TensorDict
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
@@ -26,6 +28,7 @@ from recipe.hdpo import transfer
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.training import mini_batch
+from recipe.hdpo.training.fused_head import FusedHead
 from recipe.hdpo.training.gradient_norms import term_gradient_norms
 from recipe.hdpo.training.loss import HDPOLoss
 from recipe.hdpo.training.policy_loss import use_clipped_loss
@@ -52,6 +55,9 @@ class HDPOActor(TrainingWorker):
         if hdpo.reads_teacher and hdpo.teacher == "ema":
             with self.engine.eval_mode():
                 self.average = WeightAverage(self.engine.module, hdpo.ema_decay)
+        if hdpo.fused_head:
+            for worker in filter(None, (self, teacher)):
+                FusedHead(worker.engine, hdpo)
         self.mini_batch_rows: list[TensorDict] = []
         self.updates = 0
 
@@ -166,8 +172,13 @@ class HDPOWorker(ActorRolloutRefWorker):
     def init_model(self) -> None:
         """Build the model, then hand the actor its loss and its teacher."""
         use_clipped_loss(self.config.actor)
-        super().init_model()
         hdpo = read_hdpo(self.config)
+        if OmegaConf.select(self.config, "model.use_fused_kernels"):
+            # verl's own would take the place of the model's forward, and give log-probabilities and entropy alone.
+            hdpo = replace(hdpo, fused_head=True)
+            with open_dict(self.config):
+                self.config.model.use_fused_kernels = False
+        super().init_model()
         lora = self.actor.engine_config is not None and getattr(self.actor.engine, "_is_lora", False)
         if hdpo.reads_initial_model and self.ref is None and not lora:
             raise ValueError(
@@ -177,5 +188,8 @@ class HDPOWorker(ActorRolloutRefWorker):
             )
         actor_config = self.loss_fn.keywords["config"]
         tokenizer: Any = self.actor.model_config.tokenizer
-        self.actor.set_up_hdpo(hdpo, self.ref if hdpo.reads_initial_model else None, tokenizer.eos_token_id)
+        teacher = self.ref if hdpo.reads_initial_model else None
+        self.actor.set_up_hdpo(hdpo, teacher, tokenizer.eos_token_id)
+        if hdpo.fused_head and self.ref is not None and teacher is None:
+            FusedHead(self.ref.engine, hdpo)  # read for a KL term
         self.set_loss_fn(HDPOLoss(actor_config=actor_config, hdpo=hdpo))

@@ -14,8 +14,9 @@ rows change neither its denominators nor its padding.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tensordict import TensorDict
@@ -30,8 +31,24 @@ from recipe.hdpo.algorithm.teacher_topk import TeacherTopK
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training.token_controls import control_tokens
+from recipe.hdpo.training.token_slices import own_slice
 
-DIVERGENCE, STUDENT_MASS, TEACHER_MASS = "hdpo_divergence", "hdpo_student_mass", "hdpo_teacher_mass"
+# Per-token outputs, in the order of a Divergence.
+PER_TOKEN = DIVERGENCE, STUDENT_MASS, TEACHER_MASS = "hdpo_divergence", "hdpo_student_mass", "hdpo_teacher_mass"
+
+
+class Distilled(NamedTuple):
+    """The distilled tokens of a slice of packed tokens.
+
+    Attributes:
+        positions: of the M logits that predict them, ascending, on the host.
+        teacher: M rows.
+        options: kind, beta and chunk size of the divergence.
+    """
+
+    positions: torch.Tensor
+    teacher: TeacherTopK
+    options: dict[str, Any]
 
 
 @dataclass
@@ -80,32 +97,31 @@ class HDPOLoss:
             return ppo_loss(self.actor_config, model_output, data, dp_group)
         return self._joint_loss(model_output, data, dp_group)
 
+    def distilled(self, info: Sequence[mini_batch.RowInfo], size: int) -> Distilled | None:
+        """What is distilled of a micro-batch in this rank's slice of ``size`` packed tokens; None for nothing."""
+        positions, privileged = mini_batch.response_positions(info)
+        is_own, positions = own_slice(positions, size)
+        if len(positions) == 0:
+            return None
+        whole = concatenate_targets([self.targets[row.row_id] for row in privileged])
+        teacher = TeacherTopK(ids=whole.ids[is_own], log_probs=whole.log_probs[is_own])
+        options = self.hdpo.divergence
+        # Hard labels are a teacher with all its mass on one token.
+        kind: Any = "forward_kl" if options.kind == "cross_entropy" else options.kind
+        return Distilled(positions, teacher, {"kind": kind, "beta": options.beta, "chunk_size": options.chunk_size})
+
     def _divergence_per_token(self, student_logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
         logits_NV = student_logits.squeeze(0)
-        positions, privileged = mini_batch.response_positions(mini_batch.row_info(data))
         zeros = torch.zeros(logits_NV.shape[0], dtype=torch.float32, device=logits_NV.device)
-        if not privileged:
-            # Rollout rows alone: no buffer of the logits' size for a gradient that is 0.
-            return {name: zeros.unsqueeze(0) for name in (DIVERGENCE, STUDENT_MASS, TEACHER_MASS)}
-        teacher = concatenate_targets([self.targets[row.row_id] for row in privileged])
-        options = self.hdpo.divergence
-        result = topk_divergence(
-            logits_NV,
-            teacher,
-            positions,
-            # Hard labels are a teacher with all its mass on one token.
-            kind="forward_kl" if options.kind == "cross_entropy" else options.kind,  # type: ignore[arg-type]
-            beta=options.beta,
-            chunk_size=options.chunk_size,
-            protect_logits=log_prob_backward_overwrites_logits(logits_NV),
-        )
-        per_token = {
-            DIVERGENCE: result.per_token,
-            STUDENT_MASS: result.student_mass,
-            TEACHER_MASS: result.teacher_mass,
-        }
-        positions = to_device(positions, logits_NV.device)
-        return {k: zeros.index_put((positions,), v.float()).unsqueeze(0) for k, v in per_token.items()}
+        found = self.distilled(mini_batch.row_info(data), len(logits_NV))
+        if found is None:
+            # No buffer of the logits' size for a gradient that is 0.
+            return {name: zeros.unsqueeze(0) for name in PER_TOKEN}
+        protect = log_prob_backward_overwrites_logits(logits_NV)
+        result = topk_divergence(logits_NV, found.teacher, found.positions, protect_logits=protect, **found.options)
+        positions = to_device(found.positions, logits_NV.device)
+        per_token = zip(PER_TOKEN, result, strict=True)
+        return {name: zeros.index_put((positions,), v.float()).unsqueeze(0) for name, v in per_token}
 
     def _joint_loss(
         self, model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any

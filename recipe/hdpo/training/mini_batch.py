@@ -119,8 +119,7 @@ def append_privileged_rows(rollouts: TensorDict, privileged: TensorDict) -> Tens
             like = rollouts[name]
             zeros = [torch.zeros(row.response_length, dtype=like.dtype, device=like.device) for row in info]
             merged[name] = nested([*rollouts[name].unbind(), *zeros])
-    lengths = (rollouts[name].offsets().diff().tolist() for name in ("prompts", "responses"))
-    info = [RowInfo(ROLLOUT_ROW, *pair) for pair in zip(*lengths, strict=True)] + info
+    info = row_info(rollouts) + info
     batch = TensorDict(merged, batch_size=[len(info)])
     tu.assign_non_tensor_stack(batch, ROW_INFO, info)
     for key, value in rollouts.items():
@@ -130,8 +129,11 @@ def append_privileged_rows(rollouts: TensorDict, privileged: TensorDict) -> Tens
 
 
 def row_info(batch: TensorDict) -> list[RowInfo]:
-    """What the host knows of a batch's rows, in their order."""
-    return [RowInfo(*row) for row in tu.get(batch, ROW_INFO)]
+    """What the host knows of a batch's rows, in their order; a batch of rollout rows alone may have no such field."""
+    if ROW_INFO in batch:
+        return [RowInfo(*row) for row in tu.get(batch, ROW_INFO)]
+    lengths = (batch[name].offsets().diff().tolist() for name in ("prompts", "responses"))
+    return [RowInfo(ROLLOUT_ROW, *pair) for pair in zip(*lengths, strict=True)]
 
 
 def response_positions(info: Sequence[RowInfo]) -> tuple[torch.Tensor, list[RowInfo]]:
@@ -145,13 +147,18 @@ def response_positions(info: Sequence[RowInfo]) -> tuple[torch.Tensor, list[RowI
             ascending. The token at position p is predicted by the logits at p - 1.
         privileged: those rows, in the same order.
     """
-    positions, privileged, end = [torch.empty(0, dtype=torch.int64)], [], 0
-    for row in info:
+    privileged = [row for row in info if row.row_id >= 0]
+    return predicting_positions(info, [row.row_id >= 0 for row in info]), privileged
+
+
+def predicting_positions(info: Sequence[RowInfo], wanted: Sequence[bool]) -> torch.Tensor:
+    """As :func:`response_positions`, of the wanted rows."""
+    positions, end = [torch.empty(0, dtype=torch.int64)], 0
+    for row, is_wanted in zip(info, wanted, strict=True):
         end += row.length
-        if row.row_id >= 0:
+        if is_wanted:
             positions.append(torch.arange(end - row.response_length - 1, end - 1))
-            privileged.append(row)
-    return torch.cat(positions), privileged
+    return torch.cat(positions)
 
 
 def rollout_rows(

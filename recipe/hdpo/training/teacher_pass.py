@@ -6,7 +6,7 @@ prompt. It uses verl's engine, so packing, dynamic micro-batches and FSDP work a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -21,6 +21,7 @@ from recipe.hdpo.algorithm.softmax_rows import to_device
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, teacher_topk
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.training import mini_batch
+from recipe.hdpo.training.token_slices import of_all_slices, own_slice
 
 
 class TopKCollector:
@@ -44,15 +45,28 @@ class TopKCollector:
             if model_output is not None and self.hdpo.divergence.reliance_damping > 0:
                 self._keep_log_probs(model_output["log_probs"], data)
             return torch.zeros((), device=data["input_ids"].device), {}
-        positions, privileged = mini_batch.response_positions(mini_batch.row_info(data))
         logits = self.logits(student_logits, data)
-        if privileged:
-            topk = self.top_k(logits, positions)
-            # Kept for the whole update, 12 k bytes a token: not on the accelerator.
-            topk, lengths = topk.to_host(), [row.response_length for row in privileged]
-            parts = zip(privileged, topk.ids.split(lengths), topk.log_probs.split(lengths), strict=True)
-            self.targets |= {row.row_id: TeacherTopK(ids=ids, log_probs=log_probs) for row, ids, log_probs in parts}
+        self.collect(mini_batch.row_info(data), len(logits[0]), lambda own: self.top_k(logits, own))
         return {}
+
+    def collect(
+        self, info: Sequence[mini_batch.RowInfo], size: int, read: Callable[[torch.Tensor], TeacherTopK]
+    ) -> None:
+        """Keep the top-k of a micro-batch's privileged rows.
+
+        Args:
+            info: of the micro-batch's rows.
+            size: packed tokens of this rank's slice.
+            read: the top-k at positions of the slice.
+        """
+        positions, privileged = mini_batch.response_positions(info)
+        if not privileged:
+            return
+        is_own, own = own_slice(positions, size)
+        # Kept for the whole update, 12 k bytes a token: not on the accelerator.
+        topk, lengths = of_all_slices(read(own), is_own).to_host(), [row.response_length for row in privileged]
+        parts = zip(privileged, topk.ids.split(lengths), topk.log_probs.split(lengths), strict=True)
+        self.targets |= {row.row_id: TeacherTopK(ids=ids, log_probs=log_probs) for row, ids, log_probs in parts}
 
     def _keep_log_probs(self, log_probs: torch.Tensor, data: TensorDict) -> None:
         """Beside the top-k of the privileged rows, what the teacher gives to the tokens of their responses."""

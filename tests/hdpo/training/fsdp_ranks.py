@@ -64,15 +64,19 @@ class Job:
 
 @dataclass
 class Result:
-    """What rank 0 saw: gradients of every optimizer step (full tensors), weights after the update, metrics."""
+    """What rank 0 saw: gradients of every optimizer step (full tensors), weights after the update, metrics.
+
+    ``head_widths``: how many numbers a token the model's head returned, of all its calls.
+    """
 
     gradients: list[dict[str, torch.Tensor]]
     weights: dict[str, torch.Tensor]
     metrics: dict[str, Any]
+    head_widths: set[int] = field(default_factory=set)
 
 
-def make_model(folder: Path, seed: int = 0) -> str:
-    """A random Qwen2 of a few thousand weights, fp32, without dropout."""
+def make_model(folder: Path, seed: int = 0, tied: bool = False) -> str:
+    """A random Qwen2 of a few thousand weights, fp32, without dropout. ``tied``: one matrix embeds and unembeds."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
@@ -84,7 +88,7 @@ def make_model(folder: Path, seed: int = 0) -> str:
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=128,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         initializer_range=0.4,
     )
     Qwen2ForCausalLM(config).save_pretrained(folder)
@@ -311,11 +315,14 @@ def _update(rank: int, job: Job) -> Result:
     actor = start_actor(job).worker
     gradients: list[dict[str, torch.Tensor]] = []
     _capture_gradients(actor.engine, gradients)
+    widths: set[int] = set()
+    head = actor.engine.module.get_output_embeddings()
+    head.register_forward_hook(lambda module, inputs, output: widths.add(output.shape[-1]))
     data = rollout_batch(job, rank)
     hand_over(actor, job.kept, data, job.measure_gradients)
     output = actor.train_mini_batch(data)
     weights = {n: full_tensor(p.detach()).clone() for n, p in actor.engine.module.named_parameters()}
-    return Result(gradients=gradients, weights=weights, metrics=dict(tu.get(output, "metrics")))
+    return Result(gradients=gradients, weights=weights, metrics=dict(tu.get(output, "metrics")), head_widths=widths)
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
