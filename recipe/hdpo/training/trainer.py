@@ -19,9 +19,11 @@ from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.rollout.utils import get_max_position_embeddings
 
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.config.adapt import adapt, fit_positions
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.startup import check_data, check_model
@@ -44,9 +46,8 @@ class HDPOTrainerMixin(PPOTrainer):
 
     def __init__(self, config: DictConfig) -> None:
         self.hdpo = check_config(config)
-        estimator = config.algorithm.adv_estimator
-        if estimator != "hdpo":
-            logger.warning(f"algorithm.adv_estimator={estimator}: advantages are verl's, not HDPO's leave-one-out ones")
+        for line in adapt(config, self.hdpo):
+            logger.log(logging.INFO if self.hdpo.adv_estimator else logging.WARNING, line)
         with open_dict(config):
             # verl compares this name with "sync" in many places.
             config.trainer.v1.trainer_mode = self.base_mode
@@ -67,6 +68,7 @@ class HDPOTrainerMixin(PPOTrainer):
         super()._init_tokenizer()
         model_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
         check_model(self.hdpo, model_config.hf_config, self.processor)
+        fit_positions(self.config, self.hdpo, get_max_position_embeddings(model_config.hf_config))
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
