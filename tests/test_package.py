@@ -50,7 +50,8 @@ def files(*folders: str) -> set[str]:
 
 
 def test_the_source_distribution_holds_tests_data_preparation_and_examples(built: tuple[set[str], set[str]]) -> None:
-    wanted = files("recipe", "tests", "data_preprocess", "examples", "benchmarks", "scripts", "requirements")
+    wanted = files("recipe", "hydra_plugins", "tests", "data_preprocess", "examples", "benchmarks")
+    wanted |= files("scripts", "requirements")
     assert len(wanted) > 150 and wanted <= built[0]
     assert {"Makefile", "LICENSE", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", ".ci/run"} <= built[0]
 
@@ -59,8 +60,8 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_that_other_packag
     built: tuple[set[str], set[str]],
 ) -> None:
     wheel = {name for name in built[1] if ".dist-info/" not in name}
-    assert wheel == files("recipe") | {"verl_recipe_hdpo.py"}
-    assert "recipe/hdpo/py.typed" in wheel and "recipe/__init__.py" not in wheel
+    assert wheel == files("recipe", "hydra_plugins") | {"verl_recipe_hdpo.py"}
+    assert "recipe/hdpo/py.typed" in wheel and not {"recipe/__init__.py", "hydra_plugins/__init__.py"} & wheel
 
 
 def test_commands_and_plugin_are_installed_as_the_project_names_them() -> None:

@@ -11,7 +11,7 @@ HDPO {version} for verl: https://arxiv.org/abs/2603.23871
 
 Train. verl's own command, with HDPO's configuration:
   python -m verl.trainer.main_ppo --config-path pkg://recipe.hdpo.config --config-name hdpo_trainer [key=value ...]
-  Or on top of a verl command of your own: 'hydra.searchpath=[pkg://recipe.hdpo.config]' +hdpo=default +use=hdpo
+  Or on top of a verl command of your own: +use=hdpo
   One control in place of HDPO: +control=NAME, one of {controls}
 
 Make data: JSONL, CSV, parquet or a data set of the hub, as verl's parquet files

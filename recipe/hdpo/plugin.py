@@ -7,7 +7,10 @@ imports nothing heavy: each registration waits for the verl module that it belon
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import wrapt
 
@@ -34,6 +37,29 @@ def _register_trainer(trainer: ModuleType) -> None:
     register_trainer(TRAINER)(trainer.HDPOTrainerSync)
 
 
+def _register_search_path(_: ModuleType) -> None:
+    """Hydra looks for plug-ins in folders, and an editable installation has none. A second time changes nothing."""
+    from hydra.core.plugins import Plugins
+
+    from hydra_plugins.verl_recipe_hdpo import HDPOSearchPath
+
+    Plugins.instance().register(HDPOSearchPath)
+
+
+def _refuse_silent_grpo(verl_config: ModuleType) -> None:
+    """verl's own check of a config is what every launch calls before Ray, HDPO's callback or not."""
+
+    def checked(validate: Callable[..., None], _: Any, args: tuple, kwargs: dict) -> None:
+        from recipe.hdpo.config.switched_on import silent_grpo
+
+        message = silent_grpo(kwargs["config"] if "config" in kwargs else args[0])
+        if message is not None:
+            sys.exit(message)
+        validate(*args, **kwargs)
+
+    wrapt.wrap_function_wrapper(verl_config, "validate_config", checked)
+
+
 def keep_warnings_audible() -> None:
     """vLLM's server imports a package that sets the root logger and its handlers to this level, and to ERROR without
     it. Every warning, verl's and ours, would be lost in the trainer and in all workers."""
@@ -47,6 +73,9 @@ def register() -> None:
         from recipe.hdpo.cpu import verl_patches
 
         verl_patches.install()
+    # main_ppo imports the first before Hydra composes, and the second before it takes the check out of it.
+    wrapt.register_post_import_hook(_register_search_path, "verl.trainer.constants_ppo")
+    wrapt.register_post_import_hook(_refuse_silent_grpo, "verl.utils.config")
     wrapt.register_post_import_hook(_register_core_algos, "verl.trainer.ppo.core_algos")
     wrapt.register_post_import_hook(_import_trainer, "verl.trainer.ppo.v1")
     wrapt.register_post_import_hook(_register_trainer, "recipe.hdpo.training.trainer")

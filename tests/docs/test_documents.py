@@ -80,8 +80,8 @@ def test_the_command_of_the_recipes_config_composes_what_verl_and_the_recipe_acc
 
 
 def test_the_flags_for_a_command_of_ones_own_are_the_same_in_the_readme_and_on_the_page() -> None:
-    flags = "'hydra.searchpath=[pkg://recipe.hdpo.config]' +hdpo=default +use=hdpo"
-    assert f"```bash\n{flags}\n```" in README and f"```bash\n{flags}\n```" in PAGES["own_job"]
+    assert "```bash\n+use=hdpo\n```" in README and "```bash\n+use=hdpo\n```" in PAGES["own_job"]
+    assert "```bash\n'hydra.searchpath=[pkg://recipe.hdpo.config]' +hdpo=default +use=hdpo\n```" in PAGES["own_job"]
 
 
 # Folders that paths in the documents are relative to.

@@ -18,10 +18,17 @@ HEAVY += ("recipe.hdpo.training.trainer", "recipe.hdpo.training.loss")
 # The package by which vLLM's server silences the root logger.
 SILENCER = "model_hosting_container_standards.sagemaker"
 
-# The two ways to switch HDPO on: by the recipe's config, and by flags on a command of one's own.
+# The ways to switch HDPO on: by one flag on a command of one's own, by the recipe's config, and by three flags.
 WAYS_IN = {
+    "one flag": ("+use=hdpo",),
     "recipe's config": ("--config-path", "pkg://recipe.hdpo.config", "--config-name", "hdpo_trainer"),
     "flags": ("hydra.searchpath=[pkg://recipe.hdpo.config]", "+hdpo=default", "+use=hdpo"),
+}
+
+# Launches that stop for another reason: knobs without the trainer, and data and model that are not there.
+STOPS = {
+    "knobs alone": ("+hdpo=default",),
+    "nothing there": ("+use=hdpo", "algorithm.adv_estimator=grpo", "data.train_files=[/nowhere.parquet]"),
 }
 
 _MARK = "=== fact: "
@@ -61,6 +68,8 @@ warn()
     for name, way_in in WAYS_IN.items():
         arguments = (*way_in, *NEEDED, "algorithm.filter_groups.enable=true", f"hydra.run.dir={folder}")
         program += f"fact({name!r})\nmain_ppo(*{arguments!r})\n"
+    for name, flags in STOPS.items():
+        program += f"fact({name!r})\nmain_ppo(*{(*flags, *NEEDED, f'hydra.run.dir={folder}')!r})\n"
     return _said(program, env)
 
 

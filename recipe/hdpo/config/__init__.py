@@ -11,6 +11,7 @@ from typing import Any
 
 from recipe.hdpo.algorithm.divergence_formulas import DivergenceKind
 
+ESTIMATORS = ("hdpo", None)
 TEACHERS = ("drifting", "frozen", "ema", "mixed")
 SOURCES = ("solution", "answer", "problem")
 KEEPS = ("correct", "all")
@@ -104,6 +105,7 @@ class HDPOConfig:
     """``hdpo``: every knob of the recipe. See ``hdpo/default.yaml`` for meanings and defaults."""
 
     distillation_loss_coef: float
+    adv_estimator: str | None
     teacher: str
     ema_decay: float
     mixed_weight: float
@@ -124,6 +126,10 @@ class HDPOConfig:
             self.distillation_loss_coef >= 0.0,
             f"hdpo.distillation_loss_coef={self.distillation_loss_coef} (lambda) must be 0 or more: a negative weight "
             "would push the student away from correct solutions",
+        )
+        _require(
+            self.adv_estimator in ESTIMATORS,
+            f"hdpo.adv_estimator={self.adv_estimator!r} must be hdpo, or null for algorithm.adv_estimator's",
         )
         _one_of("hdpo.teacher", self.teacher, TEACHERS)
         _require(
@@ -179,10 +185,7 @@ class HDPOConfig:
             ValueError: the node or a key is missing, a key is unknown, or a value is out of range or of a wrong type.
         """
         if node is None:
-            raise ValueError(
-                "the config has no `hdpo` node: use --config-path pkg://recipe.hdpo.config --config-name hdpo_trainer, "
-                "or add hydra.searchpath=[pkg://recipe.hdpo.config] +hdpo=default"
-            )
+            raise ValueError("the config has no `hdpo` node: add +use=hdpo, or start from --config-name hdpo_trainer")
         return _read(cls, node, "hdpo")
 
 

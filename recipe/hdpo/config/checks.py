@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.keys import INTEGERS, NEVER_NULL, ROLLOUT, keys_read
+from recipe.hdpo.config.adapt import adapt
+from recipe.hdpo.config.keys import INTEGERS, NEVER_NULL, ROLLOUT, Rule, keys_read
+from recipe.hdpo.config.preflight import not_ready
 from recipe.hdpo.config.rules import RULES, wrong_verl
+from recipe.hdpo.config.switched_on import lost_choices
 
 
 def read_hdpo(config: DictConfig) -> HDPOConfig:
@@ -26,7 +30,10 @@ def read_hdpo(config: DictConfig) -> HDPOConfig:
 
 
 def refusals(config: DictConfig) -> Iterator[str]:
-    """Every reason for which this config cannot run, each with its way out."""
+    """Every reason for which this config cannot run, each with its way out.
+
+    The rules see the config as it will run (:func:`~recipe.hdpo.config.adapt.adapt`); ``config`` itself stays as it is.
+    """
     try:
         hdpo = read_hdpo(config)
     except ValueError as error:
@@ -36,16 +43,26 @@ def refusals(config: DictConfig) -> Iterator[str]:
     if wrong:
         yield from wrong  # the rules compute with these
         return
-    for rule in RULES:
-        keys_read.clear()
-        try:
-            message = rule(config, hdpo)
-        except Exception as error:
-            looked_at = f" (it looked at {', '.join(dict.fromkeys(keys_read))})" if keys_read else ""
-            name = getattr(rule, "__name__", repr(rule))
-            message = f"the check {name} cannot read this config{looked_at}: {type(error).__name__}: {error}"
+    config = copy.deepcopy(config)
+
+    def adapts(config: DictConfig, hdpo: HDPOConfig) -> None:
+        adapt(config, hdpo)
+
+    for rule in (adapts, *RULES):
+        message = _asked(rule, config, hdpo)
         if message is not None:
             yield message
+
+
+def _asked(rule: Rule, config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    """A rule's message; one that names the rule and what it looked at where it fails."""
+    keys_read.clear()
+    try:
+        return rule(config, hdpo)
+    except Exception as error:
+        looked_at = f" (it looked at {', '.join(dict.fromkeys(keys_read))})" if keys_read else ""
+        name = getattr(rule, "__name__", repr(rule))
+        return f"the check {name} cannot read this config{looked_at}: {type(error).__name__}: {error}"
 
 
 def wrong_numbers(config: DictConfig) -> Iterator[str]:
@@ -79,10 +96,14 @@ def check_config(config: DictConfig) -> HDPOConfig:
     Raises:
         ValueError: lists every refusal.
     """
-    found = list(refusals(config))
-    if found:
-        raise ValueError("HDPO cannot run with this config:\n" + "\n".join(f"  - {message}" for message in found))
+    _raise("HDPO cannot run with this config:", refusals(config))
     return read_hdpo(config)
+
+
+def _raise(title: str, messages: Iterable[str]) -> None:
+    found = list(messages)
+    if found:
+        raise ValueError("\n".join([title, *(f"  - {message}" for message in found)]))
 
 
 def missing_registrations() -> list[str]:
@@ -128,7 +149,11 @@ class ConfigCheckCallback:
                 "for Ray's workers too: +ray_kwargs.ray_init.runtime_env.env_vars.VERL_USE_EXTERNAL_MODULES="
                 "recipe.hdpo.plugin"
             )
-        check_config(config)
+        _raise("HDPO cannot run with this config:", lost_choices(config))
+        hdpo = check_config(config)
+        _raise("HDPO cannot start here:", not_ready(config))
+        for line in adapt(config, hdpo):
+            print(f"HDPO: {line}", flush=True)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("on_"):

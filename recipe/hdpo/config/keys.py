@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -44,6 +46,39 @@ def select(config: DictConfig, key: str, default: Any = None) -> Any:
     keys_read.append(key)
     value = OmegaConf.select(config, key)
     return default if value is None else value
+
+
+def model_config(config: DictConfig) -> dict[str, Any] | None:
+    """The model's ``config.json``, where it is a folder or in the hub's cache on this machine; None elsewhere."""
+    path = select(config, f"{MODEL}.path")
+    file = _config_file(path) if isinstance(path, str) and path else None
+    return None if file is None else json.loads(file.read_text(encoding="utf-8"))
+
+
+def _config_file(path: str) -> Path | None:
+    if (file := Path(path).expanduser() / "config.json").is_file():
+        return file
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(path, "config.json")
+    except HFValidationError:  # a path, and nothing there
+        return None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def model_value(config: DictConfig, name: str) -> Any:
+    """A value of ``config.json``, of the text part where the model has several; None where it is not known."""
+    found = model_config(config) or {}
+    parts = (found, found.get("text_config") or {})
+    return next((part[name] for part in parts if part.get(name) is not None), None)
+
+
+def model_positions(config: DictConfig) -> int | None:
+    """The longest sequence of the model, as verl's servers read it; None where it is not known."""
+    found = model_value(config, "max_position_embeddings")
+    return found if type(found) is int else None
 
 
 def uses_lora(config: DictConfig) -> bool:

@@ -1,16 +1,70 @@
-"""How long a privileged prompt may be. Lengths that cannot work together are refused in ``model_rules.py``."""
+"""How long a privileged prompt may be, and what follows for the engine where the config leaves its context open.
+
+Lengths that cannot work together are refused in ``model_rules.py``.
+"""
 
 from __future__ import annotations
 
 from omegaconf import DictConfig
 
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.keys import ROLLOUT, select
+from recipe.hdpo.config.keys import ACTOR, REF, ROLLOUT, model_positions, select, uses_lora
+
+CONTEXT = f"{ROLLOUT}.max_model_len"
 
 
 def max_privileged_prompt_length(config: DictConfig, hdpo: HDPOConfig) -> int | None:
-    """Longest privileged prompt in tokens; None without a context length (then ``no_limit`` refuses)."""
+    """Longest privileged prompt in tokens; None without a context length (:func:`wanted_context` gives one)."""
     if hdpo.privileged.max_prompt_length is not None:
         return hdpo.privileged.max_prompt_length
-    context = select(config, f"{ROLLOUT}.max_model_len")
+    context = select(config, CONTEXT)
     return None if context is None else context - config.data.max_response_length
+
+
+def wanted_context(config: DictConfig, hdpo: HDPOConfig) -> int:
+    """Tokens of a privileged prompt and its response, where nothing limits them.
+
+    A worked solution may be as long as a response: problem, solution and response together take
+    ``data.max_prompt_length`` + 2 ``data.max_response_length``. A prompt that shows none is as long as any.
+    """
+    prompt, response = config.data.max_prompt_length, config.data.max_response_length
+    if hdpo.privileged.max_prompt_length is not None:
+        return hdpo.privileged.max_prompt_length + response
+    return prompt + response if hdpo.privileged.source == "problem" else prompt + 2 * response
+
+
+def derived_context(config: DictConfig, hdpo: HDPOConfig) -> tuple[int, str] | None:
+    """Where ``rollout.max_model_len`` is null, its value and how it was chosen; None where nothing is to be chosen."""
+    if hdpo.privileged.n == 0 or select(config, CONTEXT) is not None:
+        return None
+    wanted = wanted_context(config, hdpo)
+    limits = {f"{key}={budget}": budget for key, budget in training_budgets(config, hdpo).items()}
+    positions = model_positions(config)
+    if positions is not None:
+        limits[f"the model's {positions} positions"] = positions
+    tight = min(limits, key=lambda name: limits[name], default=None)
+    context = wanted if tight is None else min(wanted, limits[tight])
+    room = context - config.data.max_response_length
+    how = "a prompt and a solution as long as a response" if context == wanted else f"what {tight} leave"
+    if hdpo.privileged.max_prompt_length is not None:
+        how = "hdpo.privileged.max_prompt_length"
+    elif hdpo.privileged.source == "problem":
+        how = "as long as any prompt"
+    return context, f"privileged prompts have up to {room} tokens ({how}), and so {CONTEXT}=null becomes {context}"
+
+
+def training_budgets(config: DictConfig, hdpo: HDPOConfig) -> dict[str, int]:
+    """Token budgets, by key, that a privileged prompt and its response must fit into.
+
+    These are budgets of verl's own passes, where the actor trains on privileged prompts (``use=replace``). The teacher
+    pass is the recipe's: it makes room for a longer row by itself.
+    """
+    if not select(config, f"{ACTOR}.use_dynamic_bsz", False):
+        return {}
+    if hdpo.privileged.n == 0 or hdpo.privileged.use != "replace" or hdpo.privileged.source == "problem":
+        return {}
+    kl = select(config, f"{ACTOR}.use_kl_loss", False) or select(config, "algorithm.use_kl_in_reward", False)
+    keys = [f"{ACTOR}.ppo_max_token_len_per_gpu", f"{ROLLOUT}.log_prob_max_token_len_per_gpu"]
+    if kl and not uses_lora(config):
+        keys.append(f"{REF}.log_prob_max_token_len_per_gpu")
+    return {key: budget for key in keys if (budget := select(config, key)) is not None}

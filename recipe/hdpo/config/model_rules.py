@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.keys import ACTOR, MODEL, REF, ROLLOUT, Rule, select, uses_lora
-from recipe.hdpo.config.lengths import max_privileged_prompt_length
+from recipe.hdpo.config.keys import ACTOR, MODEL, REF, Rule, model_positions, model_value, select, uses_lora
+from recipe.hdpo.config.lengths import CONTEXT, max_privileged_prompt_length, training_budgets, wanted_context
 
 
 def _models(config: DictConfig, hdpo: HDPOConfig) -> tuple[str, ...]:
@@ -109,12 +106,11 @@ def frozen_adapter(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 
 def topk_above_vocabulary(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    """For a model on disk; one on a hub is checked at start-up (:mod:`recipe.hdpo.config.startup`)."""
-    path = Path(str(select(config, f"{MODEL}.path", ""))) / "config.json"
-    if hdpo.topk is None or not path.is_file():
+    """For a model on this machine; another is checked at start-up (:mod:`recipe.hdpo.config.startup`)."""
+    size = model_value(config, "vocab_size")
+    if hdpo.topk is None or size is None or hdpo.topk <= size:
         return None
-    size = json.loads(path.read_text(encoding="utf-8")).get("vocab_size")
-    return topk_message(hdpo.topk, size) if size is not None and hdpo.topk > size else None
+    return topk_message(hdpo.topk, size)
 
 
 def topk_message(topk: int, vocabulary: int) -> str:
@@ -122,13 +118,14 @@ def topk_message(topk: int, vocabulary: int) -> str:
     return f"hdpo.topk={topk} is larger than the model's vocabulary of {vocabulary}: lower it, or set it to null"
 
 
-def no_limit(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    if hdpo.privileged.n == 0 or select(config, f"{ROLLOUT}.max_model_len") is not None:
+def vision_positions(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    """For a model on this machine; another is checked at start-up."""
+    ropes = [model_value(config, name) or {} for name in ("rope_scaling", "rope_parameters")]
+    if not hdpo.distills or not any("mrope_section" in rope for rope in ropes):
         return None
     return (
-        f"{ROLLOUT}.max_model_len=null, verl's default: the engine then takes from the response what a "
-        "privileged prompt needs. Set it to the context that a privileged prompt and "
-        f"data.max_response_length={config.data.max_response_length} need together"
+        f"{MODEL}.path={select(config, f'{MODEL}.path')} is a vision-language model with positions of several "
+        "dimensions, and kept trajectories have those of a text: use a language model"
     )
 
 
@@ -136,52 +133,52 @@ def no_room_for_the_solution(config: DictConfig, hdpo: HDPOConfig) -> str | None
     longest, plain = max_privileged_prompt_length(config, hdpo), config.data.max_prompt_length
     if hdpo.privileged.n == 0 or longest is None or longest > plain or hdpo.privileged.source == "problem":
         return None
+    context, response = select(config, CONTEXT), config.data.max_response_length
+    limit, way_out = f"{CONTEXT}={context}", f"raise it (null: {wanted_context(config, hdpo)}), or"
+    if hdpo.privileged.max_prompt_length is not None:
+        way_out = "raise hdpo.privileged.max_prompt_length, or"
+    elif context in training_budgets(config, hdpo).values():
+        way_out = "raise the token budgets (*_max_token_len_per_gpu) to more than that, or"
+    elif context == model_positions(config):
+        limit, way_out = f"the model's {context} positions", ""
     return (
         f"privileged prompts may have {longest} tokens, no more than plain ones (data.max_prompt_length={plain}), but "
-        f"they hold the problem and its solution: raise {ROLLOUT}.max_model_len (now "
-        f"{select(config, f'{ROLLOUT}.max_model_len')}, of which data.max_response_length="
-        f"{config.data.max_response_length} go to the response) or hdpo.privileged.max_prompt_length"
+        f"they hold the problem and its solution; of {limit}, data.max_response_length={response} go to the response: "
+        f"{way_out} lower data.max_response_length or data.max_prompt_length".replace(":  ", ": ")
     )
 
 
 def no_room_for_the_response(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    wanted, context = hdpo.privileged.max_prompt_length, select(config, f"{ROLLOUT}.max_model_len")
+    wanted, context = hdpo.privileged.max_prompt_length, select(config, CONTEXT)
     room = None if context is None else context - config.data.max_response_length
     if hdpo.privileged.n == 0 or wanted is None or room is None or wanted <= room:
         return None
     return (
-        f"hdpo.privileged.max_prompt_length={wanted} leaves no full response: {ROLLOUT}.max_model_len={context} minus "
+        f"hdpo.privileged.max_prompt_length={wanted} leaves no full response: {CONTEXT}={context} minus "
         f"data.max_response_length={config.data.max_response_length} is {room}: lower the first or raise the second"
     )
 
 
-def micro_batch_too_small(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    """The teacher reads privileged prompt and response in one row; with ``use=replace`` the actor trains on them."""
-    longest = max_privileged_prompt_length(config, hdpo)
-    if longest is None or not select(config, f"{ACTOR}.use_dynamic_bsz", False):
+def context_above_positions(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    context, positions = select(config, CONTEXT), model_positions(config)
+    if context is None or positions is None or context <= positions:
         return None
-    keys = _budgets(config, hdpo)
+    return f"{CONTEXT}={context} is more than the model's {positions} positions: lower it, or set it to null"
+
+
+def micro_batch_too_small(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    """With ``use=replace`` the actor trains on privileged prompt and response in one row."""
+    longest = max_privileged_prompt_length(config, hdpo)
+    if longest is None:
+        return None
     need = longest + config.data.max_response_length
-    small = [f"{key}={budget}" for key in keys if (budget := select(config, key)) is not None and budget < need]
+    small = [f"{key}={budget}" for key, budget in training_budgets(config, hdpo).items() if budget < need]
     if not small:
         return None
     return (
         f"{', '.join(small)} is less than the longest privileged prompt and response together, {need} tokens: raise "
         "it, or lower hdpo.privileged.max_prompt_length"
     )
-
-
-def _budgets(config: DictConfig, hdpo: HDPOConfig) -> list[str]:
-    """Keys of the token budgets that a privileged prompt and its response must fit into."""
-    log_probs = f"{ROLLOUT}.log_prob_max_token_len_per_gpu"
-    reference = f"{REF}.log_prob_max_token_len_per_gpu"
-    if hdpo.reads_teacher:
-        # With LoRA the actor without its adapter is the frozen teacher.
-        return [reference if hdpo.teacher == "frozen" and not uses_lora(config) else log_probs]
-    if hdpo.privileged.n == 0 or hdpo.privileged.use != "replace" or hdpo.privileged.source == "problem":
-        return []
-    kl = select(config, f"{ACTOR}.use_kl_loss", False) or select(config, "algorithm.use_kl_in_reward", False)
-    return [f"{ACTOR}.ppo_max_token_len_per_gpu", log_probs, *([reference] if kl and not uses_lora(config) else [])]
 
 
 MODEL_RULES: tuple[Rule, ...] = (
@@ -193,7 +190,8 @@ MODEL_RULES: tuple[Rule, ...] = (
     frozen_adapter,
     mixed_without_logits,
     topk_above_vocabulary,
-    no_limit,
+    vision_positions,
+    context_above_positions,
     no_room_for_the_solution,
     no_room_for_the_response,
     micro_batch_too_small,

@@ -111,6 +111,19 @@ TABLE: tuple[WrongValue | OnlyValues, ...] = (
         "set it to false, or use another teacher",
         when=lambda hdpo: hdpo.reads_teacher and hdpo.teacher == "ema",
     ),
+    WrongValue(
+        "critic.enable",
+        True,
+        "trains a critic, and HDPO's leave-one-out advantage reads none",
+        "set it to null, or hdpo.adv_estimator=null with algorithm.adv_estimator=gae",
+        when=lambda hdpo: hdpo.adv_estimator is not None,
+    ),
+    OnlyValues(
+        f"{ROLLOUT}.name",
+        ("vllm", "sglang", "trtllm"),
+        "is no engine that verl's V1 trainer has a server for",
+        "use vllm",
+    ),
     OnlyValues(
         f"{ACTOR}.strategy",
         ("fsdp", "fsdp2"),

@@ -142,12 +142,16 @@ def assign_engine_settings(worker: TrainingWorker, batch: TensorDict, *, trainin
         settings: further scalars for the engine.
     """
     config = worker.engine_config
+    # An inference pass is the teacher's: a row that is longer than verl's budget gets a micro-batch of its own.
+    longest = 0 if training or not len(batch) else int(batch["input_ids"].offsets().diff().max())
     size = config.micro_batch_size_per_gpu if training else config.infer_micro_batch_size_per_gpu
     tu.assign_non_tensor(
         batch,
         use_remove_padding=worker.model_config.get("use_remove_padding", False),
         use_dynamic_bsz=config.use_dynamic_bsz,
-        max_token_len_per_gpu=config.max_token_len_per_gpu if training else config.infer_max_token_len_per_gpu,
+        max_token_len_per_gpu=config.max_token_len_per_gpu
+        if training
+        else max(config.infer_max_token_len_per_gpu, longest),
         # The engine wants it to divide the number of rows.
         micro_batch_size_per_gpu=max(d for d in range(1, (size or 1) + 1) if len(batch) % d == 0),
         use_fused_kernels=False,

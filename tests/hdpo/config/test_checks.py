@@ -93,7 +93,9 @@ REFUSED = {
     "hdpo.divergence.entropy_damping=-1": "entropy_damping=-1.0 must be 0",
     "hdpo.divergence.reliance_damping=-1": "reliance_damping=-1.0 must be 0",
     "actor_rollout_ref.rollout.n=1": "set it to 2 or more",
-    "actor_rollout_ref.rollout.max_model_len=null": "takes from the response",
+    "hdpo.adv_estimator=grpo": "must be hdpo, or null",
+    "critic.enable=true": "reads none",
+    "actor_rollout_ref.rollout.name=hf": "no engine",
     "hdpo.privileged.n=-1": "hdpo.privileged.n=-1",
     "hdpo.privileged.n=1.5": "must be of type int",
     "hdpo.privileged.source=hint": "solution, answer, problem",
@@ -128,15 +130,6 @@ def test_bad_combinations_are_refused_with_value_reason_and_way_out(override: st
     assert said in str(error.value)
 
 
-def test_micro_batches_must_hold_a_privileged_prompt_and_its_response() -> None:
-    dynamic = "actor_rollout_ref.actor.use_dynamic_bsz=true"
-    small = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024"
-    assert "2048 tokens" in next(refusals(composed(dynamic, small)))
-    assert not list(refusals(composed(dynamic, small, "hdpo.distillation_loss_coef=0")))
-    frozen = composed(dynamic, "hdpo.teacher=frozen", "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=1024")
-    assert "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu=1024" in next(refusals(frozen))
-
-
 def test_micro_batches_of_training_must_hold_a_privileged_prompt_that_is_trained_on() -> None:
     dynamic = "actor_rollout_ref.actor.use_dynamic_bsz=true"
     small = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024"
@@ -160,11 +153,6 @@ def test_bypass_mode_is_refused_wherever_kept_rows_join_mini_batches() -> None:
     bypass = "actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode"
     assert "privileged rows alone" in next(refusals(composed(bypass, "+control=sft")))
     assert not list(refusals(composed(bypass, "+control=hint_grpo")))
-
-
-def test_a_context_length_is_needed_even_where_privileged_prompts_have_a_limit_of_their_own() -> None:
-    limits = ("hdpo.privileged.max_prompt_length=900", "actor_rollout_ref.rollout.max_model_len=null")
-    assert "takes from the response" in next(refusals(composed(*limits)))
 
 
 def test_the_frozen_teachers_own_needs_are_checked() -> None:
@@ -327,6 +315,25 @@ def test_all_problems_are_reported_at_once() -> None:
     config = composed("algorithm.filter_groups.enable=true", "skip.rollout_tq.enable=true")
     assert len(list(refusals(config))) == 2
     assert len(RULES) == len(set(RULES))
+
+
+def test_knobs_without_the_trainer_stop_before_ray_in_a_launch_that_has_no_callback(
+    with_plugin: dict[str, str],
+) -> None:
+    said = with_plugin["knobs alone"]
+    assert "stopped: the config has hdpo.* keys, but trainer.v1.trainer_mode=sync" in said
+    assert "Started a local Ray instance" not in said
+
+
+def test_missing_data_model_and_accelerators_stop_the_launch_before_ray_all_at_once(
+    with_plugin: dict[str, str],
+) -> None:
+    said = with_plugin["nothing there"]
+    assert "stopped: HDPO cannot start here:" in said
+    for key in ("data.train_files=/nowhere.parquet does not exist", "model.path=/nowhere does not exist"):
+        assert key in said
+    assert "trainer.n_gpus_per_node=8, and this machine has" in said
+    assert "Started a local Ray instance" not in said
 
 
 @pytest.mark.parametrize("way_in", WAYS_IN)

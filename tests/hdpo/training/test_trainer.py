@@ -67,7 +67,10 @@ def test_poll_interval_and_collapse_warning_reach_what_they_are_for_and_another_
     monkeypatch.setattr(PPOTrainer, "__init__", init)
     trainer = HDPOTrainerSync(composed("hdpo.poll_interval=0.25", "hdpo.collapse_warning=0.3"))
     assert caplog.text == ""
-    HDPOTrainerSync(composed("algorithm.adv_estimator=grpo"))
+    asked = composed("algorithm.adv_estimator=grpo")
+    HDPOTrainerSync(asked)
+    assert asked.algorithm.adv_estimator == "hdpo"
+    HDPOTrainerSync(composed("algorithm.adv_estimator=grpo", "hdpo.adv_estimator=null"))
     assert "advantages are verl's" in caplog.text
     assert trainer.history.teacher.threshold == 0.3
     assert HDPOTrainerSync(composed("+control=matched_grpo")).history.teacher.threshold == 0.0

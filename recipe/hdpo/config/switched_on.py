@@ -1,0 +1,52 @@
+"""Whether a command's flags did what they say: HDPO is on, and no group's knobs were lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+CONFIG = Path(__file__).parent
+
+
+def silent_grpo(config: DictConfig) -> str | None:
+    """What to say where a config asks for HDPO and verl would train without it; None where it does not.
+
+    For launches without HDPO's callback, which comes with ``+use=hdpo``.
+    """
+    node, used = OmegaConf.select(config, "hdpo"), OmegaConf.select(config, "use")
+    if isinstance(node, str) or isinstance(used, str):
+        flags = [f"+{name}={value}" for name, value in (("hdpo", node), ("use", used)) if isinstance(value, str)]
+        return (
+            f"{' '.join(flags)} added a text to the config and switched nothing on, since Hydra found no such group: "
+            "install this package (pip install .), or add hydra.searchpath=[pkg://recipe.hdpo.config]"
+        )
+    mode = str(OmegaConf.select(config, "trainer.v1.trainer_mode"))
+    if node is None or mode.startswith("hdpo"):
+        return None
+    return (
+        f"the config has hdpo.* keys, but trainer.v1.trainer_mode={mode} is a trainer without HDPO and would ignore "
+        "them: add +use=hdpo, which brings +hdpo=default along, or remove them"
+    )
+
+
+def lost_choices(config: DictConfig) -> Iterator[str]:
+    """Groups whose knobs were reset: on a command line each takes effect in its turn, and +use=hdpo sets every knob."""
+    choices = OmegaConf.select(config, "hydra.runtime.choices") or {}
+    given = {str(o).split("=")[0].lstrip("+") for o in OmegaConf.select(config, "hydra.overrides.task") or ()}
+    defaults = OmegaConf.load(CONFIG / "hdpo/default.yaml")
+    for group in ("control", "device"):
+        path = CONFIG / group / f"{choices.get(group)}.yaml"
+        chosen = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
+        for key in _leaves(OmegaConf.select(chosen, "hdpo", default={})):
+            name = f"hdpo.{key}"
+            wanted, found = OmegaConf.select(chosen, name), OmegaConf.select(config, name)
+            if found == OmegaConf.select(defaults, key) != wanted and name not in given:
+                yield f"{name}={found} is not what +{group}={path.stem} sets, {wanted}: put +use=hdpo before +{group}"
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        yield from _leaves(value, f"{prefix}{key}.") if OmegaConf.is_config(value) else (prefix + key,)
