@@ -32,10 +32,9 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Job], Result]]:
-    """Runs a job on one or two ranks."""
-    from tests.hdpo.training.fsdp_ranks import Ranks
+    """Runs a job on as many ranks as its rollouts are dealt to."""
+    from tests.hdpo.training.fsdp_ranks import RankGroups
 
-    ranks = {n: Ranks(n, tmp_path_factory.mktemp(f"ranks_{n}")) for n in (1, 2)}
-    yield lambda job: ranks[len(job.rollouts)](job)
-    for group in ranks.values():
-        group.close()
+    groups = RankGroups(lambda: tmp_path_factory.mktemp("ranks"))
+    yield groups
+    groups.close()
