@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from examples.demo.sums_model import PRIVILEGED_TEMPLATE
 from examples.training import SETTINGS_VERSION
-from recipe.hdpo.config.checks import check_config
+from recipe.hdpo.config.checks import check_config, refusals
+from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.lengths import max_privileged_prompt_length
 from tests.hdpo.composed_config import composed_from, hydra_composed
 
@@ -173,6 +174,20 @@ def test_one_gpu_and_several_nodes_change_what_they_say_and_keep_the_rest(tmp_pa
     many = composed(EXAMPLES / "qwen2.5_math_1.5b_multinode.sh", tmp_path, NNODES="4")
     assert (many.trainer.nnodes, many.data.train_batch_size) == (4, 128)
     assert one.actor_rollout_ref.actor.optim.lr == many.actor_rollout_ref.actor.optim.lr == 1e-6
+
+
+def test_the_lora_script_adds_an_adapter_and_a_rate_under_a_name_of_its_own_and_keeps_the_rest(
+    papers_run: DictConfig, tmp_path: Path
+) -> None:
+    script = EXAMPLES / "qwen2.5_math_1.5b_lora.sh"
+    config = composed(script, tmp_path, "hdpo.teacher=frozen")
+    assert uses_lora(config) and not list(refusals(config))
+    names = [run.trainer.experiment_name for run in (config, papers_run)]
+    assert names == ["qwen2.5-math-1.5b-lora", "qwen2.5-math-1.5b"]
+    model = config.actor_rollout_ref.model
+    assert (model.lora_rank, model.lora_alpha, papers_run.actor_rollout_ref.model.lora_rank) == (64, 64, 0)
+    rates = [run.actor_rollout_ref.actor.optim.lr for run in (config, papers_run)]
+    assert rates == [1e-5, 1e-6]
 
 
 @pytest.mark.parametrize("script", [s for s in SCRIPTS if s.name != "cpu_demo.sh"], ids=lambda p: p.name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.hdpo.training.fsdp_ranks import Job, Ranks, Result
+    from tests.hdpo.training.fsdp_ranks import Job, RankGroups, Result
 
 
 @pytest.fixture(scope="session")
@@ -31,17 +31,16 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
-def rank_groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Ranks]]:
-    """Groups of one and two ranks."""
-    from tests.hdpo.training.fsdp_ranks import Ranks
+def rank_groups(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankGroups]:
+    """Groups of 1, 2, ... ranks, each started with its first job."""
+    from tests.hdpo.training.fsdp_ranks import RankGroups
 
-    groups = {n: Ranks(n, tmp_path_factory.mktemp(f"ranks_{n}")) for n in (1, 2)}
+    groups = RankGroups(lambda: tmp_path_factory.mktemp("ranks"))
     yield groups
-    for group in groups.values():
-        group.close()
+    groups.close()
 
 
 @pytest.fixture(scope="session")
-def run(rank_groups: dict[int, Ranks]) -> Callable[[Job], Result]:
-    """Runs a job on one or two ranks."""
-    return lambda job: rank_groups[len(job.rollouts)](job)
+def run(rank_groups: RankGroups) -> Callable[[Job], Result]:
+    """Runs a job on as many ranks as its rollouts are dealt to."""
+    return rank_groups

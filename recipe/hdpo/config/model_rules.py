@@ -52,7 +52,7 @@ def sequence_parallel(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 
 def loss_of_micro_batches(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    """Losses whose scale depends on how a mini-batch is cut, which kept rows change."""
+    """Losses that depend on how a mini-batch is cut into micro-batches, which kept rows change."""
     if not hdpo.distills or not select(config, f"{ACTOR}.use_dynamic_bsz", False):
         return None
     loss, mode = f"{ACTOR}.policy_loss.loss_mode", f"{ACTOR}.loss_agg_mode"
@@ -60,6 +60,11 @@ def loss_of_micro_batches(config: DictConfig, hdpo: HDPOConfig) -> str | None:
         return (
             f"{loss}=geo_mean is a mean over each micro-batch, so GRPO's weight would grow with the number of kept "
             f"rows: set {ACTOR}.use_dynamic_bsz=false, or use another loss, such as hdpo"
+        )
+    if select(config, loss) in ("clip_cov", "kl_cov"):
+        return (
+            f"{loss}={select(config, loss)} picks tokens in each micro-batch, one at least, so kept rows would change "
+            f"which ones and how many: set {ACTOR}.use_dynamic_bsz=false, or use another loss, such as hdpo"
         )
     if select(config, mode) == "seq-mean-token-sum-norm" and select(config, f"{ACTOR}.loss_scale_factor") is None:
         return (
@@ -103,6 +108,29 @@ def frozen_adapter(config: DictConfig, hdpo: HDPOConfig) -> str | None:
         "that adapter, and not the one that training starts from: merge the adapter into the model, or use "
         "teacher=drifting"
     )
+
+
+def idle_adapter(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    """verl's trainer goes by any of three keys, its FSDP engine by one."""
+    rank = f"{MODEL}.lora_rank"
+    if select(config, rank, 0) > 0:
+        return None
+    for key in ("lora.rank", "lora_adapter_path"):
+        if value := select(config, f"{MODEL}.{key}"):
+            return (
+                f"{MODEL}.{key}={value}, but {rank} is 0: verl's FSDP engine would pass over the adapter and train "
+                f"all weights: set {rank} to the adapter's rank"
+            )
+    return None
+
+
+def fsdp1_on_a_cpu(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    if select(config, "trainer.device") != "cpu":
+        return None
+    for key in [f"{model}.strategy" for model in _models(config, hdpo)]:
+        if select(config, key) == "fsdp":
+            return f"{key}=fsdp with trainer.device=cpu: PyTorch's FSDP1 needs an accelerator: use fsdp2"
+    return None
 
 
 def topk_above_vocabulary(config: DictConfig, hdpo: HDPOConfig) -> str | None:
@@ -189,6 +217,8 @@ MODEL_RULES: tuple[Rule, ...] = (
     frozen_micro_batch,
     frozen_adapter,
     mixed_without_logits,
+    idle_adapter,
+    fsdp1_on_a_cpu,
     topk_above_vocabulary,
     vision_positions,
     context_above_positions,

@@ -22,12 +22,8 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.utils import get_max_position_embeddings
 
 from recipe.hdpo import transfer
-<<<<<<< HEAD
 from recipe.hdpo.algorithm.cliff import UNSCORED, GroupRecord
-=======
-from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.config.adapt import adapt, fit_positions
->>>>>>> dropin
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.startup import check_data, check_model
@@ -77,13 +73,10 @@ class HDPOTrainerSync(PPOTrainerSync):
         super()._init_tokenizer()
         model_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
         check_model(self.hdpo, model_config.hf_config, self.processor)
-<<<<<<< HEAD
         self.token_builder = make_token_builder(self.config, self.tokenizer, self.processor, model_config.hf_config)
         if problem := missing_chat_template(self.token_builder):
             raise ValueError(problem)
-=======
         fit_positions(self.config, self.hdpo, get_max_position_embeddings(model_config.hf_config))
->>>>>>> dropin
 
     def _init_dataloader(self) -> None:
         # verl's filter of long prompts prints a traceback for a row that it cannot read, and drops it.

@@ -166,9 +166,28 @@ def test_the_frozen_teachers_own_needs_are_checked() -> None:
     ):
         assert said in next(refusals(composed(frozen, f"{ref}.{setting}")))
         assert not list(refusals(composed(f"{ref}.{setting}")))
-    adapter = "actor_rollout_ref.model.lora_adapter_path=/adapter"
-    assert "without that adapter" in next(refusals(composed(frozen, adapter)))
-    assert not list(refusals(composed(adapter)))
+    adapter = ("actor_rollout_ref.model.lora_adapter_path=/adapter", "actor_rollout_ref.model.lora_rank=8")
+    assert "without that adapter" in next(refusals(composed(frozen, *adapter)))
+    assert not list(refusals(composed(*adapter)))
+
+
+def test_an_adapter_that_the_engine_would_pass_over_is_refused() -> None:
+    model = "actor_rollout_ref.model"
+    for key, setting in (
+        ("lora_adapter_path", f"{model}.lora_adapter_path=/adapter"),
+        ("lora.rank", f"{model}.lora.rank=8"),
+    ):
+        [message] = refusals(composed(setting))
+        assert message.startswith(f"{model}.{key}=") and "lora_rank is 0" in message
+        assert not list(refusals(composed(setting, f"{model}.lora_rank=8")))
+
+
+def test_fsdp1_is_refused_on_a_cpu_for_every_model_whose_logits_are_read() -> None:
+    actor, ref = (f"actor_rollout_ref.{model}.strategy=fsdp" for model in ("actor", "ref"))
+    [message] = refusals(composed("+device=cpu", actor))
+    assert message.startswith("actor_rollout_ref.actor.strategy=fsdp") and "use fsdp2" in message
+    assert not list(refusals(composed(actor))) and not list(refusals(composed("+device=cpu", ref)))
+    assert "actor_rollout_ref.ref.strategy" in next(refusals(composed("+device=cpu", ref, "hdpo.teacher=frozen")))
 
 
 def test_a_mixed_teacher_needs_what_the_frozen_one_does_and_no_micro_batch_of_its_own() -> None:
@@ -216,6 +235,8 @@ def test_losses_that_depend_on_how_a_mini_batch_is_cut_are_refused_where_kept_ro
     ]
     for setting, said in (
         (f"{actor}.policy_loss.loss_mode=geo_mean", "mean over each micro-batch"),
+        (f"{actor}.policy_loss.loss_mode=clip_cov", "picks tokens in each micro-batch"),
+        (f"{actor}.policy_loss.loss_mode=kl_cov", "picks tokens in each micro-batch"),
         (f"{actor}.loss_agg_mode=seq-mean-token-sum-norm", "loss_scale_factor"),
     ):
         [message] = refusals(composed(dynamic, *budgets, setting))

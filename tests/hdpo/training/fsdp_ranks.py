@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.nn
 import torch.multiprocessing as mp
+
+from tests.hdpo.training import offload
 
 VOCABULARY, PAD = 19, 0
 PRELOADED = ["verl.workers.engine_workers", "recipe.hdpo.training.actor", "recipe.hdpo.training.loss"]
@@ -30,6 +33,7 @@ class Row:
     advantage: float = 0.0
     teacher_prompt: list[int] | None = None
     old_log_prob_shift: float = 0.0
+    importance: float | None = None
 
 
 @dataclass
@@ -37,7 +41,7 @@ class Job:
     """One update of the actor: rollouts by rank, and the kept trajectories of all ranks.
 
     ``stock``: by verl's own worker and loss, with nothing of the recipe's. ``engine`` and ``model``: fields of verl's
-    FSDPEngineConfig and HFModelConfig.
+    FSDPEngineConfig and HFModelConfig. ``importance`` of a rollout: verl's weight of its rollout correction.
     """
 
     rollouts: list[list[Row]]
@@ -67,6 +71,7 @@ class Result:
     """What rank 0 saw: gradients of every optimizer step (full tensors), weights after the update, metrics.
 
     ``head_widths``: how many numbers a token the model's head returned, of all its calls.
+    Under FSDP1 a gradient is that of a rank's part of many weights, without their names.
     """
 
     gradients: list[dict[str, torch.Tensor]]
@@ -148,7 +153,7 @@ class Ranks:
             queue.put((function, args))
         answers: dict[int, Any] = {}
         while len(answers) < len(self.processes):
-            rank, answer = self.results.get(timeout=120)
+            rank, answer = self.results.get(timeout=600)
             assert not isinstance(answer, str), f"rank {rank}:\n{answer}"
             answers[rank] = answer
         self.broken = False
@@ -157,6 +162,31 @@ class Ranks:
     def close(self) -> None:
         for process in self.processes:
             process.kill()
+
+
+class RankGroups:
+    """Groups of 1, 2, ... ranks, each started with its first job."""
+
+    def __init__(self, make_folder: Callable[[], Path]) -> None:
+        self.make_folder = make_folder
+        self.groups: dict[int, Ranks] = {}
+
+    def __call__(self, job: Job) -> Result:
+        return self[len(job.rollouts)](job)
+
+    def __getitem__(self, size: int) -> Ranks:
+        if size not in self.groups:
+            self.groups[size] = Ranks(size, self.make_folder())
+        return self.groups[size]
+
+    def drop(self, size: int) -> None:
+        """End a group, which a failed job has broken; the next job of that size starts another one."""
+        if size in self.groups:
+            self.groups.pop(size).close()
+
+    def close(self) -> None:
+        for size in list(self.groups):
+            self.drop(size)
 
 
 def _serve(rank: int, world_size: int, folder: str, jobs: Any, results: Any) -> None:
@@ -169,6 +199,7 @@ def _serve(rank: int, world_size: int, folder: str, jobs: Any, results: Any) -> 
         DIST_INIT_METHOD=f"file://{folder}/store",
     )
     torch.set_num_threads(1)
+    offload.simulate()
     path = Path(folder) / f"result_{rank}.pt"
     while True:
         try:
@@ -193,6 +224,20 @@ def hdpo_config(**changes: Any) -> Any:
     return HDPOConfig.from_mapping(OmegaConf.to_container(node))
 
 
+def make_actor_config(changes: dict[str, Any], mini_batch_size: int) -> Any:
+    """verl's actor config with the recipe's policy loss, and changes."""
+    from verl.workers.config import FSDPActorConfig, OptimizerConfig, PolicyLossConfig
+
+    return FSDPActorConfig(
+        strategy="fsdp2",
+        rollout_n=1,
+        ppo_mini_batch_size=mini_batch_size,
+        ppo_micro_batch_size_per_gpu=1,
+        optim=OptimizerConfig(lr=1e-2, total_training_steps=10),
+        **{**changes, "policy_loss": PolicyLossConfig(**{"loss_mode": "hdpo", **changes.get("policy_loss", {})})},
+    )
+
+
 @dataclass
 class Actor:
     """The recipe's actor worker (verl's own for a stock job) with its loss, as ``init_model`` would leave it."""
@@ -203,19 +248,11 @@ class Actor:
 
 def start_actor(job: Job) -> Actor:
     """Build the model, its engine and the loss in this process, a rank of a group that the environment names."""
-    from verl.workers.config import FSDPActorConfig, OptimizerConfig
     from verl.workers.utils.losses import ppo_loss
 
     from recipe.hdpo.training.loss import HDPOLoss
 
-    actor_config = FSDPActorConfig(
-        strategy="fsdp2",
-        rollout_n=1,
-        ppo_mini_batch_size=_mini_batch_size(job),
-        ppo_micro_batch_size_per_gpu=1,
-        optim=OptimizerConfig(lr=1e-2, total_training_steps=10),
-        **job.actor,
-    )
+    actor_config = make_actor_config(job.actor, _mini_batch_size(job))
     hdpo = hdpo_config(**job.hdpo)
     worker = _build_worker(job, job.model_dir)
     if job.stock:
@@ -306,6 +343,8 @@ def _build_worker(job: Job, folder: str, forward_only: bool = False) -> Any:
         )
     )
     worker.reset()
+    if worker.engine.is_param_offload_enabled:
+        offload.put_away(worker.engine)
     return worker
 
 
@@ -321,8 +360,31 @@ def _update(rank: int, job: Job) -> Result:
     data = rollout_batch(job, rank)
     hand_over(actor, job.kept, data, job.measure_gradients)
     output = actor.train_mini_batch(data)
-    weights = {n: full_tensor(p.detach()).clone() for n, p in actor.engine.module.named_parameters()}
+    with actor.engine.eval_mode():
+        weights = _weights(actor.engine.module)
     return Result(gradients=gradients, weights=weights, metrics=dict(tu.get(output, "metrics")), head_widths=widths)
+
+
+def _weights(module: Any) -> dict[str, torch.Tensor]:
+    """All weights by name, whole."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    if not isinstance(module, FullyShardedDataParallel):
+        return {n: full_tensor(p.detach()).clone() for n, p in module.named_parameters()}
+    found = {}
+    for name, part in module.named_modules():
+        if isinstance(part, FullyShardedDataParallel) and part._handle is not None:
+            found |= {f"{name}.{n}": w for n, w in _unflattened(part._handle).items()}
+    return {n.replace("_fsdp_wrapped_module", "").replace("..", ".").strip("."): w for n, w in found.items()}
+
+
+def _unflattened(handle: Any) -> dict[str, torch.Tensor]:
+    """The weights of one flat parameter of FSDP1, gathered from its ranks."""
+    flat, whole = handle.flat_param, handle.flat_param.data
+    if handle.uses_sharded_strategy:
+        whole = torch.cat(torch.distributed.nn.functional.all_gather(flat._local_shard, group=handle.process_group))
+    parts = whole[: sum(flat._numels)].split(list(flat._numels))
+    return {n: part.view(shape).clone() for n, part, shape in zip(flat._fqns, parts, flat._shapes, strict=True)}
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -358,6 +420,8 @@ def _rollout_fields(rollouts: list[Row], needs_ref: bool) -> Any:
         "advantages": per_token([r.advantage for r in rollouts]),
         "old_log_probs": per_token([-2.0 + r.old_log_prob_shift for r in rollouts]),
     }
+    if any(r.importance is not None for r in rollouts):
+        fields["rollout_is_weights"] = per_token([r.importance for r in rollouts])
     if needs_ref:
         fields["ref_log_prob"] = per_token([-2.5] * len(rollouts))
     return TensorDict(fields, batch_size=[len(rollouts)])

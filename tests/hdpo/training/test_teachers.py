@@ -7,7 +7,7 @@ import torch
 
 from recipe.hdpo.algorithm.reference import Controls
 from tests.hdpo.training.brute_force import LAMBDA, Run, assert_same, brute_force, make_job, make_kept, make_rollouts
-from tests.hdpo.training.fsdp_ranks import Ranks, Row, make_model
+from tests.hdpo.training.fsdp_ranks import RankGroups, Row, make_model
 from tests.hdpo.training.several_steps import Step, several_steps
 
 
@@ -38,7 +38,7 @@ def test_the_mixed_teachers_ends_are_the_two_teachers_bit_for_bit(run: Run, mode
 
 
 def test_under_lora_the_adapter_is_averaged_and_the_mixture_is_with_the_model_without_it(
-    rank_groups: dict[int, Ranks], model_dir: str
+    rank_groups: RankGroups, model_dir: str
 ) -> None:
     """Two steps of a new adapter, which changes nothing until it was trained once."""
     adapter = {"lora_rank": 4, "lora_alpha": 8, "target_modules": "all-linear"}

@@ -10,7 +10,7 @@ import torch
 
 from recipe.hdpo.algorithm.reference import Kept, hdpo_loss
 from tests.hdpo.training.brute_force import TOPK, make_job, make_kept, make_rollouts, response_logits
-from tests.hdpo.training.fsdp_ranks import Job, Ranks
+from tests.hdpo.training.fsdp_ranks import Job, RankGroups
 from tests.hdpo.training.several_steps import Step, Trace, several_steps
 
 DECAY, STEPS = 0.6, 3
@@ -33,7 +33,7 @@ def _job(model_dir: str, ranks: int, decay: float = DECAY, teacher: str = "ema",
 
 
 @pytest.fixture(scope="module")
-def trace(rank_groups: dict[int, Ranks], model_dir: str) -> Callable[..., Trace]:
+def trace(rank_groups: RankGroups, model_dir: str) -> Callable[..., Trace]:
     """Runs steps on some ranks; the same ones are run once."""
     known: dict[str, Trace] = {}
 

@@ -1,0 +1,97 @@
+"""A case on real ranks, held against its definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tests.hdpo.training.brute_force import LAMBDA, TOPK
+from tests.hdpo.training.fsdp_ranks import Job
+from tests.hdpo.training.matrix.cases import (
+    CHECKPOINTING,
+    CUTS,
+    GATHERING,
+    GRADIENT_NORMS,
+    OBJECTIVES,
+    SHAPES,
+    STEPS,
+    STORAGE,
+    Case,
+)
+from tests.hdpo.training.matrix.definition import Files, by_rank, expected, make_rows, plain_model
+
+
+def job_of(case: Case, files: Files, rate: float) -> Job:
+    """The case for the ranks. Every rank holds its share of every mini-batch."""
+    rollouts, kept = make_rows(case)
+    adapter = {"lora_rank": 4, "lora_alpha": 8, "lora_adapter_path": files.adapters[case.embeddings]}
+    return Job(
+        rollouts=[[row for part in rollouts for row in by_rank(part, case.ranks)[r]] for r in range(case.ranks)],
+        kept=[row for part in kept for row in part],
+        model_dir=files.models[case.embeddings],
+        mini_batch_size=len(rollouts[0]),
+        frozen_dir=files.teacher_dir(case),
+        measure_gradients=GRADIENT_NORMS[case.norms],
+        epochs=STEPS[case.steps][1],
+        sgd=True,
+        lr=rate,
+        hdpo={
+            "distillation_loss_coef": LAMBDA,
+            "topk": TOPK,
+            "teacher": "frozen" if "frozen" in case.teacher else "drifting",
+        },
+        actor=OBJECTIVES[case.objective].actor,
+        engine={
+            **SHAPES[case.shape][1],
+            **STORAGE[case.storage],
+            **GATHERING[case.gathering],
+        },
+        model={**CHECKPOINTING[case.checkpointing], **(adapter if "adapter" in case.teacher else {})},
+        **CUTS[case.cut],
+    )
+
+
+@dataclass
+class Errors:
+    """How far the ranks' update is from the definition's.
+
+    Attributes:
+        change: of all weights together, as a share of the norm of the expected change.
+        jsd, norms: relative differences of the first step's mean JSD_k and measured gradient norms.
+    """
+
+    change: float
+    jsd: float
+    norms: float
+
+
+def compare(case: Case, run: Callable[[Job], Any], files: Files) -> Errors:
+    """Run a case and hold it against the definition."""
+    want = expected(case, files)
+    result = run(job_of(case, files, want.rate))
+    before = dict(_plain_weights(case, files))
+    assert want.change.keys() <= result.weights.keys(), sorted(want.change.keys() - result.weights.keys())
+    change = {n: result.weights[n].float() - before[n] for n in before}
+    # What has no gradient, such as the weights under an adapter, must not move.
+    error = {n: change[n] - want.change.get(n, torch.zeros(())) for n in before}
+    norm = torch.cat([g.flatten() for g in want.change.values()]).norm()
+    measured = {n: result.metrics.get(f"hdpo/grad_norm_{n}", [None])[0] for n in want.norms}
+    assert all((value is not None) == GRADIENT_NORMS[case.norms] for value in measured.values()), measured
+    return Errors(
+        change=float(torch.cat([e.flatten() for e in error.values()]).norm() / norm),
+        jsd=abs(float(result.metrics["hdpo/jsd_mean"][0]) / want.jsd - 1),
+        norms=max(abs(value / want.norms[n] - 1) if value is not None else 0.0 for n, value in measured.items()),
+    )
+
+
+def _plain_weights(case: Case, files: Files) -> Iterable[tuple[str, torch.Tensor]]:
+    adapter = files.adapters[case.embeddings] if "adapter" in case.teacher else None
+    return ((n, p.detach()) for n, p in plain_model(files.models[case.embeddings], adapter).named_parameters())
+
+
+def is_exact(errors: Errors) -> bool:
+    """Rounding alone: of float32 weights of about 1 that move by 0.1 in all."""
+    return errors.change < 1e-4 and errors.jsd < 1e-4 and errors.norms < 1e-4
