@@ -28,8 +28,9 @@ from examples.study.record import (
     read_records,
 )
 from examples.study.report import write
+from examples.study.results import sort_out
 from examples.study.run import check_base_model, finish, make_data, make_start
-from examples.study.tables import parts, sort_out, values, window
+from examples.study.tables import parts, values, window
 from examples.training import SETTINGS_VERSION
 from recipe.hdpo.evaluation.tables import show
 from recipe.hdpo.reward import GRADER_VERSION
