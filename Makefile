@@ -4,6 +4,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
+# Two processes for the tests, as on two cores; 0 is one after the other.
+WORKERS ?= 2
+PYTEST := $(PY) -m pytest -n $(WORKERS)
 PLAN ?= sums
 RESULTS ?= docs/results/$(PLAN)
 
@@ -32,10 +35,10 @@ study-smoke: setup  ## the study's machinery in minutes, into outputs/
 
 test: setup  ## all checks and tests
 	@$(MAKE) --no-print-directory lint docs
-	@$(PY) -m pytest
+	@$(PYTEST)
 
 test-fast: setup  ## all tests but the end-to-end ones
-	@$(PY) -m pytest -m 'not e2e'
+	@$(PYTEST) -m 'not e2e'
 
 lint: setup  ## ruff and mypy
 	@$(PY) -m ruff check .

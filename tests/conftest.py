@@ -1,13 +1,14 @@
 """Tests run on the CPU default: the same environment as examples/cpu_demo.sh, set before verl is imported."""
 
+from __future__ import annotations
+
 import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
-
-# Fixtures that hand on what a program beside the tests found.
-BESIDE = {"with_plugin", "without_plugin", "card_figures"}
 
 # No test depends on the clock, and machines are shared.
 settings.register_profile("no deadline", deadline=None)
@@ -22,6 +23,43 @@ os.environ.update(
     # Spinning OpenMP threads take the cores from the other processes of the stack.
     OMP_WAIT_POLICY="PASSIVE",
 )
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A core for each of the processes that share the tests out.
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+ENVIRONMENT = dict(os.environ)
+
+# What is started once and takes long stays in one of the processes that share the tests out, by the tests that need it.
+# Ray and vLLM can run once on a machine. The longest come first, so that no process waits for them at the end.
+TOGETHER = {
+    "tests/e2e/": "Ray and vLLM",
+    "tests/hdpo/training/": "FSDP ranks",
+    "tests/hdpo/config/test_checks.py": "new interpreters",
+    "tests/hdpo/test_layers.py": "new interpreters",
+}
+
+
+def _share(nodeid: str) -> str:
+    """What one process takes at a time: one of the above, or a file."""
+    return next((name for path, name in TOGETHER.items() if nodeid.startswith(path)), nodeid.partition("::")[0])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = list(TOGETHER.values())
+    items.sort(key=lambda item: order.index(share) if (share := _share(item.nodeid)) in order else len(order))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n 2`` (pytest-xdist) a process that is done takes the next share, in the order of the tests."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByShare(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _share(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByShare(config, log)
 
 
 @pytest.fixture
@@ -32,44 +70,28 @@ def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "RESAMPLES", 1000)
 
 
-def _beside(item: pytest.Item) -> set[str]:
-    """The programs beside the tests that a test waits for."""
-    return BESIDE & set(getattr(item, "fixturenames", ()))
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that wait for a program beside them come last; the order is kept otherwise."""
-    items.sort(key=lambda item: bool(_beside(item)))
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start the programs that tests of this run wait for."""
-    wanted: set[str] = set().union(*map(_beside, session.items))
-    if wanted and not session.config.option.collectonly:
-        from tests import beside
-
-        beside.start(wanted)
-
-
 @pytest.fixture(scope="session")
 def with_plugin() -> dict[str, str]:
     """What a new interpreter says at each fact (tests/hdpo/fresh_interpreter.py)."""
-    from tests import beside
+    from tests.hdpo import fresh_interpreter
 
-    return beside.result("with_plugin")
+    with tempfile.TemporaryDirectory() as folder:
+        return fresh_interpreter.with_plugin(Path(folder), ENVIRONMENT)
 
 
 @pytest.fixture(scope="session")
 def without_plugin() -> dict[str, str]:
     """What a new interpreter without the plug-in says at each fact."""
-    from tests import beside
+    from tests.hdpo import fresh_interpreter
 
-    return beside.result("without_plugin")
+    with tempfile.TemporaryDirectory() as folder:
+        return fresh_interpreter.without_plugin(Path(folder), ENVIRONMENT)
 
 
 @pytest.fixture(scope="session")
 def card_figures() -> dict[str, dict[str, Any]]:
     """What the benchmark of a single card writes on a CPU, by part."""
-    from tests import beside
+    from tests.benchmarks import card_on_cpu
 
-    return beside.result("card_figures")
+    with tempfile.TemporaryDirectory() as folder:
+        return card_on_cpu.figures(Path(folder), ENVIRONMENT)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from examples.study.plan import Plan, read_plan
 from examples.study.record import Record, differing, read_records
-from examples.study.tables import Results, columns, difference, parts, sort_out
+from examples.study.results import Results, sort_out
+from examples.study.tables import columns, differences, parts, signed
 from examples.training import ROOT
-from recipe.hdpo.evaluation.tables import markdown_table, show
+from recipe.hdpo.evaluation.tables import markdown_table
 
 
 def read_other(plan: Plan, records: list[Record]) -> Results | None:
@@ -25,29 +26,23 @@ def read_other(plan: Plan, records: list[Record]) -> Results | None:
     return results
 
 
-def sections(plan: Plan, here: Results, there: Results) -> list[str]:
-    """Differences to the first baseline in both studies, for every arm that both have, on each part of the problems."""
+def tables(plan: Plan, here: Results, there: Results) -> dict[str, str]:
+    """Differences to the first baseline in both studies, for every arm that both have, by part of the problems; none
+    where there is nothing to compare."""
     baseline = plan.baselines[0]
     both = [arm for arm in plan.arms if arm in here.reported and arm in there.reported]
-    arms = [arm for arm in both if arm != baseline]
-    if baseline not in both or not arms:
-        return []
+    compared = [arm for arm in both if arm != baseline]
+    if baseline not in both or not compared:
+        return {}
     studies = {plan.name: here, plan.repeats: there}
-    text = [
-        "## From two base models",
-        f"The same arms in `{plan.name}` and in `{plan.repeats}`: same command, settings, problems and seeds, other "
-        "weights of the base model, whose own samples say which problems are its cliffs.",
-    ]
+    keeps = {name: list(parts(results.base).values()) for name, results in studies.items()}
+    found = {}
     for number, title in enumerate(parts(here.base)):
-        body = []
-        for arm in arms:
-            for name, results in studies.items():
-                keep = list(parts(results.base).values())[number]
-                pair = results.reported[arm], results.reported[baseline]
-                cells = [show(difference(*pair, metric, keep), signed=True) for metric in columns(plan)]
-                body.append([arm, name, str(len(pair[0])), *cells])
-        text += [
-            f"{title[0].upper()}{title[1:]}:",
-            markdown_table([f"minus {baseline}", "study", "runs", *columns(plan)], body),
+        by_study = {n: differences(plan, r, baseline, compared, keeps[n][number]) for n, r in studies.items()}
+        body = [
+            [arm, name, str(len(studies[name].reported[arm])), *signed(by_study[name][arm])]
+            for arm in compared
+            for name in studies
         ]
-    return text
+        found[title] = markdown_table([f"minus {baseline}", "study", "runs", *columns(plan)], body)
+    return found

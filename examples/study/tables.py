@@ -2,75 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
-from examples.study.plan import BASE_RUNS, Plan, Run, choose_learning_rates
+from examples.study.plan import Plan
 from examples.study.record import Problem, Record
+from examples.study.results import Results
 from recipe.hdpo.evaluation.intervals import Interval, two_level_difference, two_level_mean
 from recipe.hdpo.evaluation.tables import markdown_table, show
 
 SEED = 0
 Keep = Callable[[Problem], bool]
-
-
-@dataclass(frozen=True)
-class Results:
-    """The records of a study, sorted out. Runs that are not the plan's are in neither of the last two.
-
-    Attributes:
-        base: the base model's record on the reported problems; ``base_tuning`` on those that rates are chosen by.
-        chosen: the learning rate of every arm whose tuning is complete.
-        tuned, reported: records by arm, at the plan's seeds, the reported ones at the chosen rate; an arm without
-            records is left out. Nothing is compared before the baseline has a reported run.
-        others: records that no part of the plan asks for.
-    """
-
-    base: Record
-    base_tuning: Record | None
-    chosen: dict[str, float]
-    tuned: dict[str, list[Record]]
-    reported: dict[str, list[Record]]
-    others: list[Record]
-
-
-def sort_out(plan: Plan, records: list[Record]) -> Results:
-    """Group a study's records.
-
-    Raises:
-        ValueError: no record of the base model.
-    """
-    by_run = {record.run: record for record in records}
-    base_tuning, base = (by_run.pop(run, None) for run in BASE_RUNS)
-    if base is None:
-        raise ValueError("no evaluation of the base model yet; run `python -m examples.study.run` first")
-    tuned = _by_arm(plan.tuning_runs(), by_run)
-    chosen: dict[str, float] = {}
-    for arm in plan.arms:
-        alone = replace(plan, arms={arm: plan.arms[arm]})
-        scores = {record.run: record.mean(plan.select_by) for record in tuned.get(arm, [])}
-        if all(run in scores for run in alone.tuning_runs()):
-            chosen |= choose_learning_rates(alone, scores)
-    decided = replace(plan, arms={arm: plan.arms[arm] for arm in chosen})
-    reported = _by_arm(decided.report_runs(chosen), by_run)
-    used = {record.run for found in (*tuned.values(), *reported.values()) for record in found}
-    others = [record for run, record in by_run.items() if run not in used]
-    return Results(base, base_tuning, chosen, tuned, reported, others)
-
-
-def _by_arm(wanted: list[Run], by_run: dict[Run, Record]) -> dict[str, list[Record]]:
-    found: dict[str, list[Record]] = {}
-    for run in wanted:
-        if run in by_run:
-            found.setdefault(run.arm, []).append(by_run[run])
-    return {arm: found[arm] for arm in dict.fromkeys(run.arm for run in wanted) if arm in found}
+Intervals = dict[str, dict[str, Interval]]  # arm -> metric -> interval
 
 
 def columns(plan: Plan) -> list[str]:
     """The metrics of the main table."""
     return ["greedy", *(f"pass@{k}" for k in plan.ks)]
+
+
+def arms(results: Results) -> dict[str, list[Record]]:
+    """The base model's record and the reported ones of every arm."""
+    return {"base model": [results.base], **results.reported}
 
 
 def parts(base: Record) -> dict[str, Keep]:
@@ -94,52 +49,71 @@ def values(records: list[Record], metric: str, keep: Keep) -> np.ndarray:
     return np.stack([record.values(metric)[mask] for record in records])
 
 
-def mean(records: list[Record], metric: str, keep: Keep) -> Interval:
-    """Mean over runs and problems."""
-    return two_level_mean(values(records, metric, keep), SEED, (0.0, 1.0))
+@dataclass(frozen=True)
+class Part:
+    """A subset of the problems: its name, which they are and how many, and what the base model and every arm have on
+    it, mean over runs and problems; no means where there is no such problem."""
+
+    title: str
+    keep: Keep
+    count: int
+    means: Intervals
 
 
-def difference(records: list[Record], baseline: list[Record], metric: str, keep: Keep) -> Interval:
-    """Mean paired difference to the baseline."""
-    pair = values(records, metric, keep), values(baseline, metric, keep)
-    return two_level_difference(*pair, SEED, (-1.0, 1.0))
+def measured(plan: Plan, results: Results) -> list[Part]:
+    """Every part of the problems, with the means on it."""
+    found = []
+    for title, keep in parts(results.base).items():
+        count = sum(map(keep, results.base.problems))
+        means = {
+            arm: {metric: two_level_mean(values(runs, metric, keep), SEED, (0.0, 1.0)) for metric in columns(plan)}
+            for arm, runs in (arms(results) if count else {}).items()
+        }
+        found.append(Part(title, keep, count, means))
+    return found
 
 
-def main_table(plan: Plan, results: Results, keep: Keep) -> str:
-    """Means of the base model and of every arm, over the problems that are kept."""
-    arms = {"base model": [results.base], **results.reported}
-    body = [
-        [arm, str(len(records)), *(show(mean(records, metric, keep)) for metric in columns(plan))]
-        for arm, records in arms.items()
-    ]
+def differences(plan: Plan, results: Results, baseline: str, compared: Iterable[str], keep: Keep) -> Intervals:
+    """Mean paired difference of every compared arm to the baseline."""
+
+    def difference(arm: str, metric: str) -> Interval:
+        own, base = (values(results.reported[name], metric, keep) for name in (arm, baseline))
+        return two_level_difference(own, base, SEED, (-1.0, 1.0))
+
+    return {arm: {metric: difference(arm, metric) for metric in columns(plan)} for arm in compared}
+
+
+def main_table(plan: Plan, results: Results, part: Part) -> str:
+    """Means of the base model and of every arm."""
+    body = [[arm, str(len(runs)), *map(show, part.means[arm].values())] for arm, runs in arms(results).items()]
     return markdown_table(["arm", "runs", *columns(plan)], body)
 
 
 def difference_tables(plan: Plan, results: Results, keep: Keep) -> list[str]:
     """Every arm minus a baseline, over the problems that are kept: a table for each baseline, no pair twice."""
     tables: list[str] = []
-    seen: list[str] = []
-    for name in plan.baselines:
-        arms = {arm: records for arm, records in results.reported.items() if arm not in (name, *seen)}
-        baseline = results.reported.get(name)
-        if baseline is None or not arms:
-            continue
-        seen.append(name)
-        body = [
-            [arm, *(show(difference(records, baseline, m, keep), signed=True) for m in columns(plan))]
-            for arm, records in arms.items()
-        ]
-        tables.append(markdown_table([f"minus {name}", *columns(plan)], body))
+    seen: set[str] = set()
+    for name in filter(results.reported.__contains__, plan.baselines):
+        seen.add(name)
+        compared = [arm for arm in results.reported if arm not in seen]
+        if compared:
+            found = differences(plan, results, name, compared, keep)
+            body = [[arm, *signed(intervals)] for arm, intervals in found.items()]
+            tables.append(markdown_table([f"minus {name}", *columns(plan)], body))
     return tables or [f"No differences yet: {' or '.join(plan.baselines)} and another arm need a reported run."]
+
+
+def signed(found: dict[str, Interval]) -> list[str]:
+    """Differences as they stand in a table."""
+    return [show(interval, signed=True) for interval in found.values()]
 
 
 def difficulty_table(results: Results, metric: str) -> str:
     """One metric by difficulty, mean over runs."""
     levels = sorted({p.difficulty for p in results.base.problems})
-    arms = {"base model": [results.base], **results.reported}
     body = [
-        [arm, *(f"{values(records, metric, of_difficulty(level)).mean():.3f}" for level in levels)]
-        for arm, records in arms.items()
+        [arm, *(f"{values(runs, metric, of_difficulty(level)).mean():.3f}" for level in levels)]
+        for arm, runs in arms(results).items()
     ]
     return markdown_table([metric, *levels], body)
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from examples.study.plan import read_plan
 from examples.study.record import Problem, Record, faults, read_records
-from examples.study.tables import Results, parts, sort_out, values
+from examples.study.results import Results, sort_out
+from examples.study.tables import parts, values
 from examples.training import ROOT
 from scripts.docs_parts.marks import table
 

@@ -27,9 +27,11 @@ from examples.study.record import (
     plan_settings,
     read_records,
 )
+from examples.study.report import text as report_text
 from examples.study.report import write
+from examples.study.results import sort_out
 from examples.study.run import check_base_model, finish, make_data, make_start
-from examples.study.tables import parts, sort_out, values, window
+from examples.study.tables import measured, parts, values, window
 from examples.training import SETTINGS_VERSION
 from recipe.hdpo.evaluation.tables import show
 from recipe.hdpo.reward import GRADER_VERSION
@@ -64,6 +66,12 @@ def record(run: Run, correct: list[int], curves: dict | None = None) -> Record:
     curves = {"timing_s/step": [[1, 3.0], [2, 5.0]], **(curves or {})}
     overrides = TOY.overrides(run) if run.arm in TOY.arms else []
     return Record(run, problems, curves, overrides, plan_settings(TOY), {"training": 1800.0, "evaluation": 0.0}, about)
+
+
+def page(plan: Plan, records: list[Record]) -> str:
+    """The report without its figures."""
+    results = sort_out(plan, records)
+    return report_text(plan, records, results, measured(plan, results))
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -124,14 +132,14 @@ def test_a_single_learning_rate_needs_no_tuning() -> None:
     assert plan.tuning_runs() == [] and choose_learning_rates(plan, {}) == {"grpo": 0.3, "hdpo": 0.3}
 
 
-def test_an_arm_whose_rate_was_chosen_elsewhere_is_not_tuned(tmp_path: Path) -> None:
+def test_an_arm_whose_rate_was_chosen_elsewhere_is_not_tuned() -> None:
     plan = replace(TOY, rates={"grpo": 0.2}, note="Chosen elsewhere.")
     assert {run.arm for run in plan.tuning_runs()} == {"hdpo"}
     records = [record(BASE, [0, 1, 4]), *(record(run, [0, 2, 4]) for run in plan.tuning_runs())]
     records.append(record(Run("report", "grpo", 0.2, 1), [0, 2, 4]))
     results = sort_out(plan, records)
     assert results.chosen == {"grpo": 0.2, "hdpo": 0.1} and list(results.reported) == ["grpo"]
-    text = write(plan, records, tmp_path)[0].read_text()
+    text = page(plan, records)
     assert "4 of 4 tuning runs and 1 of 4 reported runs are done" in text
     assert "Rates from elsewhere (see the top of this page): grpo 0.2. Each of the other arms is run with every" in text
     assert "\n\nChosen elsewhere.\n\n" in text
@@ -196,21 +204,21 @@ def test_a_study_goes_on_under_another_version_and_says_so(tmp_path: Path, capsy
     assert f"{old.run.name}.json was made with grader hdpo 0; the study goes on with hdpo {GRADER_VERSION}" in printed
     assert f"settings_version 0; the study goes on with {SETTINGS_VERSION}" in printed and new.run.name not in printed
     plan = replace(TOY, rates={"grpo": 0.2, "hdpo": 0.2})
-    said = write(plan, [record(BASE, [0, 1, 4]), *read_records(tmp_path)], tmp_path)[0].read_text()
+    said = page(plan, [record(BASE, [0, 1, 4]), *read_records(tmp_path)])
     assert f"**Made under several versions** (grader): {new.settings['grader']}: report-base, {new.run.name}; " in said
     assert f"hdpo 0: {old.run.name}." in said
-    assert "several versions" not in write(plan, [record(BASE, [0, 1, 4]), new], tmp_path)[0].read_text()
+    assert "several versions" not in page(plan, [record(BASE, [0, 1, 4]), new])
 
 
-def test_results_of_the_broken_privileged_prompt_say_so_and_new_ones_do_not(tmp_path: Path) -> None:
+def test_results_of_the_broken_privileged_prompt_say_so_and_new_ones_do_not() -> None:
     plan = replace(TOY, rates={"grpo": 0.2, "hdpo": 0.2})
     runs = [record(BASE, [0, 1, 4]), *(record(Run("report", arm, 0.2, 1), [0, 2, 4]) for arm in TOY.arms)]
-    assert "broken privileged prompt" not in write(plan, runs, tmp_path)[0].read_text()
+    assert "broken privileged prompt" not in page(plan, runs)
     old = [replace(made, settings={**made.settings, "settings_version": 1}) for made in runs]
-    assert "**Made with a broken privileged prompt** (settings_version 1)" in write(plan, old, tmp_path)[0].read_text()
+    assert "**Made with a broken privileged prompt** (settings_version 1)" in page(plan, old)
     for name in ("sums", "sums_first", "collapse"):
-        page = (EXAMPLES.parent / "docs/results" / name / "README.md").read_text()
-        assert page.count(r"`2+8+3=?\nReference:\n2+8=10` on one line") == 1
+        committed = (EXAMPLES.parent / "docs/results" / name / "README.md").read_text()
+        assert committed.count(r"`2+8+3=?\nReference:\n2+8=10` on one line") == 1
 
 
 def test_a_study_from_before_the_versions_names_digests_and_is_read_as_version_1() -> None:
@@ -393,12 +401,12 @@ def test_a_study_that_has_just_begun_shows_what_was_tuned_and_compares_nothing(t
     assert "| grpo | 0.667 |  |" in text and "base model" not in text
     untuned = replace(TOY, learning_rates=(0.1,))
     records.append(record(Run("report", "hdpo", 0.1, 1), [0, 1, 4]))
-    assert "No differences yet: grpo" in write(untuned, records, tmp_path)[0].read_text()
+    assert "No differences yet: grpo" in page(untuned, records)
     with pytest.raises(ValueError, match="no evaluation of the base model"):
         sort_out(TOY, records[1:2])
 
 
-def test_runs_that_the_plan_does_not_ask_for_are_named_and_in_no_table(tmp_path: Path) -> None:
+def test_runs_that_the_plan_does_not_ask_for_are_named_and_in_no_table() -> None:
     one = replace(TOY, arms={"grpo": ()}, tuning_seeds=(7,))
     runs = [BASE, BASE_TUNING, *(Run("tune", "grpo", lr, 7) for lr in (0.1, 0.2, 0.3))]
     runs += [Run("report", "grpo", 0.2, 1), Run("report", "grpo", 0.1, 2), Run("report", "grpo", 0.2, 9)]
@@ -406,31 +414,30 @@ def test_runs_that_the_plan_does_not_ask_for_are_named_and_in_no_table(tmp_path:
     results = sort_out(one, [record(run, [correct[run.lr]] * 3) for run in runs])
     assert results.chosen == {"grpo": 0.2} and [r.run.seed for r in results.reported["grpo"]] == [1]
     assert [r.run for r in results.others] == [runs[4], runs[6], runs[7]]
-    write(one, [record(run, [correct[run.lr]] * 3) for run in runs], tmp_path)
-    text = (tmp_path / "README.md").read_text()
+    text = page(one, [record(run, [correct[run.lr]] * 3) for run in runs])
     assert "| grpo | 0.250 | **0.500** |" in text and "base model has 0.000 on these problems" in text
     assert "2 of 2 tuning runs and 1 of 2 reported" in text
     assert "in no table: tune-grpo-lr0.3-seed7, report-grpo-lr0.1-seed2, report-grpo-lr0.2-seed9." in text
 
 
-def test_the_report_says_where_a_rate_is_at_the_edge_and_that_many_comparisons_are_made(tmp_path: Path) -> None:
+def test_the_report_says_where_a_rate_is_at_the_edge_and_that_many_comparisons_are_made() -> None:
     three = replace(TOY, arms={"grpo": (), "hdpo": (), "frozen": ()}, learning_rates=(0.1, 0.2, 0.3), tuning_seeds=(7,))
     best = {"grpo": 0.1, "hdpo": 0.2, "frozen": 0.3}
     records = [record(BASE, [0, 1, 4])]
     records += [record(run, [0, 0, 4 if best[run.arm] == run.lr else 1]) for run in three.tuning_runs()]
     records += [record(Run("report", arm, lr, 1), [0, 2, 4]) for arm, lr in best.items()]
-    text = write(three, records, tmp_path)[0].read_text()
+    text = page(three, records)
     assert "The best rate of grpo is the lowest that was tried" in text
     assert "The best rate of frozen is the highest that was tried" in text
     assert "3 arms are compared by 3 metrics on 3 sets of problems" in text
 
 
-def test_every_arm_is_compared_with_every_baseline_once(tmp_path: Path) -> None:
+def test_every_arm_is_compared_with_every_baseline_once() -> None:
     arms = {"grpo": (), "matched": (), "hdpo": ()}
     plan = replace(TOY, arms=arms, baselines=("grpo", "matched"), learning_rates=(0.1,), tuning_seeds=(), seeds=(1,))
     records = [record(BASE, [0, 1, 4])]
     records += [record(Run("report", arm, 0.1, 1), [i, 2, 4]) for arm, i in zip(arms, (0, 1, 4), strict=True)]
-    text = write(plan, records, tmp_path)[0].read_text()
+    text = page(plan, records)
     tables = re.findall(r"\| minus (\w+) .*\n.*\n((?:\|.*\n?)+)", text)[:2]
     compared = [(name, re.findall(r"^\| (\w+)", body, re.MULTILINE)) for name, body in tables]
     assert compared == [("grpo", ["matched", "hdpo"]), ("matched", ["hdpo"])]

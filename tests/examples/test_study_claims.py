@@ -14,7 +14,8 @@ import pytest
 from examples.study.plan import read_plan
 from examples.study.record import Record, read_records
 from examples.study.report import text
-from examples.study.tables import Results, sort_out, values
+from examples.study.results import Results, sort_out
+from examples.study.tables import measured, values
 from scripts.docs_parts import study
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +133,7 @@ def test_a_result_page_is_what_its_result_files_give(plan: str, few_resamples: N
     """Without the ends of intervals, whose last digit may differ from machine to machine."""
     results, records = made(plan)
     without_ends = [
-        re.sub(r" \[[^\]]*, [^\]]*\]", "", t) for t in (study.page(plan), text(read_plan(plan), records, results))
+        re.sub(r" \[[^\]]*, [^\]]*\]", "", t)
+        for t in (study.page(plan), text(read_plan(plan), records, results, measured(read_plan(plan), results)))
     ]
     assert without_ends[0] == without_ends[1]

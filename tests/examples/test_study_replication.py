@@ -11,8 +11,7 @@ import pytest
 from examples.study import replication
 from examples.study.plan import Run
 from examples.study.record import Record
-from examples.study.report import write
-from tests.examples.test_study import BASE, TOY, record
+from tests.examples.test_study import BASE, TOY, page, record
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 FIRST = replace(TOY, name="first", learning_rates=(0.1,), tuning_seeds=(), seeds=(1,))
@@ -35,20 +34,20 @@ def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     return records
 
 
-def test_an_arm_stands_beside_itself_with_each_base_models_own_cliffs(first: list[Record], tmp_path: Path) -> None:
+def test_an_arm_stands_beside_itself_with_each_base_models_own_cliffs(first: list[Record]) -> None:
     records = study(base=[4, 0, 4], grpo=[4, 0, 4], hdpo=[4, 2, 4])
-    text = write(SECOND, records, tmp_path)[0].read_text().partition("## From two base models")[2]
+    text = page(SECOND, records).partition("## From two base models")[2]
     rows = re.findall(r"^\| hdpo \| (\w+) \| 1 \| \S+ \[.*?\] \| (\S+) \[", text, re.MULTILINE)
     # pass@1 over all problems, 2/4 of one problem in three and 4/4; over cliffs, one problem of one and one of two.
     assert rows[:4] == [("second", "+0.167"), ("first", "+0.333"), ("second", "+0.500"), ("first", "+0.500")]
 
 
-def test_a_study_that_repeats_none_or_has_no_arm_in_common_says_nothing(first: list[Record], tmp_path: Path) -> None:
-    assert "two base models" not in write(FIRST, first, tmp_path)[0].read_text()
-    assert "two base models" not in write(SECOND, first[:2], tmp_path)[0].read_text()
+def test_a_study_that_repeats_none_or_has_no_arm_in_common_says_nothing(first: list[Record]) -> None:
+    assert "two base models" not in page(FIRST, first)
+    assert "two base models" not in page(SECOND, first[:2])
 
 
-def test_a_study_made_with_other_settings_is_no_repetition(first: list[Record], tmp_path: Path) -> None:
+def test_a_study_made_with_other_settings_is_no_repetition(first: list[Record]) -> None:
     changed = [replace(r, settings={**r.settings, "steps": 3}) for r in first]
     with pytest.raises(ValueError, match=r"second repeats first, but was made with other settings: steps"):
-        write(SECOND, changed, tmp_path)
+        page(SECOND, changed)

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from tests.hdpo.training.fsdp_ranks import Job, RankGroups, Result
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_grader() -> None:
+    """A machine that runs other tests beside these may take seconds for what takes milliseconds: a comparison that ends
+    is not given up. Tests of those that do not end set a limit of their own."""
+    from recipe.hdpo import math_process
+
+    math_process.TIME_LIMIT_S, math_process.START_LIMIT_S = 120.0, 600.0
+
+
 @pytest.fixture(scope="session")
 def chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a random model with a chat tokenizer."""

@@ -1,6 +1,12 @@
 """What stands in TransferQueue."""
 
 import json
+import pickle
+
+from tensordict import TensorDict
+from transfer_queue import BatchMeta, KVBatchMeta
+from verl.utils import tensordict_utils as tu
+from verl.utils.transferqueue_utils import _meta_to_realdata
 
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord
@@ -24,3 +30,14 @@ def test_a_kept_trajectory_has_its_three_sequences_in_its_fields() -> None:
         transfer.TEACHER_PROMPT: [1, 2, 3],
         transfer.RESPONSE: [7],
     }
+
+
+def test_kept_rows_reach_every_rank_as_they_were_handed_over() -> None:
+    """By verl's own steps: extra info is copied to a part for each rank, pickled by Ray, and put beside the tensors."""
+    kept = transfer.KeptRows(["b_8_0", "a_8_0"], [9, 6], measure_gradients=True)
+    batch = KVBatchMeta(["a_0_0", "b_0_0"], [{}, {}], "train", extra_info={transfer.KEPT: kept, "temperature": 1.0})
+    for part in pickle.loads(pickle.dumps(batch.chunk(2))):
+        data = TensorDict({}, batch_size=[1])
+        tu.assign_non_tensor_data(data, transfer.KEPT, part.extra_info[transfer.KEPT])
+        without_rows = _meta_to_realdata(BatchMeta([], [], extra_info=part.extra_info))
+        assert tu.pop(data, transfer.KEPT) == tu.pop(without_rows, transfer.KEPT) == kept
