@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.keys import INTEGERS, NEVER_NULL, ROLLOUT, keys_read
 from recipe.hdpo.config.rules import RULES, wrong_verl
+
+logger = logging.getLogger(__name__)
+
+# The second one is verl's old name of "keep one".
+KEEP = ("trainer.max_actor_ckpt_to_keep", "trainer.remove_previous_ckpt_in_save")
 
 
 def read_hdpo(config: DictConfig) -> HDPOConfig:
@@ -85,6 +91,16 @@ def check_config(config: DictConfig) -> HDPOConfig:
     return read_hdpo(config)
 
 
+def warnings_of(config: DictConfig) -> Iterator[str]:
+    """What may run, and should not be left as it is. Said once, in the driver."""
+    keeps_one = [key for key in KEEP if OmegaConf.select(config, key) == 1]
+    if keeps_one and (OmegaConf.select(config, "trainer.save_freq") or 0) > 0:
+        yield (
+            f"{keeps_one[0]}=1: verl deletes the old checkpoint before the new one is whole, and a run that is stopped "
+            "in between has none to go on from: set trainer.max_actor_ckpt_to_keep=2"
+        )
+
+
 def missing_registrations() -> list[str]:
     """Which of the recipe's names stock verl does not know in this process."""
     from verl.trainer.ppo import core_algos
@@ -129,6 +145,8 @@ class ConfigCheckCallback:
                 "recipe.hdpo.plugin"
             )
         check_config(config)
+        for message in warnings_of(config):
+            logger.warning(message)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("on_"):

@@ -9,8 +9,10 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from recipe.hdpo.algorithm.privileged_prompt import text_at
+from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.rollout.greedy_validation import GreedyValidationWorker
 from recipe.hdpo.rollout.outputs import UNSCORED, UnscoredRollout, end_token_ids, is_cut_off, usable_reward
+from recipe.hdpo.rollout.reward_limit import RewardLimit
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,7 @@ class ScoringWorker(GreedyValidationWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.reward_limit = RewardLimit(read_hdpo(self.config).reward_timeout)
         self.end_ids = end_token_ids(self.tokenizer, self.model_config.generation_config)
         # The one that verl's agent loops make their prompts with.
         self.token_builder = create_continuous_token_builder(
@@ -30,11 +33,14 @@ class ScoringWorker(GreedyValidationWorker):
             processor=self.processor,
         )
 
+    async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
+        await self.reward_limit(super()._compute_score(outputs, kwargs=kwargs))
+
     async def _score(self, outputs: list[AgentLoopOutput], validate: bool, kwargs: dict) -> None:
         """Score a rollout; one without a usable reward is lost. In validation it counts as wrong, and says why."""
-        await self._compute_score(outputs, kwargs=kwargs)
         final = outputs[-1]
         try:
+            await self._compute_score(outputs, kwargs=kwargs)
             final.reward_score = usable_reward(final.reward_score)
         except UnscoredRollout as reason:
             if not validate:

@@ -7,6 +7,7 @@ the batch right after it was sampled and come back as extra info of the actor up
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 from typing import Any
@@ -15,6 +16,7 @@ import ray
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
+from verl.experimental.agent_loop import AgentLoopManager
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
@@ -27,12 +29,16 @@ from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.startup import check_data, check_model
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
 from recipe.hdpo.rollout.outputs import UNSCORED
+from recipe.hdpo.tracking.folder_lock import lock_folder
 from recipe.hdpo.tracking.kept_text import write_kept
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.step_metrics import lost_too_many
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
+from recipe.hdpo.training import checkpoints
 from recipe.hdpo.training.actor import HDPOWorker
+from recipe.hdpo.training.shared_queue import refuse_shared_queue
+from recipe.hdpo.training.watchdog import ActorWatch, Watchdog, actors_of, progress_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +49,7 @@ class HDPOTrainerMixin(PPOTrainer):
     base_mode: str
 
     def __init__(self, config: DictConfig) -> None:
+        refuse_shared_queue()
         self.hdpo = check_config(config)
         estimator = config.algorithm.adv_estimator
         if estimator != "hdpo":
@@ -60,6 +67,25 @@ class HDPOTrainerMixin(PPOTrainer):
         self.refilled = 0
         super().__init__(config)
         self.replay_buffer.poll_interval = self.hdpo.poll_interval
+        self.watchdog = Watchdog(
+            self.hdpo.stall_timeout,
+            dead=ActorWatch(functools.partial(actors_of, self)).dead,
+            progress=functools.partial(progress_of, self),
+            last_whole=functools.partial(checkpoints.last_whole_line, config),
+        )
+        self.watchdog.watch_rows(self.replay_buffer)
+
+    def init(self) -> None:
+        settings = self.config.trainer
+        if settings.save_freq > 0 and not settings.get("val_only", False):
+            lock_folder(settings.default_local_dir)
+        self.resume_folder = checkpoints.check_resume(self.config)
+        with self.watchdog:
+            super().init()
+
+    def fit(self, agent_loop_manager: AgentLoopManager) -> None:
+        with self.watchdog:
+            super().fit(agent_loop_manager)
 
     # ---- start-up ----
 
@@ -168,15 +194,20 @@ class HDPOTrainerMixin(PPOTrainer):
         # Before verl's own files: it writes the mark of a whole checkpoint last.
         self.history.save(os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}"))
         super()._save_checkpoint()
+        checkpoints.delete_in_turn(self.config, self.resumed_step, self.global_steps)
 
     def _load_checkpoint(self) -> None:
-        super()._load_checkpoint()
+        self.resumed_step = 0
+        with checkpoints.resuming_from(self.config, self.resume_folder):
+            super()._load_checkpoint()
         if self.global_steps == 0:
             return
         self.history.rows = len(self.train_dataset)
-        folder = self.config.trainer.default_local_dir
+        folder = checkpoints.root(self.config)
         if self.config.trainer.resume_mode == "resume_path":
-            folder = os.path.dirname(os.path.normpath(self.config.trainer.resume_from_path))
+            folder = os.path.dirname(os.path.abspath(self.config.trainer.resume_from_path))
+        if folder == checkpoints.root(self.config):
+            self.resumed_step = self.global_steps
         self.history.load(os.path.join(folder, f"global_step_{self.global_steps}"))
 
 
