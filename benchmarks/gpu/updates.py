@@ -53,12 +53,10 @@ class Bench:
         begin = time.perf_counter()
         if kept is None:
             worker.mini_batch_rows, worker.updates = [], 0
-            self.actor.loss.actor_config.policy_loss["loss_mode"] = "vanilla"
             worker.set_loss_fn(self.stock_loss)
             output = TrainingWorker.train_mini_batch(worker, data)
         else:
             hand_over(worker, kept, data)
-            self.actor.loss.actor_config.policy_loss["loss_mode"] = "hdpo"
             worker.set_loss_fn(self.actor.loss)
             output = worker.train_mini_batch(data)
         self._synchronize()

@@ -13,15 +13,14 @@ import wrapt
 
 TRAINER = "hdpo"
 ADVANTAGE_ESTIMATOR = "hdpo"
-POLICY_LOSS = "hdpo"
 
 
 def _register_core_algos(core_algos: ModuleType) -> None:
     from recipe.hdpo.algorithm.advantage import compute_hdpo_advantage
-    from recipe.hdpo.training.policy_loss import compute_policy_loss_hdpo
+    from recipe.hdpo.training.policy_loss import POLICY_LOSS, refuse_policy_loss
 
     core_algos.register_adv_est(ADVANTAGE_ESTIMATOR)(compute_hdpo_advantage)
-    core_algos.register_policy_loss(POLICY_LOSS)(compute_policy_loss_hdpo)
+    core_algos.register_policy_loss(POLICY_LOSS)(refuse_policy_loss)
 
 
 def _import_trainer(v1: ModuleType) -> None:

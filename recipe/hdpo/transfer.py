@@ -8,11 +8,12 @@ record, a tag without fields.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 
 from recipe.hdpo.algorithm.cliff import GroupRecord
@@ -22,10 +23,26 @@ RECORD_TAG = "hdpo_record"
 STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE = "hdpo_student_prompts", "hdpo_teacher_prompts", "hdpo_responses"
 FIELDS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
 
-# Extra info of a batch, from the trainer to the actor: [key, number of tokens] of every privileged row.
+# Extra info of a batch, from the trainer to the actor: a KeptRows.
 KEPT = "hdpo_kept"
-# Extra info of a batch: whether the actor measures the gradient norm of each term in this step.
-MEASURE_GRADIENTS = "hdpo_measure_gradients"
+
+
+@dataclass(frozen=True)
+class KeptRows:
+    """What an update of the actor is told of the step's kept trajectories; their tokens wait in TransferQueue.
+
+    Example:
+        ``KeptRows(keys=["3f2a_8_0", "77c1_9_0"], tokens=[412, 388])``
+
+    Attributes:
+        keys: TransferQueue keys of all kept trajectories.
+        tokens: what both forwards together read of each, for dealing them to ranks evenly.
+        measure_gradients: whether the gradient norm of each term is measured in this update.
+    """
+
+    keys: list[str]
+    tokens: list[int]
+    measure_gradients: bool = False
 
 
 def row_key(uid: str, session_id: int) -> str:
@@ -59,3 +76,21 @@ def record_tag(record: GroupRecord) -> dict[str, Any]:
 def record_of(tag: Mapping[str, Any]) -> GroupRecord | None:
     """The record that a tag holds; None for the tag of a row."""
     return GroupRecord(**tag[RECORD_TAG]) if RECORD_TAG in tag else None
+
+
+def split_batch(batch: KVBatchMeta) -> tuple[KVBatchMeta, KVBatchMeta, dict[str, GroupRecord]]:
+    """A sampled batch as rollout rows, kept privileged rows, and the records of its groups by key.
+
+    Rows come in order of problem and rollout number, not of arrival, so that sums over them can be repeated.
+    """
+    records = {k: r for k, tag in zip(batch.keys, batch.tags, strict=True) if (r := record_of(tag))}
+    problems = {key.split("_")[0]: record.prompt_id for key, record in records.items()}
+
+    def order(row: tuple[str, dict]) -> tuple[str, str, list[int]]:
+        uid, *numbers = row[0].split("_")
+        return problems.get(uid, ""), uid, [int(number) for number in numbers]
+
+    found = sorted(((k, t) for k, t in zip(batch.keys, batch.tags, strict=True) if k not in records), key=order)
+    kept = [key for key, tag in found if tag.get(PRIVILEGED_TAG, False)]
+    rollouts = [key for key, tag in found if not tag.get(PRIVILEGED_TAG, False)]
+    return batch.select_keys(rollouts), batch.select_keys(kept), records

@@ -30,23 +30,15 @@ def test_advantage_estimators_are_called_by_keyword_with_uids_as_index() -> None
         assert f'"{name}": ' in source
 
 
-def test_policy_losses_are_looked_up_by_loss_mode_and_called_with_these_arguments() -> None:
+def test_the_policy_loss_is_looked_up_by_loss_mode_when_it_is_computed() -> None:
     """recipe.hdpo.training.policy_loss"""
     from verl.trainer.ppo import core_algos
     from verl.workers.utils import losses
 
-    from recipe.hdpo.training.policy_loss import compute_policy_loss_hdpo
+    from recipe.hdpo.training.policy_loss import refuse_policy_loss
 
-    assert core_algos.get_policy_loss_fn("hdpo") is compute_policy_loss_hdpo
-    assert parameters(core_algos.compute_policy_loss_vanilla) == [
-        "old_log_prob",
-        "log_prob",
-        "advantages",
-        "response_mask",
-        "loss_agg_mode",
-        "config",
-        "rollout_is_weights",
-    ]
+    assert core_algos.get_policy_loss_fn("hdpo") is refuse_policy_loss
+    assert core_algos.get_policy_loss_fn("vanilla") is core_algos.compute_policy_loss_vanilla
     source = inspect.getsource(losses.ppo_loss)
     assert 'config.policy_loss.get("loss_mode"' in source and "get_policy_loss_fn(loss_mode)" in source
 

@@ -29,6 +29,7 @@ from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training.gradient_norms import term_gradient_norms
 from recipe.hdpo.training.loss import HDPOLoss
+from recipe.hdpo.training.policy_loss import use_clipped_loss
 from recipe.hdpo.training.row_dealing import deal
 from recipe.hdpo.training.teacher_pass import hard_labels, read_topk
 
@@ -51,8 +52,8 @@ class HDPOActor(TrainingWorker):
 
     def train_mini_batch(self, data: TensorDict) -> TensorDict:
         """verl's loop over mini-batches; privileged rows, if the trainer names any, join it."""
-        kept = tu.pop(data, key=transfer.KEPT, default=None)
-        self.measure_gradients = bool(tu.pop(data, key=transfer.MEASURE_GRADIENTS, default=False))
+        kept: transfer.KeptRows | None = tu.pop(data, key=transfer.KEPT, default=None)
+        self.measure_gradients = kept is not None and kept.measure_gradients
         self.mini_batch_rows, self.updates, seconds = [], 0, 0.0
         if kept is not None:
             begin = time.perf_counter()
@@ -86,19 +87,15 @@ class HDPOActor(TrainingWorker):
     def _num_mini_batches(self, data: TensorDict) -> int:
         return data.shape[0] * self.engine.get_data_parallel_size() // data["mini_batch_size"]
 
-    def _take_share(self, kept: list[list[Any]], num_mini_batches: int) -> list[list[mini_batch.KeptRow]]:
+    def _take_share(self, kept: transfer.KeptRows, num_mini_batches: int) -> list[list[mini_batch.KeptRow]]:
         """This rank's privileged rows by mini-batch.
 
         Dummies fill a mini-batch up to whole micro-batches and to the same number of rows on every rank.
-
-        Args:
-            kept: [key, tokens] of all privileged rows.
         """
-        keys = [key for key, _ in kept]
         engine, config = self.engine, self.engine_config
-        dealt = deal([tokens for _, tokens in kept], num_mini_batches, engine.get_data_parallel_size())
+        dealt = deal(kept.tokens, num_mini_batches, engine.get_data_parallel_size())
         own = [by_rank[engine.get_data_parallel_rank()] for by_rank in dealt]
-        students, teachers, responses = self._fetch_columns([keys[i] for part in own for i in part])
+        students, teachers, responses = self._fetch_columns([kept.keys[i] for part in own for i in part])
         found = zip(students, teachers, responses, strict=True)
         step = 1 if config.use_dynamic_bsz else config.micro_batch_size_per_gpu
         dummy = torch.tensor([self.pad_token_id])
@@ -148,6 +145,7 @@ class HDPOWorker(ActorRolloutRefWorker):
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:
         """Build the model, then hand the actor its loss and its teacher."""
+        use_clipped_loss(self.config.actor)
         super().init_model()
         hdpo = read_hdpo(self.config)
         lora = self.actor.engine_config is not None and getattr(self.actor.engine, "_is_lora", False)

@@ -28,7 +28,6 @@ from recipe.hdpo.algorithm.softmax_rows import to_device
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.training import mini_batch
-from recipe.hdpo.training.policy_loss import inside_hdpo_worker
 
 DIVERGENCE, STUDENT_MASS, TEACHER_MASS = "hdpo_divergence", "hdpo_student_mass", "hdpo_teacher_mass"
 
@@ -76,8 +75,7 @@ class HDPOLoss:
             return self._divergence_per_token(student_logits, data)
         assert model_output is not None
         if mini_batch.ROW_INFO not in data:
-            with inside_hdpo_worker():
-                return ppo_loss(self.actor_config, model_output, data, dp_group)
+            return ppo_loss(self.actor_config, model_output, data, dp_group)
         return self._joint_loss(model_output, data, dp_group)
 
     def _divergence_per_token(self, student_logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
@@ -143,8 +141,7 @@ class HDPOLoss:
         if has_rollouts and not all(is_rollout):
             wanted = {k: v for k, v in model_output.items() if k in ("log_probs", "entropy", "sum_pi_squared")}
             data, model_output = mini_batch.rollout_rows(data, wanted)
-        with inside_hdpo_worker():
-            loss, metrics = ppo_loss(self.actor_config, model_output, data, dp_group)
+        loss, metrics = ppo_loss(self.actor_config, model_output, data, dp_group)
         for name, metric in list(metrics.items()):
             # Plain numbers, so that ranks may hold different numbers of them.
             if isinstance(metric, Metric) and metric.aggregation is AggregationType.MEAN:

@@ -1,42 +1,33 @@
-"""The policy loss ``hdpo`` of verl's registry: L_GRPO, the clipped term.
+"""The policy loss ``hdpo`` of verl's registry, which always refuses.
 
-The distillation term needs the logits, which a policy loss never sees; it joins in :mod:`recipe.hdpo.training.loss`,
-inside the recipe's worker. So this loss alone is not HDPO, and outside that worker it refuses to run.
+HDPO's policy loss is verl's clipped term (``vanilla``), and the distillation term joins it in
+:mod:`recipe.hdpo.training.loss`, where the logits are: no policy loss ever sees them. So the recipe's worker reads
+``loss_mode=hdpo`` as ``vanilla``, and whoever else looks the name up would train without the distillation term.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any
+from typing import Any, NoReturn
 
-import torch
+from omegaconf import DictConfig
 
-_IN_HDPO_WORKER: ContextVar[bool] = ContextVar("in_hdpo_worker", default=False)
+POLICY_LOSS = "hdpo"
 
 
-@contextmanager
-def inside_hdpo_worker() -> Iterator[None]:
-    """Marks the calls of the recipe's worker."""
-    token = _IN_HDPO_WORKER.set(True)
-    try:
-        yield
-    finally:
-        _IN_HDPO_WORKER.reset(token)
+def use_clipped_loss(actor: DictConfig) -> None:
+    """Replace ``hdpo`` by verl's own clipped loss in an actor's config node, in place; other losses stay."""
+    if actor.policy_loss.loss_mode == POLICY_LOSS:
+        actor.policy_loss.loss_mode = "vanilla"
 
 
-def compute_policy_loss_hdpo(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, dict[str, Any]]:
-    """verl's clipped policy loss (``vanilla``), same arguments and results.
+def refuse_policy_loss(*args: Any, **kwargs: Any) -> NoReturn:
+    """What verl finds under the name ``hdpo`` outside the recipe's worker.
 
     Raises:
-        RuntimeError: it is called outside the recipe's worker.
+        RuntimeError: always.
     """
-    from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
-
-    if not _IN_HDPO_WORKER.get():
-        raise RuntimeError(
-            "actor.policy_loss.loss_mode=hdpo runs in HDPO's actor worker only, since the distillation term joins it "
-            "there: set trainer.v1.trainer_mode=hdpo (and trainer.use_v1=true), or loss_mode=vanilla for plain GRPO"
-        )
-    return compute_policy_loss_vanilla(*args, **kwargs)
+    raise RuntimeError(
+        f"actor.policy_loss.loss_mode={POLICY_LOSS} runs in HDPO's actor worker only, since the distillation "
+        "term joins it there: set trainer.v1.trainer_mode=hdpo (and trainer.use_v1=true), or use loss_mode=vanilla, "
+        "which is plain GRPO"
+    )

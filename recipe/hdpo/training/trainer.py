@@ -18,12 +18,10 @@ from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
 from verl.experimental.agent_loop import AgentLoopManager
 from verl.trainer.ppo.utils import Role
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
 
 from recipe.hdpo import transfer
-from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.startup import check_data, check_model
@@ -43,10 +41,8 @@ from recipe.hdpo.training.watchdog import ActorWatch, Watchdog, actors_of, progr
 logger = logging.getLogger(__name__)
 
 
-class HDPOTrainerMixin(PPOTrainer):
-    """HDPO on top of one of verl's trainers; ``base_mode`` is the name under which verl knows that one."""
-
-    base_mode: str
+class HDPOTrainerSync(PPOTrainerSync):
+    """HDPO with trainer and rollout on the same accelerators, one after the other."""
 
     def __init__(self, config: DictConfig) -> None:
         refuse_shared_queue()
@@ -56,7 +52,7 @@ class HDPOTrainerMixin(PPOTrainer):
             logger.warning(f"algorithm.adv_estimator={estimator}: advantages are verl's, not HDPO's leave-one-out ones")
         with open_dict(config):
             # verl compares this name with "sync" in many places.
-            config.trainer.v1.trainer_mode = self.base_mode
+            config.trainer.v1.trainer_mode = "sync"
             # The worker gets this node of the config only.
             config.actor_rollout_ref.hdpo = config.hdpo
         # Extra rollouts of the plain prompt show nothing of a teacher.
@@ -110,6 +106,19 @@ class HDPOTrainerMixin(PPOTrainer):
 
     # ---- one step ----
 
+    def _add_prompts_to_generate(self, num_prompts: int) -> int:
+        """With ``sync_refill_failed_groups`` verl asks for a prompt in the place of each that lost all its rollouts;
+        where every prompt does, it would ask for ever."""
+        self.refilled += num_prompts
+        asked, most = self.config.data.train_batch_size, self.hdpo.max_lost_rollouts
+        if self.refilled > most * asked:
+            raise RuntimeError(
+                f"step {self.global_steps}: {self.refilled} prompts lost all their rollouts and were replaced, beside "
+                f"{asked} that were asked for; hdpo.max_lost_rollouts={most:g} allows no more. The first error of an "
+                "agent-loop worker above says why"
+            )
+        return super()._add_prompts_to_generate(num_prompts)
+
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         self.refilled = 0
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
@@ -120,7 +129,7 @@ class HDPOTrainerMixin(PPOTrainer):
         return batch
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs: Any) -> KVBatchMeta:
-        batch, self.kept, records = split_batch(batch)
+        batch, self.kept, records = transfer.split_batch(batch)
         # With no row there is nothing to train on, whatever the knob says.
         most = self.hdpo.max_lost_rollouts if batch.keys else 0.0
         stop = lost_too_many(list(records.values()), most)
@@ -134,10 +143,11 @@ class HDPOTrainerMixin(PPOTrainer):
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.kept is not None and self.kept.keys and self.hdpo.distillation_loss_coef > 0:
             interval = self.hdpo.gradient_ratio_interval
-            batch.extra_info[transfer.KEPT] = [
-                [k, tag["seq_len"]] for k, tag in zip(self.kept.keys, self.kept.tags, strict=True)
-            ]
-            batch.extra_info[transfer.MEASURE_GRADIENTS] = interval > 0 and self.global_steps % interval == 0
+            batch.extra_info[transfer.KEPT] = transfer.KeptRows(
+                keys=self.kept.keys,
+                tokens=[tag["seq_len"] for tag in self.kept.tags],
+                measure_gradients=interval > 0 and self.global_steps % interval == 0,
+            )
         batch = super()._update_actor(batch, metrics)
         for name in [name for name in metrics if name.startswith("actor/hdpo/")]:
             metrics[name.removeprefix("actor/")] = metrics.pop(name)
@@ -209,40 +219,3 @@ class HDPOTrainerMixin(PPOTrainer):
         if folder == checkpoints.root(self.config):
             self.resumed_step = self.global_steps
         self.history.load(os.path.join(folder, f"global_step_{self.global_steps}"))
-
-
-class HDPOTrainerSync(HDPOTrainerMixin, PPOTrainerSync):
-    """HDPO with trainer and rollout on the same accelerators, one after the other."""
-
-    base_mode = "sync"
-
-    def _add_prompts_to_generate(self, num_prompts: int) -> int:
-        """With ``sync_refill_failed_groups`` verl asks for a prompt in the place of each that lost all its rollouts;
-        where every prompt does, it would ask for ever."""
-        self.refilled += num_prompts
-        asked, most = self.config.data.train_batch_size, self.hdpo.max_lost_rollouts
-        if self.refilled > most * asked:
-            raise RuntimeError(
-                f"step {self.global_steps}: {self.refilled} prompts lost all their rollouts and were replaced, beside "
-                f"{asked} that were asked for; hdpo.max_lost_rollouts={most:g} allows no more. The first error of an "
-                "agent-loop worker above says why"
-            )
-        return super()._add_prompts_to_generate(num_prompts)
-
-
-def split_batch(batch: KVBatchMeta) -> tuple[KVBatchMeta, KVBatchMeta, dict[str, GroupRecord]]:
-    """A sampled batch as rollout rows, kept privileged rows, and the records of its groups by key.
-
-    Rows come in order of problem and rollout number, not of arrival, so that sums over them can be repeated.
-    """
-    records = {k: r for k, tag in zip(batch.keys, batch.tags, strict=True) if (r := transfer.record_of(tag))}
-    problems = {key.split("_")[0]: record.prompt_id for key, record in records.items()}
-
-    def order(row: tuple[str, dict]) -> tuple[str, str, list[int]]:
-        uid, *numbers = row[0].split("_")
-        return problems.get(uid, ""), uid, [int(number) for number in numbers]
-
-    found = sorted(((k, t) for k, t in zip(batch.keys, batch.tags, strict=True) if k not in records), key=order)
-    kept = [key for key, tag in found if tag.get(transfer.PRIVILEGED_TAG, False)]
-    rollouts = [key for key, tag in found if not tag.get(transfer.PRIVILEGED_TAG, False)]
-    return batch.select_keys(rollouts), batch.select_keys(kept), records

@@ -201,7 +201,7 @@ def start_actor(job: Job) -> Actor:
         ppo_mini_batch_size=_mini_batch_size(job),
         ppo_micro_batch_size_per_gpu=1,
         optim=OptimizerConfig(lr=1e-2, total_training_steps=10),
-        **{"policy_loss": {"loss_mode": "hdpo"}, **job.actor},
+        **job.actor,
     )
     hdpo = hdpo_config(**job.hdpo)
     worker = _build_worker(job, job.model_dir)
@@ -225,9 +225,9 @@ def hand_over(worker: Any, kept: list[Row], data: Any, measure_gradients: bool =
     names = ("prompt", "teacher_prompt", "response")
     worker._fetch_columns = lambda keys: [[torch.tensor(getattr(by_key[k], name)) for k in keys] for name in names]
     if by_key:
-        named = [[key, len(r.prompt + r.teacher_prompt + 2 * r.response)] for key, r in by_key.items()]
-        tu.assign_non_tensor_data(data, transfer.KEPT, named)
-        tu.assign_non_tensor_data(data, transfer.MEASURE_GRADIENTS, measure_gradients)
+        tokens = [len(r.prompt + r.teacher_prompt + 2 * r.response) for r in kept]
+        rows = transfer.KeptRows(list(by_key), tokens, measure_gradients)
+        tu.assign_non_tensor_data(data, transfer.KEPT, rows)
 
 
 def rollout_batch(job: Job, rank: int) -> Any:

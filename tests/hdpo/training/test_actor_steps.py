@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from omegaconf import open_dict
 
 from recipe.hdpo import transfer
 from recipe.hdpo.training import mini_batch
@@ -76,7 +77,7 @@ def test_every_epoch_distills_the_kept_rows_anew_from_the_same_teacher(run: Run,
 def test_without_kept_rows_the_update_equals_that_of_verls_own_worker_bit_for_bit(run: Run, model_dir: str) -> None:
     rollouts = make_rollouts(1, 4)
     hdpo = run(make_job(model_dir, 1, rollouts, []))
-    grpo = run(make_job(model_dir, 1, rollouts, [], stock=True, actor={"policy_loss": {"loss_mode": "vanilla"}}))
+    grpo = run(make_job(model_dir, 1, rollouts, [], stock=True))
     for name in grpo.weights:
         assert torch.equal(hdpo.weights[name], grpo.weights[name])
 
@@ -136,12 +137,18 @@ def test_a_reference_model_that_is_there_teaches_only_where_the_teacher_is_froze
     from recipe.hdpo.training.actor import HDPOActor, HDPOWorker
     from tests.hdpo.composed_config import composed
 
-    monkeypatch.setattr(ActorRolloutRefWorker, "init_model", lambda self: None)
+    def init_model(self) -> None:
+        assert self.config.actor.policy_loss.loss_mode == "vanilla"
+
+    monkeypatch.setattr(ActorRolloutRefWorker, "init_model", init_model)
     worker, actor, reference = HDPOWorker.__new__(HDPOWorker), HDPOActor.__new__(HDPOActor), object()
     actor.engine_config, actor.engine = object(), SimpleNamespace()
     actor.model_config = SimpleNamespace(tokenizer=SimpleNamespace(eos_token_id=3))
     loss = SimpleNamespace(keywords={"config": "the actor's"})
-    settings = {"config": composed(f"hdpo.teacher={teacher}"), "actor": actor, "ref": reference, "loss_fn": loss}
+    config = composed(f"hdpo.teacher={teacher}")
+    with open_dict(config):
+        config.actor_rollout_ref.hdpo = config.hdpo
+    settings = {"config": config.actor_rollout_ref, "actor": actor, "ref": reference, "loss_fn": loss}
     vars(worker).update(settings)
     found: dict = {}
     monkeypatch.setattr(HDPOWorker, "set_loss_fn", lambda self, loss_fn: found.update(loss=loss_fn))

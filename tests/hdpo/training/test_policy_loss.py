@@ -1,34 +1,25 @@
-"""The policy loss ``hdpo`` is verl's clipped term, and refuses to stand in for HDPO."""
+"""The policy loss ``hdpo`` is verl's clipped loss in the recipe's worker, and refuses to run anywhere else."""
+
+from __future__ import annotations
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
-from recipe.hdpo.training.policy_loss import compute_policy_loss_hdpo, inside_hdpo_worker
-
-
-def _arguments() -> dict:
-    from verl.workers.config import ActorConfig, OptimizerConfig
-
-    generator = torch.Generator().manual_seed(0)
-    draw = lambda: torch.randn(3, 4, generator=generator)  # noqa: E731
-    config = ActorConfig(strategy="fsdp2", rollout_n=1, ppo_micro_batch_size_per_gpu=1, optim=OptimizerConfig(lr=1e-3))
-    return dict(old_log_prob=draw(), log_prob=draw(), advantages=draw(), response_mask=torch.ones(3, 4), config=config)
+from recipe.hdpo.training.policy_loss import use_clipped_loss
 
 
-def test_it_equals_verls_clipped_loss_inside_the_worker() -> None:
-    from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla
-
-    arguments = _arguments()
-    with inside_hdpo_worker():
-        loss, metrics = compute_policy_loss_hdpo(**arguments)
-    expected, expected_metrics = compute_policy_loss_vanilla(**arguments)
-    assert torch.equal(loss, expected) and metrics == expected_metrics
+def test_the_worker_reads_hdpo_as_verls_clipped_loss_and_leaves_other_losses_alone() -> None:
+    for given, read in {"hdpo": "vanilla", "vanilla": "vanilla", "gspo": "gspo", "geo_mean": "geo_mean"}.items():
+        actor = OmegaConf.create({"policy_loss": {"loss_mode": given, "ppo_kl_coef": 0.1}})
+        OmegaConf.set_struct(actor, True)
+        use_clipped_loss(actor)
+        assert actor == {"policy_loss": {"loss_mode": read, "ppo_kl_coef": 0.1}}
 
 
 def test_outside_the_worker_it_says_what_to_set() -> None:
+    from verl.trainer.ppo.core_algos import get_policy_loss_fn
+
+    ones = torch.ones(3, 4)
     with pytest.raises(RuntimeError, match=r"trainer\.v1\.trainer_mode=hdpo"):
-        compute_policy_loss_hdpo(**_arguments())
-    with inside_hdpo_worker():
-        pass
-    with pytest.raises(RuntimeError):
-        compute_policy_loss_hdpo(**_arguments())
+        get_policy_loss_fn("hdpo")(ones, ones, ones, ones, loss_agg_mode="token-mean", config=None)

@@ -16,8 +16,8 @@ from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.tracking.cliff_history import CliffHistory
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
-from recipe.hdpo.training.trainer import HDPOTrainerMixin, HDPOTrainerSync, split_batch
-from recipe.hdpo.transfer import record_tag
+from recipe.hdpo.training.trainer import HDPOTrainerSync
+from recipe.hdpo.transfer import record_tag, split_batch
 
 
 def test_a_batch_is_split_into_rollouts_kept_rows_and_records() -> None:
@@ -51,7 +51,7 @@ def test_the_trainer_is_registered_and_is_verls_synchronous_trainer() -> None:
     from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
     assert get_trainer_cls("hdpo") is HDPOTrainerSync
-    assert issubclass(HDPOTrainerSync, PPOTrainerSync) and HDPOTrainerSync.base_mode == "sync"
+    assert issubclass(HDPOTrainerSync, PPOTrainerSync)
 
 
 def test_poll_interval_and_collapse_warning_reach_what_they_are_for_and_another_estimator_is_named(
@@ -91,10 +91,8 @@ def test_the_history_is_loaded_from_the_checkpoint_that_is_resumed(
         history=History(CollapseMonitor(0.5)),
         train_dataset=range(5),
     )
-    monkeypatch.setattr("recipe.hdpo.training.trainer.PPOTrainer._load_checkpoint", lambda self: None)
-    load = HDPOTrainerMixin._load_checkpoint
-    patched = type("T", (HDPOTrainerMixin,), {"on_step_end": None, "on_sample_end": None})
-    instance = patched.__new__(patched)
+    monkeypatch.setattr("verl.trainer.ppo.v1.trainer_base.PPOTrainer._load_checkpoint", lambda self: None)
+    instance = HDPOTrainerSync.__new__(HDPOTrainerSync)
     vars(instance).update(vars(trainer))
-    load(instance)
+    instance._load_checkpoint()
     assert instance.history == history

@@ -22,7 +22,6 @@ from recipe.hdpo.tracking.kept_text import kept_files
 from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training import trainer as trainer_module
 from recipe.hdpo.training.trainer import HDPOTrainerSync
-from recipe.hdpo.transfer import MEASURE_GRADIENTS
 from tests.hdpo.composed_config import composed
 
 # key -> student prompt, teacher prompt, response
@@ -70,7 +69,8 @@ def handed_on(monkeypatch: pytest.MonkeyPatch, step: int, *overrides: str, **opt
 
 
 def test_every_kept_row_is_handed_on_by_its_key_with_its_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert handed_on(monkeypatch, 1)[transfer.KEPT] == [["b_8_0", 1 + 2 + 2 * 2], ["a_8_0", 2 + 1 + 2 * 1]]
+    expected = transfer.KeptRows(keys=["b_8_0", "a_8_0"], tokens=[1 + 2 + 2 * 2, 2 + 1 + 2 * 1])
+    assert handed_on(monkeypatch, 1) == {transfer.KEPT: expected}
 
 
 def test_nothing_is_handed_on_where_nothing_was_kept_or_lambda_is_0(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_gradient_norms_are_measured_every_so_many_steps(
     monkeypatch: pytest.MonkeyPatch, interval: int, steps: list[int]
 ) -> None:
     override = f"hdpo.gradient_ratio_interval={interval}"
-    measured = [step for step in range(1, 6) if handed_on(monkeypatch, step, override)[MEASURE_GRADIENTS]]
+    measured = [s for s in range(1, 6) if handed_on(monkeypatch, s, override)[transfer.KEPT].measure_gradients]
     assert measured == steps
 
 
