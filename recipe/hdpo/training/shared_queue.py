@@ -23,7 +23,7 @@ def refuse_shared_queue() -> None:
     # verl closes TransferQueue when a run ends, this one too, and that would kill the other's controller.
     queue._TQ_CONTROLLER = None
     raise RuntimeError(
-        f"another run (Ray job {controller._actor_id.job_id().hex()}) uses TransferQueue on this Ray cluster, and its "
+        f"another run (Ray job {controller._actor_id.job_id.hex()}) uses TransferQueue on this Ray cluster, and its "
         "actors have fixed names, so the two would train on each other's rows: wait until it has ended, or start this "
         "run on a Ray cluster of its own"
     )

@@ -44,6 +44,10 @@ logger = logging.getLogger(__name__)
 class HDPOTrainerSync(PPOTrainerSync):
     """HDPO with trainer and rollout on the same accelerators, one after the other."""
 
+    # The checkpoint to load in the place of the one that verl would load; the step that the run went on from.
+    resume_folder: str | None = None
+    resumed_step = 0
+
     def __init__(self, config: DictConfig) -> None:
         refuse_shared_queue()
         self.hdpo = check_config(config)
@@ -76,12 +80,10 @@ class HDPOTrainerSync(PPOTrainerSync):
         if settings.save_freq > 0 and not settings.get("val_only", False):
             lock_folder(settings.default_local_dir)
         self.resume_folder = checkpoints.check_resume(self.config)
-        with self.watchdog:
-            super().init()
+        self.watchdog.run(super().init)
 
     def fit(self, agent_loop_manager: AgentLoopManager) -> None:
-        with self.watchdog:
-            super().fit(agent_loop_manager)
+        self.watchdog.run(functools.partial(super().fit, agent_loop_manager))
 
     # ---- start-up ----
 
@@ -207,7 +209,6 @@ class HDPOTrainerSync(PPOTrainerSync):
         checkpoints.delete_in_turn(self.config, self.resumed_step, self.global_steps)
 
     def _load_checkpoint(self) -> None:
-        self.resumed_step = 0
         with checkpoints.resuming_from(self.config, self.resume_folder):
             super()._load_checkpoint()
         if self.global_steps == 0:

@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Hashable
-from types import TracebackType
 from typing import Any
 
 import ray
@@ -95,7 +94,7 @@ class ActorWatch:
 
 
 class Watchdog:
-    """A context around everything that verl waits in.
+    """Runs everything that verl waits in, with a thread beside it.
 
     Args:
         stall_timeout: seconds without any progress after which the run ends; 0: never.
@@ -149,33 +148,39 @@ class Watchdog:
     def _where(self) -> str:
         return f"Last seen: {self.progress()}; rows (partition, rows, groups that ended): {self.rows}"
 
-    def __enter__(self) -> None:
+    def run(self, work: Callable[[], None]) -> None:
+        """Do what verl waits in, and watch it.
+
+        Raises:
+            RunStopped: something died, or nothing moved. Other errors of the work come through as they are.
+        """
         self._left.clear()
         self._since = self.clock()
-        self._handler = None
-        if threading.current_thread() is threading.main_thread():
-            # A real signal ends every wait of the main thread, in Ray's C++ too, which knows this exception only.
-            self._handler = signal.signal(signal.SIGUSR2, _interrupt)
-        self._thread = threading.Thread(target=self._run, name="hdpo-watchdog", daemon=True)
-        self._thread.start()
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._in_main = threading.current_thread() is threading.main_thread()
+        # A real signal ends every wait of the main thread, in Ray's C++ too, which knows KeyboardInterrupt only.
+        before = signal.signal(signal.SIGUSR2, _interrupt) if self._in_main else None
         try:
-            with self._lock:
-                self._left.set()
-            if self._handler is not None:
-                signal.signal(signal.SIGUSR2, self._handler)
-        except KeyboardInterrupt:  # the thread was quicker
-            self._left.set()
-        if self.reason is None and isinstance(error, RayActorError):
-            self.reason = f"{' '.join(str(error).split())}"
-        if self.reason is not None:
+            try:
+                threading.Thread(target=self._watch, name="hdpo-watchdog", daemon=True).start()
+                work()
+            finally:
+                with self._lock:
+                    self._left.set()
+        except BaseException as error:
+            self._left.set()  # where the signal came at the lock
+            if self.reason is None and isinstance(error, RayActorError):
+                self.reason = " ".join(str(error).split())
+            if self.reason is None:
+                raise
             raise RunStopped(self._message()) from error
+        finally:
+            if self._in_main:
+                signal.signal(signal.SIGUSR2, before or signal.SIG_DFL)
 
     def _message(self) -> str:
         return f"the run cannot go on: {self.reason}. {self.last_whole()}"
 
-    def _run(self) -> None:
+    def _watch(self) -> None:
         while not self._left.wait(LOOK_EVERY):
             try:
                 found = self.look()
@@ -192,7 +197,7 @@ class Watchdog:
                 return
             self.reason = found
             main = threading.main_thread().ident
-            if self._handler is not None and main is not None:
+            if self._in_main and main is not None:
                 signal.pthread_kill(main, signal.SIGUSR2)
         logger.error(self._message())
         # The main thread leaves by an exception, which the driver prints. Where it hangs in something that no signal

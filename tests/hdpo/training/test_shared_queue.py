@@ -20,7 +20,7 @@ def test_a_run_that_was_attached_to_anothers_queue_is_refused_and_leaves_that_on
     monkeypatch.setattr(interface, "_TQ_STORAGE", None)
     monkeypatch.setattr(interface, "_TQ_CLIENT", None)
     monkeypatch.setattr(interface.ray, "kill", killed.append)
-    with pytest.raises(RuntimeError, match=f"Ray job {actor.job_id().hex()}.*Ray cluster of its own"):
+    with pytest.raises(RuntimeError, match=f"Ray job {actor.job_id.hex()}.*Ray cluster of its own"):
         refuse_shared_queue()
     interface.close()  # what verl does next
     assert killed == []

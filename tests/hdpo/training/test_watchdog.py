@@ -138,11 +138,14 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     return event
 
 
+def wait_for_ever() -> None:
+    threading.Event().wait()
+
+
 def test_a_waiting_main_thread_leaves_with_the_reason_and_then_the_process_ends(ended: threading.Event) -> None:
     before = signal.getsignal(signal.SIGUSR2)
-    expected = r"the run cannot go on: worker 3 has died\. LAST WHOLE"
-    with pytest.raises(RunStopped, match=expected), dog(dead=lambda: "worker 3 has died"):
-        threading.Event().wait()
+    with pytest.raises(RunStopped, match=r"the run cannot go on: worker 3 has died\. LAST WHOLE"):
+        dog(dead=lambda: "worker 3 has died").run(wait_for_ever)
     assert ended.wait(60)
     assert signal.getsignal(signal.SIGUSR2) == before
 
@@ -157,18 +160,22 @@ def test_a_look_that_fails_is_logged_and_the_next_one_counts(
             raise error
         return "gone"
 
-    with pytest.raises(RunStopped, match="gone"), dog(dead=dead):
-        threading.Event().wait()
+    with pytest.raises(RunStopped, match="gone"):
+        dog(dead=dead).run(wait_for_ever)
     assert "Ray is away" in caplog.text and ended.wait(60)
 
 
+def fail(error: BaseException) -> None:
+    raise error
+
+
 def test_an_actor_that_verl_finds_dead_first_is_said_with_the_last_whole_checkpoint_and_other_errors_stay() -> None:
-    with pytest.raises(RunStopped, match=r"actor died.*LAST WHOLE") as stopped, dog():
-        raise ActorDiedError(None)
+    with pytest.raises(RunStopped, match=r"actor died.*LAST WHOLE") as stopped:
+        dog().run(lambda: fail(ActorDiedError(None)))
     assert isinstance(stopped.value.__cause__, ActorDiedError)
-    with pytest.raises(KeyError, match="other"), dog():
-        raise KeyError("other")
-    with pytest.raises(KeyboardInterrupt), dog():
-        raise KeyboardInterrupt
-    with dog():
-        pass
+    for error in (KeyError("other"), KeyboardInterrupt()):
+        with pytest.raises(type(error)):
+            dog().run(lambda error=error: fail(error))
+    done: list[str] = []
+    dog().run(lambda: done.append("done"))
+    assert done == ["done"]
