@@ -108,6 +108,8 @@ def fresh(name: str) -> Path:
 def program(command: list[str], out: Path, **env: str) -> Iterator[Run]:
     """A program of this checkout, with its console in a file."""
     log = out / "drill.log"
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    env = {"PYTHONPATH": path, "VERL_USE_EXTERNAL_MODULES": "tests.drills.patient_ray", **env}
     with (
         log.open("a") as file,
         child(command, cwd=ROOT, env={**os.environ, **env}, stdout=file, stderr=subprocess.STDOUT) as process,

@@ -178,24 +178,23 @@ def delete_in_turn(config: DictConfig, resumed: int, saved: int) -> None:
     """After a save: delete what verl will never delete, since it keeps count of its own saves only.
 
     These are the actors (and critics) of this run's folder up to the step that it went on from. They go as verl's do,
-    oldest first, once ``trainer.max_actor_ckpt_to_keep`` newer ones are there; and only if the one just saved is whole.
+    oldest first, once ``trainer.max_actor_ckpt_to_keep`` newer whole ones are there.
 
     Args:
         resumed: the step that the run went on from; 0 for a run that began anew, or from another folder.
         saved: the step that was saved.
     """
-    folder = root(config)
-    if resumed == 0 or lacks(os.path.join(folder, f"global_step_{saved}"), shards(config), marked=False):
+    folder, files = root(config), shards(config)
+    if resumed == 0 or lacks(os.path.join(folder, f"global_step_{saved}"), files, marked=False):
         return
+    paths = {step: os.path.join(folder, f"global_step_{step}") for step in steps_in(folder) if step <= saved}
+    whole = [step for step, path in paths.items() if not lacks(path, files, marked=True)]
     for part in CONFIGS:
         keep = config.trainer.get(f"max_{part}_ckpt_to_keep")
         if config.trainer.get("remove_previous_ckpt_in_save"):
             keep = 1
-        if not keep or keep < 1:
-            continue
-        paths = {step: os.path.join(folder, f"global_step_{step}", part) for step in steps_in(folder) if step <= saved}
-        there = [step for step, path in paths.items() if os.path.isdir(path) and not os.path.islink(path)]
-        for step in there[:-keep]:
-            if step <= resumed:
-                logger.warning(f"deleting {paths[step]}: trainer.max_{part}_ckpt_to_keep={keep}")
-                shutil.rmtree(paths[step])
+        for step in whole[:-keep] if keep and keep > 0 else []:
+            path = os.path.join(paths[step], part)
+            if step <= resumed and os.path.isdir(path) and not os.path.islink(path):
+                logger.warning(f"deleting {path}: trainer.max_{part}_ckpt_to_keep={keep}")
+                shutil.rmtree(path)

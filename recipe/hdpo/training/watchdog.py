@@ -75,7 +75,8 @@ class ActorWatch:
     def dead(self) -> str | None:
         """Which actor is dead, and why; None where none is known to be."""
         for name, handle in self.actors().items():
-            if name not in self.asked:
+            # A load balancer of the user's own need not be an actor.
+            if name not in self.asked and hasattr(handle, "__ray_ready__"):
                 ask = handle.__ray_call__.remote(engine_failure) if name.startswith("engine") else None
                 self.asked[name] = handle.__ray_ready__.remote() if ask is None else ask
         done, _ = (

@@ -190,6 +190,14 @@ def test_nothing_is_deleted_where_the_new_one_is_not_whole_or_nothing_was_resume
     assert actors(config) == ["global_step_10", "global_step_20", "global_step_30"]
 
 
+def test_a_checkpoint_that_is_cut_short_does_not_count_as_one_that_is_kept(config: DictConfig) -> None:
+    write(config, 10)
+    cut(write(config, 20) / "actor/optim_world_size_2_rank_0.pt")
+    write(config, 30)
+    delete_in_turn(config, resumed=10, saved=30)
+    assert actors(config) == ["global_step_10", "global_step_20", "global_step_30"]
+
+
 def test_only_own_folders_up_to_the_step_that_was_saved_are_deleted(config: DictConfig, tmp_path: Path) -> None:
     config.trainer.max_actor_ckpt_to_keep = 1
     for step in (10, 20, 90):
