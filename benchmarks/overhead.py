@@ -24,7 +24,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from examples.training import ROOT, python, say, train_with
+from examples.training import ROOT, hold, python, say, train_with
 
 TARGET = 1.05
 WEIGHTS = {2: 6, 3: 6, 4: 0, 5: 2, 6: 2}
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/overhead"), help="folder for everything")
     args = parser.parse_args()
     out = args.out.resolve()
+    hold(out)
     python("-m", "examples.demo.make_sums_model", "--out", out / "model")
     if not (out / "data" / "train.parquet").exists():
         weights = [str(WEIGHTS[terms]) for terms in sorted(WEIGHTS)]

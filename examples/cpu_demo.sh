@@ -43,7 +43,7 @@ exec "${PYTHON:-python3}" -m verl.trainer.main_ppo --config-path pkg://recipe.hd
     trainer.val_before_train=false \
     trainer.test_freq=-1 \
     trainer.save_freq=25 \
-    trainer.max_actor_ckpt_to_keep=1 \
+    trainer.max_actor_ckpt_to_keep=2 \
     "actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]" \
     trainer.project_name=hdpo-demo \
     trainer.experiment_name=sums \

@@ -14,7 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from examples.children import child
 from recipe.hdpo.evaluation.graders import REWARD_FILE, grader_name
+from recipe.hdpo.tracking.folder_lock import FolderInUse, lock_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of what examples/cpu_demo.sh sets. Raise it with every change of a setting: results name it, and the settings of each
@@ -30,7 +32,11 @@ def say(text: str) -> None:
 def python(*arguments: object, env: dict[str, str] | None = None) -> None:
     """Run a Python program of this checkout; leave with its exit code if it fails."""
     command = [sys.executable, *map(str, arguments)]
-    code = subprocess.run(command, cwd=ROOT, env={**os.environ, **(env or {})}).returncode
+    try:
+        with child(command, cwd=ROOT, env={**os.environ, **(env or {})}) as process:
+            code = process.wait()
+    except KeyboardInterrupt:
+        sys.exit("[hdpo] stopped; the same command goes on from here")
     if code:
         sys.exit(f"[hdpo] stopped: `{' '.join(command)}` failed with exit code {code} (messages above)")
 
@@ -47,6 +53,7 @@ def train_with(overrides: list[str], steps: int, model: Path, data: Path, out: P
 
     A folder belongs to one set of settings; with others the program stops, and nothing in it is changed.
     """
+    hold(out)
     claim(out, overrides)
     done = last_step(out)
     if done >= steps:
@@ -66,17 +73,23 @@ def train_with(overrides: list[str], steps: int, model: Path, data: Path, out: P
     command = ["bash", "examples/cpu_demo.sh", f"trainer.total_training_steps={steps}", *overrides]
     say(f"log: {log}; Ray and vLLM take 1 to 3 minutes to start")
     with log.open("a") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT)
         try:
-            follow(process, part, done, steps)
+            with child(command, cwd=ROOT, env=env, stdout=file, stderr=subprocess.STDOUT) as process:
+                follow(process, part, done, steps)
         except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
             sys.exit(f"[hdpo] stopped; the same command goes on from the last checkpoint in {out / 'checkpoints'}")
     merge_metrics(out)
     if process.returncode or last_step(out) < steps:
         tail = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-25:])
         sys.exit(f"{tail}\n[hdpo] stopped: training failed (exit code {process.returncode}); whole log: {log}")
+
+
+def hold(out: Path) -> None:
+    """Keep other programs out of a folder until this one ends, or leave if another one is in it."""
+    try:
+        lock_folder(out)
+    except FolderInUse as error:
+        sys.exit(f"[hdpo] {error}")
 
 
 def claim(out: Path, overrides: list[str]) -> None:

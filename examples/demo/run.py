@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from examples.study.plan import TRAIN_PROBLEMS, WEIGHTS
-from examples.training import ROOT, copy_whole, evaluate, python, say, train_with
+from examples.training import ROOT, copy_whole, evaluate, hold, python, say, train_with
 
 # The command that made these weights gives others on another kind of processor, and what a few steps teach depends on
 # them: from those of one machine 100 steps taught no cliff. From these it is known over three seeds.
@@ -45,6 +45,7 @@ def main() -> None:
     began, out = time.time(), args.out.resolve()
     model, data = out / "model", out / "data"
     say(f"everything goes to {out}")
+    hold(out)
     say("1/5 base model")
     if not model.exists():
         copy_whole(BASE_MODEL, model)

@@ -12,7 +12,7 @@ import argparse
 import os
 from pathlib import Path
 
-from examples.training import python, say, train_with
+from examples.training import hold, python, say, train_with
 from recipe.hdpo.tracking.kept_text import kept_files
 
 OVERRIDES = [
@@ -41,6 +41,7 @@ def main() -> None:
     out = args.out.resolve()
     model, data, rollouts = out / "model", out / "data", out / "run" / "rollouts"
     say(f"everything goes to {out}")
+    hold(out)
     # Most of the time goes to forward and backward of one process.
     os.environ.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
     say("1/3 model")

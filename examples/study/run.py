@@ -35,7 +35,7 @@ from examples.study.record import (
     read_record,
     read_records,
 )
-from examples.training import ROOT, copy_whole, evaluate, last_step, python, say, train_with
+from examples.training import ROOT, copy_whole, evaluate, hold, last_step, python, say, train_with
 
 
 def main() -> None:
@@ -57,6 +57,7 @@ def main() -> None:
     results = (args.results or ROOT / "docs" / "results" / plan.name).resolve()
     runs = results / "runs"
     say(f"models and logs: {out}; results: {results}")
+    hold(out)
     left = args.max_runs if args.max_runs is not None else sys.maxsize
     left = finish([*plan.base_runs(), *plan.tuning_runs()], plan, out, runs, left)
     records = read_records(runs)

@@ -236,6 +236,75 @@ def test_one_micro_batch_can_be_run_through_another_model() -> None:
     assert parameters(FSDPEngineWithLMHead.forward_step) == ["self", "micro_batch", "loss_function", "forward_only"]
 
 
+def test_a_ranks_checkpoint_files_have_these_names_and_are_written_by_torch_save() -> None:
+    """recipe.hdpo.training.checkpoints.shards"""
+    from verl.utils.checkpoint.checkpoint_manager import BaseCheckpointManager, find_latest_ckpt_path
+    from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
+
+    from recipe.hdpo.training.checkpoints import FILES
+
+    save = inspect.getsource(FSDPCheckpointManager.save_checkpoint)
+    load = inspect.getsource(FSDPCheckpointManager.load_checkpoint)
+    for name in FILES.values():
+        file = f'f"{name}_world_size_{{self.world_size}}_rank_{{self.rank}}.pt"'
+        assert file in save and file in load
+    assert save.count("torch.save(") == len(FILES)
+    for kind in FILES:
+        assert f'"{kind}" in self.checkpoint_load_contents' in inspect.getsource(BaseCheckpointManager)
+    assert "os.path.join(path, directory_format.format(iteration))" in inspect.getsource(find_latest_ckpt_path)
+
+
+def test_verl_resumes_by_these_settings_and_forgets_what_it_resumed_from() -> None:
+    """recipe.hdpo.training.checkpoints.resuming_from, .delete_in_turn"""
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+    from verl.utils.checkpoint.checkpoint_manager import BaseCheckpointManager
+    from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
+
+    load = inspect.getsource(PPOTrainer._load_checkpoint)
+    assert 'resume_mode == "resume_path"' in load and "= self.config.trainer.resume_from_path" in load
+    assert "previous_saved_paths" not in inspect.getsource(FSDPCheckpointManager)
+    assert inspect.getsource(BaseCheckpointManager).count("self.previous_saved_paths = []") == 1
+    save = inspect.getsource(PPOTrainer._save_checkpoint)
+    assert 'os.path.join(local_global_step_folder, "actor")' in save and "str(Role.Critic)" in save
+
+
+def test_what_verls_trainer_waits_in_can_be_watched() -> None:
+    """recipe.hdpo.training.watchdog"""
+    import ray.actor
+    from verl.experimental.agent_loop import AgentLoopManager
+    from verl.experimental.reward_loop import RewardLoopManager
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+    from verl.workers.rollout.llm_server import LLMServerManager
+    from verl.workers.rollout.replica import RolloutReplica
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    assert parameters(PPOTrainer.init) == ["self"] and parameters(PPOTrainer.fit) == ["self", "agent_loop_manager"]
+    assert parameters(ReplayBuffer._wait_for_next_poll) == ["self", "partition_id", "last_debug_time"]
+    assert "self._wait_for_next_poll(partition_id, last_debug_time)" in inspect.getsource(ReplayBuffer.sample)
+    fit = inspect.getsource(PPOTrainer.fit)
+    assert "self.agent_loop_manager = agent_loop_manager" in fit and "self.timing_raw = {}" in fit
+    assert "self.agent_loop_workers.append(" in inspect.getsource(AgentLoopManager._init_agent_loop_workers)
+    assert "self.reward_loop_workers = []" in inspect.getsource(RewardLoopManager._init_reward_loop_workers)
+    assert "self.global_load_balancer" in inspect.getsource(LLMServerManager._init_global_load_balancer)
+    assert parameters(LLMServerManager.get_replicas) == ["self"]
+    assert "self.servers: list[ActorHandle]" in inspect.getsource(RolloutReplica.__init__)
+    assert "engine_dead" in inspect.getsource(AsyncLLM.errored.fget)
+    source = inspect.getsource(ray.actor)
+    assert "def __ray_ready__(self)" in source and "def __ray_call__(" in source
+
+
+def test_transfer_queue_has_fixed_names_and_its_maker_alone_knows_the_storage_units() -> None:
+    """recipe.hdpo.training.shared_queue"""
+    from transfer_queue import interface
+
+    attach, make = inspect.getsource(interface._init_from_existing), inspect.getsource(interface.init)
+    assert 'ray.get_actor("TransferQueueController", namespace="transfer_queue")' in attach
+    assert "_TQ_STORAGE" not in attach and "_maybe_create_tq_storage(final_conf)" in make
+    assert "_TQ_STORAGE = {}" in inspect.getsource(interface._maybe_create_tq_storage)
+    assert "ray.kill(_TQ_CONTROLLER)" in inspect.getsource(interface.close)
+
+
 def test_the_agent_loop_worker_publishes_finished_after_all_sessions() -> None:
     """recipe.hdpo.rollout.agent_loop: privileged rows must be written before the group is finished."""
     from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ

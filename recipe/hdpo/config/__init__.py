@@ -118,6 +118,8 @@ class HDPOConfig:
     poll_interval: float
     max_lost_rollouts: float
     fused_head: bool
+    reward_timeout: float
+    stall_timeout: float
     divergence: DivergenceConfig
     privileged: PrivilegedConfig
 
@@ -160,6 +162,9 @@ class HDPOConfig:
             f"hdpo.max_lost_rollouts={self.max_lost_rollouts} must be a share of a step's rollouts, from 0 (stop at "
             "the first that is lost) to 1 (stop only when all are)",
         )
+        for name, meaning in (("reward_timeout", "no limit"), ("stall_timeout", "never")):
+            value = getattr(self, name)
+            _require(value >= 0, f"hdpo.{name}={value} must be 0 ({meaning}) or a number of seconds")
         _require(self.poll_interval > 0, f"hdpo.poll_interval={self.poll_interval} must be above 0 seconds")
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import sys
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,11 @@ from recipe.hdpo.config.keys import INTEGERS, NEVER_NULL, ROLLOUT, Rule, keys_re
 from recipe.hdpo.config.preflight import not_ready
 from recipe.hdpo.config.rules import RULES, wrong_verl
 from recipe.hdpo.config.switched_on import lost_choices
+
+logger = logging.getLogger(__name__)
+
+# The second one is verl's old name of "keep one".
+KEEP = ("trainer.max_actor_ckpt_to_keep", "trainer.remove_previous_ckpt_in_save")
 
 
 def read_hdpo(config: DictConfig) -> HDPOConfig:
@@ -106,6 +112,16 @@ def _raise(title: str, messages: Iterable[str]) -> None:
         raise ValueError("\n".join([title, *(f"  - {message}" for message in found)]))
 
 
+def warnings_of(config: DictConfig) -> Iterator[str]:
+    """What may run, and should not be left as it is. Said once, in the driver."""
+    keeps_one = [key for key in KEEP if OmegaConf.select(config, key) == 1]
+    if keeps_one and (OmegaConf.select(config, "trainer.save_freq") or 0) > 0:
+        yield (
+            f"{keeps_one[0]}=1: verl deletes the old checkpoint before the new one is whole, and a run that is stopped "
+            "in between has none to go on from: set trainer.max_actor_ckpt_to_keep=2"
+        )
+
+
 def missing_registrations() -> list[str]:
     """Which of the recipe's names stock verl does not know in this process."""
     from verl.trainer.ppo import core_algos
@@ -154,6 +170,8 @@ class ConfigCheckCallback:
         _raise("HDPO cannot start here:", not_ready(config))
         for line in adapt(config, hdpo):
             print(f"HDPO: {line}", flush=True)
+        for message in warnings_of(config):
+            logger.warning(message)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("on_"):

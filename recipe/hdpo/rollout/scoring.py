@@ -9,9 +9,11 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 
 from recipe.hdpo.algorithm.cliff import UNSCORED
 from recipe.hdpo.algorithm.privileged_prompt import text_at
+from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.rollout.chat_template import make_token_builder
 from recipe.hdpo.rollout.greedy_validation import GreedyValidationWorker
 from recipe.hdpo.rollout.outputs import UnscoredRollout, end_token_ids, is_cut_off, usable_reward
+from recipe.hdpo.rollout.reward_limit import RewardLimit
 
 logger = logging.getLogger(__name__)
 
@@ -21,16 +23,20 @@ class ScoringWorker(GreedyValidationWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.reward_limit = RewardLimit(read_hdpo(self.config).reward_timeout)
         self.end_ids = end_token_ids(self.tokenizer, self.model_config.generation_config)
         # The one that verl's agent loops make their prompts with.
         hf_config = self.model_config.hf_config
         self.token_builder = make_token_builder(self.config, self.tokenizer, self.processor, hf_config)
 
+    async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
+        await self.reward_limit(super()._compute_score(outputs, kwargs=kwargs))
+
     async def _score(self, outputs: list[AgentLoopOutput], validate: bool, kwargs: dict) -> None:
         """Score a rollout; one without a usable reward is lost. In validation it counts as wrong, and says why."""
-        await self._compute_score(outputs, kwargs=kwargs)
         final = outputs[-1]
         try:
+            await self._compute_score(outputs, kwargs=kwargs)
             final.reward_score = usable_reward(final.reward_score, final.extra_fields.get("reward_extra_info"))
         except UnscoredRollout as reason:
             if not validate:

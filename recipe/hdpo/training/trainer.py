@@ -7,6 +7,7 @@ the batch right after it was sampled and come back as extra info of the actor up
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 from typing import Any
@@ -16,6 +17,7 @@ import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
+from verl.experimental.agent_loop import AgentLoopManager
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.config import omega_conf_to_dataclass
@@ -31,13 +33,17 @@ from recipe.hdpo.data.checks import check_rows
 from recipe.hdpo.rollout.chat_template import make_token_builder, missing_chat_template
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
 from recipe.hdpo.rollout.prompt_check import check_prompts
+from recipe.hdpo.tracking.folder_lock import lock_folder
 from recipe.hdpo.tracking.kept_text import write_kept
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.step_metrics import lost_too_many
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
+from recipe.hdpo.training import checkpoints
 from recipe.hdpo.training.actor import HDPOWorker
+from recipe.hdpo.training.shared_queue import refuse_shared_queue
 from recipe.hdpo.training.waiting_cliffs import WaitingCliffs
+from recipe.hdpo.training.watchdog import ActorWatch, Watchdog, actors_of, progress_of
 from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
 
 logger = logging.getLogger(__name__)
@@ -46,7 +52,12 @@ logger = logging.getLogger(__name__)
 class HDPOTrainerSync(PPOTrainerSync):
     """HDPO with trainer and rollout on the same accelerators, one after the other."""
 
+    # The checkpoint to load in the place of the one that verl would load; the step that the run went on from.
+    resume_folder: str | None = None
+    resumed_step = 0
+
     def __init__(self, config: DictConfig) -> None:
+        refuse_shared_queue()
         self.hdpo = check_config(config)
         for line in adapt(config, self.hdpo):
             logger.log(logging.INFO if self.hdpo.adv_estimator else logging.WARNING, line)
@@ -66,6 +77,23 @@ class HDPOTrainerSync(PPOTrainerSync):
         self.reissued = 0
         super().__init__(config)
         self.replay_buffer.poll_interval = self.hdpo.poll_interval
+        self.watchdog = Watchdog(
+            self.hdpo.stall_timeout,
+            dead=ActorWatch(functools.partial(actors_of, self)).dead,
+            progress=functools.partial(progress_of, self),
+            last_whole=functools.partial(checkpoints.last_whole_line, config),
+        )
+        self.watchdog.watch_rows(self.replay_buffer)
+
+    def init(self) -> None:
+        settings = self.config.trainer
+        if settings.save_freq > 0 and not settings.get("val_only", False):
+            lock_folder(settings.default_local_dir)
+        self.resume_folder = checkpoints.check_resume(self.config)
+        self.watchdog.run(super().init)
+
+    def fit(self, agent_loop_manager: AgentLoopManager) -> None:
+        self.watchdog.run(functools.partial(super().fit, agent_loop_manager))
 
     # ---- start-up ----
 
@@ -234,15 +262,19 @@ class HDPOTrainerSync(PPOTrainerSync):
         if self.waiting is not None:
             self.waiting.save(folder)
         super()._save_checkpoint()
+        checkpoints.delete_in_turn(self.config, self.resumed_step, self.global_steps)
 
     def _load_checkpoint(self) -> None:
-        super()._load_checkpoint()
+        with checkpoints.resuming_from(self.config, self.resume_folder):
+            super()._load_checkpoint()
         if self.global_steps == 0:
             return
         self.history.rows = len(self.train_dataset)
-        folder = self.config.trainer.default_local_dir
+        folder = checkpoints.root(self.config)
         if self.config.trainer.resume_mode == "resume_path":
-            folder = os.path.dirname(os.path.normpath(self.config.trainer.resume_from_path))
+            folder = os.path.dirname(os.path.abspath(self.config.trainer.resume_from_path))
+        if folder == checkpoints.root(self.config):
+            self.resumed_step = self.global_steps
         folder = os.path.join(folder, f"global_step_{self.global_steps}")
         self.history.load(folder)
         if self.waiting is not None:

@@ -399,3 +399,28 @@ def test_switching_hdpo_on_in_a_config_of_ones_own_changes_nothing_else_in_it(tm
         assert config.actor_rollout_ref.actor.use_kl_loss and config.algorithm.use_kl_in_reward
         assert check_config(config).topk == 64
     assert (by_file.hdpo.distillation_loss_coef, by_flags.hdpo.distillation_loss_coef) == (0.1, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("trainer.save_freq=5", "trainer.max_actor_ckpt_to_keep=1"), "trainer.max_actor_ckpt_to_keep=1"),
+        (("trainer.save_freq=5", "+trainer.remove_previous_ckpt_in_save=true"), "remove_previous_ckpt_in_save=1"),
+        (("trainer.save_freq=5", "trainer.max_actor_ckpt_to_keep=2"), None),
+        (("trainer.save_freq=-1", "trainer.max_actor_ckpt_to_keep=1"), None),
+    ],
+    ids=str,
+)
+def test_keeping_one_checkpoint_is_warned_of_and_not_refused(
+    overrides: tuple[str, ...], said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    ConfigCheckCallback().on_run_start(composed(*overrides))
+    assert (said is None) == ("deletes the old checkpoint" not in caplog.text)
+    assert said is None or f"{said}: verl deletes the old checkpoint before the new one is whole" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["reward_timeout", "stall_timeout"])
+def test_limits_in_seconds_are_0_or_more(name: str) -> None:
+    assert getattr(check_config(composed(f"hdpo.{name}=0")), name) == 0.0
+    with pytest.raises(ValueError, match=f"hdpo.{name}=-1.0 must be 0"):
+        check_config(composed(f"hdpo.{name}=-1"))

@@ -20,6 +20,8 @@ from recipe.hdpo.algorithm.cliff import GroupRecord
 from tests.hdpo.composed_config import composed_from
 
 RIGHT, WRONG = "right", "wrong"
+# As a score: the reward function never returns.
+HANGS = object()
 
 
 class Store:
@@ -116,17 +118,19 @@ def run_prompt(
     worker = agent_loop.HDPOAgentLoopWorker(config, llm_client=model)
     scored: list[dict] = []
 
-    async def compute_score(outputs: list, kwargs: dict) -> None:
+    async def compute_score(self: Any, outputs: list, kwargs: dict) -> None:
         if outputs[-1].reward_score is not None:  # as verl's, which the contract tests check
             return
         text = tokenizer.decode(outputs[-1].response_ids)
         scored.append({"prompt": tokenizer.decode(outputs[-1].prompt_ids), **kwargs})
+        if scores.get(text) is HANGS:
+            await asyncio.Event().wait()
         result = scores.get(text, 0.0)
         extra_info = result if isinstance(result, dict) else {}
         outputs[-1].reward_score = extra_info.get("score", result)
         outputs[-1].extra_fields["reward_extra_info"] = dict(extra_info)  # as verl's, too
 
-    monkeypatch.setattr(worker, "_compute_score", compute_score, raising=False)
+    monkeypatch.setattr("recipe.hdpo.rollout.greedy_validation.AgentLoopWorker._compute_score", compute_score)
     prompt = {
         "uid": "uid-1",
         "raw_prompt": messages or [{"role": "user", "content": "PROBLEM"}],

@@ -62,7 +62,7 @@ def test_poll_interval_and_collapse_warning_reach_what_they_are_for_and_another_
     from tests.hdpo.composed_config import composed
 
     def init(self: PPOTrainer, config: object) -> None:
-        self.config, self.replay_buffer = config, SimpleNamespace(poll_interval=2.0)
+        self.config, self.replay_buffer = config, SimpleNamespace(poll_interval=2.0, _wait_for_next_poll=None)
 
     monkeypatch.setattr(PPOTrainer, "__init__", init)
     trainer = HDPOTrainerSync(composed("hdpo.poll_interval=0.25", "hdpo.collapse_warning=0.3"))
@@ -75,6 +75,7 @@ def test_poll_interval_and_collapse_warning_reach_what_they_are_for_and_another_
     assert trainer.history.teacher.threshold == 0.3
     assert HDPOTrainerSync(composed("+control=matched_grpo")).history.teacher.threshold == 0.0
     assert trainer.replay_buffer.poll_interval == 0.25
+    assert (trainer.watchdog.stall_timeout, trainer.watchdog.look()) == (1800.0, None)
     assert trainer.config.trainer.v1.trainer_mode == "sync"
     assert trainer.config.actor_rollout_ref.hdpo.topk == 64
 
@@ -99,3 +100,4 @@ def test_the_history_is_loaded_from_the_checkpoint_that_is_resumed(
     vars(instance).update(vars(trainer))
     instance._load_checkpoint()
     assert instance.history == history
+    assert instance.resumed_step == (7 if mode == "auto" else 0)  # only a folder of its own may it delete from
