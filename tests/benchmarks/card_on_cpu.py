@@ -13,6 +13,15 @@ from benchmarks.gpu.__main__ import LIMITS
 ROOT = Path(__file__).parents[2]
 IN_TURN = f"""
 import runpy, sys
+from types import SimpleNamespace
+from benchmarks.gpu import own_process
+
+def from_this_process(function, *args):
+    sent = []
+    function(SimpleNamespace(send=sent.append), *args)
+    return sent
+
+own_process.from_own_process = from_this_process
 out = sys.argv[1]
 for part in {list(LIMITS)!r}:
     sys.argv = [part, "--device", "cpu", "--out", f"{{out}}/{{part}}.json"]
@@ -27,8 +36,8 @@ for part in {list(LIMITS)!r}:
 def figures(out: Path, env: dict[str, str]) -> dict[str, dict[str, Any]]:
     """What all parts write, by part.
 
-    ``python -m benchmarks.gpu`` starts an interpreter for each; here one runs them in turn, since importing verl takes
-    longer than any part.
+    ``python -m benchmarks.gpu`` starts an interpreter for each, and ``head_updates`` one for each head; here one runs
+    them in turn, since importing verl takes longer than any part.
     """
     done = run([sys.executable, "-c", IN_TURN, str(out)], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -52,7 +52,8 @@ def test_the_fused_head_is_as_exact_as_whole_logits_and_updates_agree(card_figur
 def test_losses_that_differ_are_told_apart(jsd: float, agrees: bool) -> None:
     losses = {"policy_loss": 0.1, "jsd": 0.5, "grad_norm": 2.0}
     assert head_updates.agree(losses, losses | {"jsd": jsd}, 0.02) is agrees
-    assert head_updates.agree("does not fit", losses, 0.02) and not head_updates.agree(losses, "does not fit", 0.02)
+    no_losses = {"seconds": None, "why": "does not fit"}
+    assert head_updates.agree(no_losses, losses, 0.02) and not head_updates.agree(losses, no_losses, 0.02)
 
 
 def test_waits_are_counted_at_lines_of_the_recipe_and_of_verl(card_figures: dict[str, dict[str, Any]]) -> None:

@@ -225,7 +225,7 @@ def hdpo_config(**changes: Any) -> Any:
 
 
 def make_actor_config(changes: dict[str, Any], mini_batch_size: int) -> Any:
-    """verl's actor config with the recipe's policy loss, and changes."""
+    """verl's actor config and changes. The default, ``vanilla``, is what the recipe's worker makes of ``hdpo``."""
     from verl.workers.config import FSDPActorConfig, OptimizerConfig, PolicyLossConfig
 
     return FSDPActorConfig(
@@ -234,7 +234,7 @@ def make_actor_config(changes: dict[str, Any], mini_batch_size: int) -> Any:
         ppo_mini_batch_size=mini_batch_size,
         ppo_micro_batch_size_per_gpu=1,
         optim=OptimizerConfig(lr=1e-2, total_training_steps=10),
-        **{**changes, "policy_loss": PolicyLossConfig(**{"loss_mode": "hdpo", **changes.get("policy_loss", {})})},
+        **{**changes, "policy_loss": PolicyLossConfig(**changes.get("policy_loss", {}))},
     )
 
 
