@@ -28,7 +28,10 @@ WAYS_IN = {
 # Launches that stop for another reason: knobs without the trainer, and data and model that are not there.
 STOPS = {
     "knobs alone": ("+hdpo=default",),
-    "nothing there": ("+use=hdpo", "algorithm.adv_estimator=grpo", "data.train_files=[/nowhere.parquet]"),
+    "nothing there": (
+        *("+use=hdpo", "algorithm.adv_estimator=grpo", "data.train_files=[/nowhere.parquet]"),
+        *("actor_rollout_ref.rollout.name=vllm", "actor_rollout_ref.rollout.n=4"),
+    ),
 }
 
 _MARK = "=== fact: "

@@ -49,13 +49,37 @@ def select(config: DictConfig, key: str, default: Any = None) -> Any:
 
 
 def model_config(config: DictConfig) -> dict[str, Any] | None:
-    """The model's ``config.json``, where it is a folder or in the hub's cache on this machine; None elsewhere."""
-    path = select(config, f"{MODEL}.path")
-    file = _config_file(path) if isinstance(path, str) and path else None
-    return None if file is None else json.loads(file.read_text(encoding="utf-8"))
+    """The model's ``config.json``, where it is a folder or in the hub's cache on this machine; None elsewhere.
+
+    None too where it cannot be read, which is a refusal of its own (:func:`broken_model_config`).
+    """
+    file = _config_file(select(config, f"{MODEL}.path"))
+    try:
+        found = None if file is None else json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
-def _config_file(path: str) -> Path | None:
+def broken_model_config(config: DictConfig) -> str | None:
+    """What to say of a ``config.json`` that cannot be read; None for one that can, or none at all."""
+    file = _config_file(select(config, f"{MODEL}.path"))
+    if file is None:
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+    else:
+        if isinstance(found, dict):
+            return None
+        why = f"it holds a {type(found).__name__}, not an object"
+    return f"{MODEL}.path: {file} cannot be read ({why}): copy the model's folder anew"
+
+
+def _config_file(path: Any) -> Path | None:
+    if not isinstance(path, str) or not path:
+        return None
     if (file := Path(path).expanduser() / "config.json").is_file():
         return file
     from huggingface_hub import try_to_load_from_cache

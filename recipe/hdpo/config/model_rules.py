@@ -5,7 +5,17 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.keys import ACTOR, MODEL, REF, Rule, model_positions, model_value, select, uses_lora
+from recipe.hdpo.config.keys import (
+    ACTOR,
+    MODEL,
+    REF,
+    Rule,
+    broken_model_config,
+    model_positions,
+    model_value,
+    select,
+    uses_lora,
+)
 from recipe.hdpo.config.lengths import CONTEXT, max_privileged_prompt_length, training_budgets, wanted_context
 
 
@@ -133,6 +143,10 @@ def fsdp1_on_a_cpu(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return None
 
 
+def unreadable_model(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    return broken_model_config(config)
+
+
 def topk_above_vocabulary(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     """For a model on this machine; another is checked at start-up (:mod:`recipe.hdpo.config.startup`)."""
     size = model_value(config, "vocab_size")
@@ -219,6 +233,7 @@ MODEL_RULES: tuple[Rule, ...] = (
     mixed_without_logits,
     idle_adapter,
     fsdp1_on_a_cpu,
+    unreadable_model,
     topk_above_vocabulary,
     vision_positions,
     context_above_positions,

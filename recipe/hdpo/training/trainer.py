@@ -55,6 +55,9 @@ class HDPOTrainerSync(PPOTrainerSync):
     # The checkpoint to load in the place of the one that verl would load; the step that the run went on from.
     resume_folder: str | None = None
     resumed_step = 0
+    # Cliffs that are re-issued a step later, and how many of the last step's are among this step's prompts.
+    waiting: WaitingCliffs | None = None
+    reissued = 0
 
     def __init__(self, config: DictConfig) -> None:
         refuse_shared_queue()
@@ -72,9 +75,8 @@ class HDPOTrainerSync(PPOTrainerSync):
         self.kept: KVBatchMeta | None = None
         # Prompts of this step that stand in for prompts all of whose rollouts were lost.
         self.refilled = 0
-        # Cliffs that are re-issued a step later, and how many of the last step's are among this step's prompts.
-        self.waiting = WaitingCliffs() if self.hdpo.privileged.schedule == "next_step" else None
-        self.reissued = 0
+        if self.hdpo.privileged.schedule == "next_step":
+            self.waiting = WaitingCliffs()
         super().__init__(config)
         self.replay_buffer.poll_interval = self.hdpo.poll_interval
         self.watchdog = Watchdog(

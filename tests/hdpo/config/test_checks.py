@@ -11,7 +11,7 @@ import pytest
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.hdpo.config import DivergenceConfig, HDPOConfig, PrivilegedConfig
+from recipe.hdpo.config import DivergenceConfig, HDPOConfig, PrivilegedConfig, checks
 from recipe.hdpo.config.checks import ConfigCheckCallback, check_config, refusals
 from recipe.hdpo.config.rules import RULES
 from tests.hdpo.composed_config import CONFIG, NEEDED, composed, hydra_composed
@@ -23,7 +23,7 @@ from tests.hdpo.fresh_interpreter import WAYS_IN
     [
         (),
         ("+device=cpu", "+control=sft", "hdpo.topk=3", "hdpo.topk=null"),
-        ("~hdpo", "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32"),
+        ("~hdpo.divergence", "+actor_rollout_ref.actor.fsdp_config.mixed_precision.param_dtype=fp32"),
         ("+hdpo.typo=1", "~hdpo.topk", "hdpo.privileged.template='{{ a }}, b'"),
     ],
     ids=str,
@@ -412,8 +412,12 @@ def test_switching_hdpo_on_in_a_config_of_ones_own_changes_nothing_else_in_it(tm
     ids=str,
 )
 def test_keeping_one_checkpoint_is_warned_of_and_not_refused(
-    overrides: tuple[str, ...], said: str | None, caplog: pytest.LogCaptureFixture
+    overrides: tuple[str, ...],
+    said: str | None,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(checks, "not_ready", lambda config: ())  # there is neither model nor data
     ConfigCheckCallback().on_run_start(composed(*overrides))
     assert (said is None) == ("deletes the old checkpoint" not in caplog.text)
     assert said is None or f"{said}: verl deletes the old checkpoint before the new one is whole" in caplog.text
