@@ -6,9 +6,11 @@ Each test names who depends on the seam.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 
 import pytest
+import torch
 
 
 def parameters(function: Callable) -> list[str]:
@@ -79,6 +81,59 @@ def test_the_packed_branch_hands_out_an_in_place_backward_that_ours_must_survive
     assert "VERL_DISABLE_FLASH_ATTN_CE" in inspect.getsource(torch_functional.logprobs_from_logits)
     source = inspect.getsource(FSDPEngineWithLMHead.prepare_model_outputs)
     assert "inplace_backward = True" in source
+
+
+def test_the_engine_keeps_the_methods_that_the_fused_head_replaces() -> None:
+    """recipe.hdpo.training.fused_head"""
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngine, FSDPEngineWithLMHead
+
+    assert parameters(FSDPEngineWithLMHead.forward_step) == ["self", "micro_batch", "loss_function", "forward_only"]
+    step = inspect.getsource(FSDPEngineWithLMHead.forward_step)
+    # One call of each, through the engine, in this order, on the batch that was moved to the device.
+    order = [
+        "micro_batch = micro_batch.to(get_device_id())",
+        "model_inputs, output_args = self.prepare_model_inputs(micro_batch=micro_batch)",
+        "raw_output = self.module(",
+        "model_output = self.prepare_model_outputs(",
+        "loss, metrics = loss_function(",
+    ]
+    positions = [step.index(text) for text in order]
+    assert positions == sorted(positions) and all(step.count(text) == 1 for text in order)
+    assert "output=raw_output, output_args=output_args, micro_batch=micro_batch" in step
+    assert parameters(FSDPEngineWithLMHead.prepare_model_inputs) == ["self", "micro_batch"]
+    inputs = inspect.getsource(FSDPEngineWithLMHead.prepare_model_inputs)
+    for name in ("pad_size", "input_ids_rmpad_rolled", "temperature_rmpad", "temperature"):
+        assert f'output_args["{name}"] = ' in inputs
+    assert 'output_args = {"temperature_is_one": temperature_is_one}' in inputs
+    names = ["self", "output", "output_args", "micro_batch", "logits_processor_func"]
+    assert parameters(FSDPEngineWithLMHead.prepare_model_outputs) == names
+    outputs = inspect.getsource(FSDPEngineWithLMHead.prepare_model_outputs)
+    # All that it may return, and what asks for it: the fused head makes or refuses each.
+    for name in ("log_probs", "entropy", "sum_pi_squared"):
+        assert f'model_output["{name}"] = {name}' in outputs
+    read = set(re.findall(r'data=micro_batch, key="(\w+)"', outputs))
+    asked = {"calculate_entropy", "calculate_sum_pi_squared", "distillation_use_topk", "distillation_only"}
+    assert read == asked | {"use_remove_padding", "pad_mode", "use_fused_kernels"}
+    assert parameters(FSDPEngine._gather_and_unpad_packed) == ["self", "tensor", "pad_size"]
+
+
+def test_ulysses_pads_the_packed_tokens_at_their_end_and_cuts_even_slices_by_the_rank_in_the_group() -> None:
+    """recipe.hdpo.training.token_slices; the rule ``sequence_parallel`` says that flash attention alone is patched."""
+    from verl.models.transformers import monkey_patch
+    from verl.utils import ulysses
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngine
+    from verl.workers.engine.utils import prepare_micro_batches
+
+    padded, _, pad_size = ulysses.ulysses_pad(torch.arange(5)[None], None, sp_size=4)
+    assert padded.tolist() == [[0, 1, 2, 3, 4, 0, 0, 0]] and pad_size == 3
+    assert "slice(sp_rank * parts, (sp_rank + 1) * parts)" in inspect.getsource(ulysses.slice_input_tensor)
+    assert "mesh_shape=(dp_size, self.ulysses_sequence_parallel_size)" in inspect.getsource(
+        FSDPEngine._init_device_mesh
+    )
+    assert "max_token_len = max_token_len_per_gpu * sp_size" in inspect.getsource(prepare_micro_batches)
+    patch = inspect.getsource(monkey_patch.apply_monkey_patch)
+    assert "flash_attention._flash_attention_forward = _ulysses_flash_attention_forward" in patch
+    assert "sdpa" not in patch
 
 
 def test_the_engine_counts_tokens_by_loss_mask_over_all_ranks() -> None:

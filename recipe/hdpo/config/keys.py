@@ -105,6 +105,17 @@ def model_positions(config: DictConfig) -> int | None:
     return found if type(found) is int else None
 
 
+def sequence_parallel_key(config: DictConfig, model: str) -> str:
+    """Where verl reads how many ranks share each sequence of a model, ACTOR or REF: an older key wins above 1."""
+    older = f"{model}.ulysses_sequence_parallel_size"
+    return older if select(config, older, 1) > 1 else f"{model}.fsdp_config.ulysses_sequence_parallel_size"
+
+
+def sequence_parallel_size(config: DictConfig, model: str) -> int:
+    """How many ranks share each sequence of a model, ACTOR or REF."""
+    return select(config, sequence_parallel_key(config, model), 1)
+
+
 def uses_lora(config: DictConfig) -> bool:
     """Whether verl trains an adapter: the model without it then serves as the reference model."""
     ranks = [select(config, f"{MODEL}.{key}", 0) for key in ("lora_rank", "lora.rank")]

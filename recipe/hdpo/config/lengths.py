@@ -8,7 +8,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.keys import ACTOR, REF, ROLLOUT, model_positions, select, uses_lora
+from recipe.hdpo.config.keys import ACTOR, REF, ROLLOUT, model_positions, select, sequence_parallel_size, uses_lora
 
 CONTEXT = f"{ROLLOUT}.max_model_len"
 
@@ -38,7 +38,7 @@ def derived_context(config: DictConfig, hdpo: HDPOConfig) -> tuple[int, str] | N
     if hdpo.privileged.n == 0 or select(config, CONTEXT) is not None:
         return None
     wanted = wanted_context(config, hdpo)
-    limits = {f"{key}={budget}": budget for key, budget in training_budgets(config, hdpo).items()}
+    limits = training_budgets(config, hdpo)
     positions = model_positions(config)
     if positions is not None:
         limits[f"the model's {positions} positions"] = positions
@@ -54,17 +54,24 @@ def derived_context(config: DictConfig, hdpo: HDPOConfig) -> tuple[int, str] | N
 
 
 def training_budgets(config: DictConfig, hdpo: HDPOConfig) -> dict[str, int]:
-    """Token budgets, by key, that a privileged prompt and its response must fit into.
+    """Token budgets, by what to call them, that a privileged prompt and its response must fit into.
 
-    These are budgets of verl's own passes, where the actor trains on privileged prompts (``use=replace``). The teacher
-    pass is the recipe's: it makes room for a longer row by itself.
+    These are budgets of verl's own passes, where the actor trains on privileged prompts (``use=replace``), each times
+    the number of ranks that share a sequence, as verl reads them. The teacher pass is the recipe's: it makes room for a
+    longer row by itself.
     """
     if not select(config, f"{ACTOR}.use_dynamic_bsz", False):
         return {}
     if hdpo.privileged.n == 0 or hdpo.privileged.use != "replace" or hdpo.privileged.source == "problem":
         return {}
     kl = select(config, f"{ACTOR}.use_kl_loss", False) or select(config, "algorithm.use_kl_in_reward", False)
-    keys = [f"{ACTOR}.ppo_max_token_len_per_gpu", f"{ROLLOUT}.log_prob_max_token_len_per_gpu"]
+    # By the model that reads.
+    keys = {f"{ACTOR}.ppo_max_token_len_per_gpu": ACTOR, f"{ROLLOUT}.log_prob_max_token_len_per_gpu": ACTOR}
     if kl and not uses_lora(config):
-        keys.append(f"{REF}.log_prob_max_token_len_per_gpu")
-    return {key: budget for key in keys if (budget := select(config, key)) is not None}
+        keys[f"{REF}.log_prob_max_token_len_per_gpu"] = REF
+    found = {}
+    for key, model in keys.items():
+        if (budget := select(config, key)) is not None:
+            size = sequence_parallel_size(config, model)
+            found[f"{key}={budget}" + (f" x {size} (sequence parallel)" if size > 1 else "")] = budget * size
+    return found

@@ -14,9 +14,13 @@ from recipe.hdpo.config.keys import (
     model_positions,
     model_value,
     select,
+    sequence_parallel_key,
+    sequence_parallel_size,
     uses_lora,
 )
 from recipe.hdpo.config.lengths import CONTEXT, max_privileged_prompt_length, training_budgets, wanted_context
+
+ATTENTION = f"{MODEL}.override_config.attn_implementation"
 
 
 def _models(config: DictConfig, hdpo: HDPOConfig) -> tuple[str, ...]:
@@ -50,14 +54,26 @@ def frozen_precision(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 
 def sequence_parallel(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    parts = ("", "fsdp_config.")
-    for key in [f"{m}.{part}ulysses_sequence_parallel_size" for m in _models(config, hdpo) for part in parts]:
-        size = select(config, key, 1)
-        if size > 1:
-            return (
-                f"{key}={size}: teacher and student sequences differ in length, so their shards do not align: "
-                "set it to 1"
-            )
+    sizes = {model: sequence_parallel_size(config, model) for model in _models(config, hdpo)}
+    keys = {model: f"{sequence_parallel_key(config, model)}={size}" for model, size in sizes.items()}
+    said = keys[max(sizes, key=lambda model: sizes[model])]
+    if max(sizes.values()) <= 1:
+        return None
+    attention = select(config, ATTENTION, "flash_attention_2")
+    if not str(attention).startswith("flash_attention_"):
+        return (
+            f"{said} with {ATTENTION}={attention}: verl patches flash attention only, so each rank would attend to its "
+            "own slice alone, and the result would be silently wrong: set the first to 1, or the second to "
+            "flash_attention_2"
+        )
+    if not select(config, f"{MODEL}.use_remove_padding", False):
+        return f"{said} with {MODEL}.use_remove_padding=false: verl cuts packed rows only: set the second to true"
+    fitting = (sizes[ACTOR],) if hdpo.teacher == "mixed" else (1, sizes[ACTOR])
+    if REF in sizes and sizes[REF] not in fitting:
+        return (
+            f"{keys[REF]} and {keys[ACTOR]} with hdpo.teacher={hdpo.teacher}: the teacher's slices would hold other "
+            f"tokens than the student's: set the first to {sizes[ACTOR]}"
+        )
     return None
 
 
@@ -214,7 +230,7 @@ def micro_batch_too_small(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     if longest is None:
         return None
     need = longest + config.data.max_response_length
-    small = [f"{key}={budget}" for key, budget in training_budgets(config, hdpo).items() if budget < need]
+    small = [said for said, budget in training_budgets(config, hdpo).items() if budget < need]
     if not small:
         return None
     return (

@@ -6,6 +6,7 @@ prompt. It uses verl's engine, so packing, dynamic micro-batches and FSDP work a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -144,6 +145,8 @@ def assign_engine_settings(worker: TrainingWorker, batch: TensorDict, *, trainin
     config = worker.engine_config
     # An inference pass is the teacher's: a row that is longer than verl's budget gets a micro-batch of its own.
     longest = 0 if training or not len(batch) else int(batch["input_ids"].offsets().diff().max())
+    # verl multiplies the budget by this.
+    longest = math.ceil(longest / config.ulysses_sequence_parallel_size)
     size = config.micro_batch_size_per_gpu if training else config.infer_micro_batch_size_per_gpu
     tu.assign_non_tensor(
         batch,

@@ -72,7 +72,6 @@ REFUSED = {
     "actor_rollout_ref.rollout.multi_turn.enable=true": "single-turn",
     "actor_rollout_ref.rollout.agent.default_agent_loop=tool_agent": "tool_agent",
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null": "never re-issues cliffs",
-    "actor_rollout_ref.actor.ulysses_sequence_parallel_size=2": "shards do not align",
     "actor_rollout_ref.actor.strategy=megatron": "FSDP",
     "actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode": "privileged rows alone",
     "actor_rollout_ref.rollout.name=trtllm": "down to nothing",
@@ -143,6 +142,44 @@ def test_micro_batches_of_training_must_hold_a_privileged_prompt_that_is_trained
     assert not list(refusals(composed(dynamic, small, "+control=matched_grpo")))
 
 
+def test_a_budget_of_tokens_counts_once_for_each_rank_that_shares_a_sequence() -> None:
+    """As verl's engine does; 2,048 tokens must fit."""
+    budgets = [
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024",
+        "actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=1000",
+    ]
+    sliced = "actor_rollout_ref.actor.fsdp_config.ulysses_sequence_parallel_size=2"
+    settings = ("actor_rollout_ref.actor.use_dynamic_bsz=true", *budgets, sliced, "+control=hint_grpo")
+    [message] = refusals(composed(*settings))
+    assert message.startswith(f"{budgets[1]} x 2 (sequence parallel) is less than")
+    assert not list(refusals(composed(*settings, budgets[1].replace("1000", "1024"))))
+
+
+def test_sequence_parallelism_is_accepted_where_verl_patches_the_attention_and_refused_elsewhere() -> None:
+    model, actor, ref = (f"actor_rollout_ref.{part}" for part in ("model", "actor", "ref"))
+    older, size = f"{actor}.ulysses_sequence_parallel_size=2", f"{actor}.fsdp_config.ulysses_sequence_parallel_size=2"
+    for setting in (older, size):
+        for attention in ("flash_attention_2", "flash_attention_3"):
+            assert not list(refusals(composed(setting, f"+{model}.override_config.attn_implementation={attention}")))
+        assert not list(refusals(composed(setting)))  # verl's default
+        for attention in ("sdpa", "eager", "flex_attention"):
+            [message] = refusals(composed(setting, f"+{model}.override_config.attn_implementation={attention}"))
+            assert f"attn_implementation={attention}" in message and "silently wrong" in message
+        assert "silently wrong" in next(refusals(composed("+device=cpu", setting)))
+        assert "cuts packed rows only" in next(refusals(composed(setting, f"{model}.use_remove_padding=false")))
+    # verl hands the older key on to the reference model, and leaves it at 1 under the newer one.
+    for setting in (older, size):
+        assert not list(refusals(composed(setting, "hdpo.teacher=frozen")))
+        third = f"{ref}.fsdp_config.ulysses_sequence_parallel_size=4"
+        reference = f"{ref}.ulysses_sequence_parallel_size=1"
+        assert "other tokens than the student's" in next(
+            refusals(composed(setting, third, reference, "hdpo.teacher=frozen"))
+        )
+        assert not list(refusals(composed(setting, third, reference)))
+    assert not list(refusals(composed(older, "hdpo.teacher=mixed")))
+    assert "set the first to 2" in next(refusals(composed(size, "hdpo.teacher=mixed")))
+
+
 def test_rollouts_of_the_plain_prompt_need_no_room_for_a_solution() -> None:
     context = "actor_rollout_ref.rollout.max_model_len=1024"
     assert "no more than plain ones" in next(refusals(composed(context)))
@@ -161,7 +198,7 @@ def test_the_frozen_teachers_own_needs_are_checked() -> None:
     assert f"{ref}.log_prob_micro_batch_size_per_gpu is not set" in next(refusals(composed(*fixed)))
     assert not list(refusals(composed(*fixed, f"{ref}.log_prob_micro_batch_size_per_gpu=4")))
     for setting, said in (
-        ("ulysses_sequence_parallel_size=2", "do not align"),
+        ("ulysses_sequence_parallel_size=2", "other tokens than the student's"),
         ("fsdp_config.pad_to_length=true", "refuses"),
     ):
         assert said in next(refusals(composed(frozen, f"{ref}.{setting}")))

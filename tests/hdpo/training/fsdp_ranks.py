@@ -18,7 +18,7 @@ import torch
 import torch.distributed.nn
 import torch.multiprocessing as mp
 
-from tests.hdpo.training import offload
+from tests.hdpo.training import offload, packed_attention
 
 VOCABULARY, PAD = 19, 0
 PRELOADED = ["verl.workers.engine_workers", "recipe.hdpo.training.actor", "recipe.hdpo.training.loss"]
@@ -38,10 +38,11 @@ class Row:
 
 @dataclass
 class Job:
-    """One update of the actor: rollouts by rank, and the kept trajectories of all ranks.
+    """One update of the actor: rollouts by data-parallel rank, and the kept trajectories of all ranks.
 
     ``stock``: by verl's own worker and loss, with nothing of the recipe's. ``engine`` and ``model``: fields of verl's
-    FSDPEngineConfig and HFModelConfig. ``importance`` of a rollout: verl's weight of its rollout correction.
+    FSDPEngineConfig and HFModelConfig; ``frozen_engine``: fields in which the frozen teacher's engine differs.
+    ``importance`` of a rollout: verl's weight of its rollout correction.
     """
 
     rollouts: list[list[Row]]
@@ -64,6 +65,17 @@ class Job:
     actor: dict[str, Any] = field(default_factory=dict)
     engine: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
+    frozen_engine: dict[str, Any] = field(default_factory=dict)
+    attention: str = ""
+
+    @property
+    def sequence_parallel(self) -> int:
+        return self.engine.get("ulysses_sequence_parallel_size", 1)
+
+    @property
+    def ranks(self) -> int:
+        """As verl lays them out: those of one sequence-parallel group, which read the same rows, are neighbours."""
+        return len(self.rollouts) * self.sequence_parallel
 
 
 @dataclass
@@ -142,7 +154,7 @@ class Ranks:
 
     def __call__(self, job: Job) -> Result:
         """Run one job on all ranks."""
-        assert len(job.rollouts) == len(self.processes)
+        assert job.ranks == len(self.processes)
         return self.call(_update, job)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -172,7 +184,7 @@ class RankGroups:
         self.groups: dict[int, Ranks] = {}
 
     def __call__(self, job: Job) -> Result:
-        return self[len(job.rollouts)](job)
+        return self[job.ranks](job)
 
     def __getitem__(self, size: int) -> Ranks:
         if size not in self.groups:
@@ -200,6 +212,7 @@ def _serve(rank: int, world_size: int, folder: str, jobs: Any, results: Any) -> 
     )
     torch.set_num_threads(1)
     offload.simulate()
+    packed_attention.register()
     path = Path(folder) / f"result_{rank}.pt"
     while True:
         try:
@@ -284,7 +297,7 @@ def rollout_batch(job: Job, rank: int) -> Any:
     """The rollout rows of a rank, as ``update_actor`` hands them on."""
     from verl.utils import tensordict_utils as tu
 
-    data = _rollout_fields(job.rollouts[rank], needs_ref=job.actor.get("use_kl_loss", False))
+    data = _rollout_fields(job.rollouts[rank // job.sequence_parallel], needs_ref=job.actor.get("use_kl_loss", False))
     tu.assign_non_tensor(
         data,
         calculate_entropy=job.actor.get("entropy_coeff", 0.0) != 0.0,
@@ -302,6 +315,11 @@ def _mini_batch_size(job: Job) -> int:
     return job.mini_batch_size or sum(map(len, job.rollouts))
 
 
+def _attention(job: Job) -> str:
+    """What verl cuts into slices is flash attention alone."""
+    return packed_attention.NAME if job.sequence_parallel > 1 else "sdpa"
+
+
 def _build_worker(job: Job, folder: str, forward_only: bool = False) -> Any:
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig, TrainingWorkerConfig
@@ -313,7 +331,7 @@ def _build_worker(job: Job, folder: str, forward_only: bool = False) -> Any:
         path=folder,
         load_tokenizer=False,
         use_remove_padding=job.packed,
-        override_config={"attn_implementation": "sdpa"},
+        override_config={"attn_implementation": job.attention or _attention(job)},
         **job.model,
     )
     precision = {"param_dtype": job.dtype, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
@@ -329,7 +347,7 @@ def _build_worker(job: Job, folder: str, forward_only: bool = False) -> Any:
         micro_batch_size_per_gpu=job.micro_batch_size,
         infer_micro_batch_size_per_gpu=job.micro_batch_size,
     )
-    engine = FSDPEngineConfig(**{**settings, **job.engine})
+    engine = FSDPEngineConfig(**{**settings, **job.engine, **(job.frozen_engine if forward_only else {})})
     optimizer = {"optimizer": "SGD", "override_optimizer_config": None} if job.sgd else {}
     worker = (TrainingWorker if job.stock else HDPOActor)(
         TrainingWorkerConfig(
@@ -362,7 +380,9 @@ def _update(rank: int, job: Job) -> Result:
     output = actor.train_mini_batch(data)
     with actor.engine.eval_mode():
         weights = _weights(actor.engine.module)
-    return Result(gradients=gradients, weights=weights, metrics=dict(tu.get(output, "metrics")), head_widths=widths)
+    # Of a sequence-parallel group the first rank alone reports.
+    metrics = {} if output is None else dict(tu.get(output, "metrics"))
+    return Result(gradients=gradients, weights=weights, metrics=metrics, head_widths=widths)
 
 
 def _weights(module: Any) -> dict[str, torch.Tensor]:

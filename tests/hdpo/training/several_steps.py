@@ -53,7 +53,7 @@ def several_steps(rank: int, job: Job, steps: list[Step], load: str | None = Non
         data = rollout_batch(job, rank)
         hand_over(actor, step.kept, data)
         output = actor.train_mini_batch(data)
-        trace.metrics.append(dict(tu.get(output, "metrics")))
+        trace.metrics.append({} if output is None else dict(tu.get(output, "metrics")))
     _note(actor, trace)
     if save:
         actor.save_checkpoint(save)
