@@ -9,7 +9,7 @@ from statistics import fmean
 import pytest
 from omegaconf import OmegaConf
 
-from scripts.docs_parts import configuration, measured, study
+from scripts.docs_parts import card, card_head, configuration, measured, study
 from scripts.docs_parts.__main__ import BLOCKS, documents, stale
 from scripts.docs_parts.marks import blocks_in, fill
 
@@ -102,6 +102,30 @@ def test_the_demos_differences_have_the_sign_that_their_row_says() -> None:
     first, second = measured.demo_differences().splitlines()[2:]
     assert first.startswith("| HDPO - GRPO | +0.065 [+0.020, +0.115] |")
     assert second.startswith("| GRPO - base model | +0.005 [-0.016, +0.028] |")
+
+
+def test_figures_of_the_fused_head_are_those_of_its_file() -> None:
+    figures = json.loads((ROOT / "docs/results/gpu/h200/head.json").read_text())["figures"]
+    fused, logits = (figures[f"8192 rows: {name}"] for name in ("fused", "logits + JSD_k"))
+    assert card_head.head("slower", "8192") == f"{fused['milliseconds'] / logits['milliseconds']:.2f}"
+    assert card_head.head("gib_of_logits", "8192") == f"{logits['extra_gib']:.1f}"
+    assert f"| {fused['milliseconds']:.1f} ms | {fused['extra_gib']:.1f} GiB |" in card_head.head_table()
+    assert "verl's fused head (triton), GRPO alone | did not run |" in card_head.head_table()
+
+
+def test_updates_that_were_not_measured_or_do_not_fit_are_said_to_be(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(card, "RESULTS", tmp_path)
+    monkeypatch.setattr(card_head, "RESULTS", tmp_path)
+    rows = card_head.head_updates_table().splitlines()[2:]
+    assert len(rows) == 4 and all(row.count("not measured") == 4 for row in rows)
+    folder = tmp_path / "gpu" / card.CARD
+    folder.mkdir(parents=True)
+    at = "100 % cliffs, 32768 tokens a micro-batch"
+    figures = {f"logits: {at}": {"seconds": None}, f"fused head: {at}": {"seconds": 2.0, "peak_gib": 30.0}}
+    (folder / "head_updates.json").write_text(json.dumps({"status": "complete", "figures": figures}))
+    assert card_head.head_updates_table().splitlines()[-1] == (
+        "| 100 % cliffs | 32,768 | does not fit | 2.00 s |  | does not fit | 30.0 GiB |"
+    )
 
 
 def test_every_knob_of_the_yaml_stands_in_the_tables_with_its_default_and_a_comment() -> None:
