@@ -18,7 +18,7 @@ VALUES: Values = {
     **{f.__name__: f for f in (study.mean, study.gain, study.interval, study.problems, study.rate)},
     **{f.__name__: f for f in (study.curve, study.warned)},
     "card": card.card,
-    "head": card_head.head,
+    **{f.__name__: f for f in (card_head.head, card_head.head_update)},
     **{f.__name__: f for f in (measured.demo, measured.own, measured.overhead, measured.jsd_ratio)},
 }
 BLOCKS: Blocks = {

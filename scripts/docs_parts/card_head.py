@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from scripts.docs_parts.card import CARD, part
+from scripts.docs_parts.card import part
 from scripts.docs_parts.marks import table
-from scripts.docs_parts.study import RESULTS
 
 SIZES = ("8192", "32768")
-NOT_MEASURED = "not measured"
+ARMS = ("no cliff", "100 % cliffs")
 TOPK = "teacher's top-k, fp32"
 # The columns of the table of errors, and which of the figures are in each.
 ERRORS = {
@@ -36,10 +35,6 @@ def head(key: str, size: str = SIZES[-1]) -> str:
     figures = part("head")["figures"]
     names = ("logits + JSD_k", "fused", "fused, 4,096 a chunk", "fused, PyTorch", "products")
     logits, fused, long, pytorch, products = (figures[f"{size} rows: {name}"] for name in names)
-    extra = fused["milliseconds"] - logits["milliseconds"]
-    updates = part("updates")
-    # An update's milliseconds for as many tokens.
-    update = updates["figures"]["GRPO"]["seconds"] * 1e3 * int(size) / updates["setting"]["tokens"]
     grpo, verl = (figures[f"{size} rows: {name}"]["milliseconds"] for name in ("GRPO: fused", "GRPO: verl's fused"))
     found = {
         "slower": f"{fused['milliseconds'] / logits['milliseconds']:.2f}",
@@ -47,8 +42,6 @@ def head(key: str, size: str = SIZES[-1]) -> str:
         "slower_without_triton": f"{pytorch['milliseconds'] / logits['milliseconds']:.1f}",
         "of_products": f"{fused['milliseconds'] / products['milliseconds']:.2f}",
         "of_verls": f"{grpo / verl:.2f}",
-        "extra_ms": f"{extra:.0f}",
-        "share_of_update": f"{100 * extra / update:.1f}",
         "gib": f"{fused['extra_gib']:.1f}",
         "gib_of_logits": f"{logits['extra_gib']:.1f}",
         "topk_error": f"{part('head_correct')['figures'][TOPK]['error']:.0e}",
@@ -90,29 +83,48 @@ def head_table() -> str:
     return table(["", *(f"{int(size):,} rows{what}" for size in SIZES for what in ("", ": memory"))], body)
 
 
+def head_update(key: str) -> str:
+    """A figure of the whole update: the ratio furthest from 1, the largest pair's peaks, relative differences."""
+    found = part("head_updates")
+    pairs = [_pair(arm, size) for size in SIZES for arm in ARMS]
+    logits, fused = pairs[-1]
+    ratios = [of_fused["seconds"] / of_logits["seconds"] for of_logits, of_fused in pairs]
+
+    def difference(*names: str) -> str:
+        of_all = [abs(f[name] / g[name] - 1) for g, f in pairs for name in names if name in g]
+        return f"{max(of_all):.0e}"
+
+    values = {
+        "ratio": f"{max(ratios, key=lambda ratio: abs(ratio - 1)):.2f}",
+        "peak": f"{fused['peak_gib']:.1f}",
+        "peak_of_logits": f"{logits['peak_gib']:.1f}",
+        "loss_difference": difference("policy_loss", "jsd"),
+        "norm_difference": difference("grad_norm"),
+        "rollouts": str(found["setting"]["rollouts"]),
+        "kept": str(found["setting"]["kept"]),
+        "tokens": f"{found['setting']['tokens']:,}",
+    }
+    return values[key]
+
+
 def head_updates_table() -> str:
     """Time and peak memory of the whole update with and without the fused head."""
-    has_file = (RESULTS / "gpu" / CARD / "head_updates.json").exists()
-    figures = part("head_updates")["figures"] if has_file else {}
     body = []
     for size in SIZES:
-        for arm in ("no cliff", "100 % cliffs"):
-            logits, fused = (figures.get(f"{h}: {arm}, {size} tokens a micro-batch") for h in ("logits", "fused head"))
-            cells = [_cell(found, key) for key in ("seconds", "peak_gib") for found in (logits, fused)]
-            body.append([arm, f"{int(size):,}", *cells[:2], _ratio(fused, logits), *cells[2:]])
-    columns = ["whole logits", "fused head", "ratio", "whole logits: peak memory", "fused head: peak memory"]
+        for arm in ARMS:
+            pair = _pair(arm, size)
+            seconds, gib = ([_cell(found, key) for found in pair] for key in ("seconds", "peak_gib"))
+            body.append([arm, f"{int(size):,}", *seconds, *gib])
+    columns = ["whole logits", "fused head", "whole logits: peak memory", "fused head: peak memory"]
     return table(["update", "tokens a micro-batch", *columns], body)
 
 
-def _cell(found: dict[str, Any] | None, key: str) -> str:
-    if found is None:
-        return NOT_MEASURED
+def _pair(arm: str, size: str) -> list[dict[str, Any]]:
+    figures = part("head_updates")["figures"]
+    return [figures[f"{name}: {arm}, {size} tokens a micro-batch"] for name in ("logits", "fused head")]
+
+
+def _cell(found: dict[str, Any], key: str) -> str:
     if found["seconds"] is None:
         return "does not fit"
     return f"{found[key]:.2f} s" if key == "seconds" else f"{found[key]:.1f} GiB"
-
-
-def _ratio(fused: dict[str, Any] | None, logits: dict[str, Any] | None) -> str:
-    if fused is None or logits is None or None in (fused["seconds"], logits["seconds"]):
-        return ""
-    return f"{fused['seconds'] / logits['seconds']:.2f}"
