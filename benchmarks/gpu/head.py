@@ -80,7 +80,8 @@ class Bench:
         from verl.utils.kernel.linear_cross_entropy import linear_cross_entropy
 
         log_probs, _ = linear_cross_entropy(self.hidden_NH[None], self.weight_VH, self.labels_N[None], 1.0, "none")
-        return log_probs.sum()
+        # A product, as in verl's losses: its backward takes no expanded gradient, which is what a plain sum's is.
+        return log_probs @ torch.ones_like(log_probs)
 
     def products(self) -> None:
         """Every product of the fused head, and nothing else."""

@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 
 from examples.training import ROOT
-from scripts.docs_parts import card, configuration, measured, study
+from scripts.docs_parts import card, card_head, configuration, measured, study
 from scripts.docs_parts.marks import Blocks, Values, fill
 
 VALUES: Values = {
     **{f.__name__: f for f in (study.mean, study.gain, study.interval, study.problems, study.rate)},
     **{f.__name__: f for f in (study.curve, study.warned)},
     "card": card.card,
+    **{f.__name__: f for f in (card_head.head, card_head.head_update)},
     **{f.__name__: f for f in (measured.demo, measured.own, measured.overhead, measured.jsd_ratio)},
 }
 BLOCKS: Blocks = {
@@ -34,6 +35,9 @@ BLOCKS: Blocks = {
     "gpu-divergences": card.divergences_table,
     "gpu-updates": card.updates_table,
     "gpu-waits": card.waits_table,
+    "gpu-head-correct": card_head.head_correct_table,
+    "gpu-head": card_head.head_table,
+    "gpu-head-updates": card_head.head_updates_table,
     "knobs": configuration.knobs_table,
     "knobs-divergence": lambda: configuration.knobs_table("divergence"),
     "knobs-privileged": lambda: configuration.knobs_table("privileged"),

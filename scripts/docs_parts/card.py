@@ -12,7 +12,8 @@ CARD = "h200"
 VERSIONS = ("torch", "cuda", "triton", "transformers", "verl", "driver")
 
 
-def _part(name: str) -> dict[str, Any]:
+def part(name: str) -> dict[str, Any]:
+    """The figures of a part that ran to its end."""
     content = json.loads((RESULTS / "gpu" / CARD / f"{name}.json").read_text())
     if content["status"] != "complete":
         raise ValueError(f"docs/results/gpu/{CARD}/{name}.json: {content['status']}")
@@ -21,7 +22,7 @@ def _part(name: str) -> dict[str, Any]:
 
 def card(key: str) -> str:
     """A figure of the update: ``card overhead_25`` is HDPO's time at 25 % cliffs over GRPO's."""
-    updates, divergences = _part("updates"), _part("divergences")["figures"]
+    updates, divergences = part("updates"), part("divergences")["figures"]
     seconds = {arm: figures.get("seconds") for arm, figures in updates["figures"].items()}
     ours, pytorch, verl = (divergences[f"32768 rows: {name}"] for name in ("ours", "ours, PyTorch", "verl, full"))
     setting, wanted = updates["setting"], updates["setting"]["prompts_wanted"]
@@ -33,14 +34,14 @@ def card(key: str) -> str:
         "rollouts_wanted": f"{setting['rollouts'] // setting['prompts'] * wanted}",
         "kernels_vs_pytorch": f"{ours['milliseconds'] / pytorch['milliseconds']:.2f}",
         "vs_verl": f"{ours['milliseconds'] / verl['milliseconds']:.2f}",
-        "copy_rate": f"{_part('divergences')['setting']['copy_gb_per_s'] / 1e3:.2f}",
+        "copy_rate": f"{part('divergences')['setting']['copy_gb_per_s'] / 1e3:.2f}",
     }
     return found[key]
 
 
 def environment_table() -> str:
-    """The card and the versions; all parts have to be of the same."""
-    found = [_part(name)["environment"] for name in ("correct", "divergences", "updates", "host_waits")]
+    """The card and the versions; all parts that are there have to be of the same."""
+    found = [part(path.stem)["environment"] for path in sorted((RESULTS / "gpu" / CARD).glob("*.json"))]
     if any(other != found[0] for other in found):
         raise ValueError(f"docs/results/gpu/{CARD}: the parts were measured in different environments")
     head = ["card", "memory, GiB", *VERSIONS, "Python"]
@@ -50,7 +51,7 @@ def environment_table() -> str:
 def correct_table() -> str:
     """Cases and worst errors by dtype and way of computing."""
     rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for name, figures in _part("correct")["figures"].items():
+    for name, figures in part("correct")["figures"].items():
         dtype = "bf16" if ", bf16" in name else "fp32"
         way = next((way for way in ("kernels", "PyTorch", "overwritten", "log-prob") if way in name), "")
         rows.setdefault((dtype, way), []).append(figures)
@@ -72,7 +73,7 @@ def correct_table() -> str:
 
 def divergences_table() -> str:
     """Time, memory and share of the limit by number of rows."""
-    figures = _part("divergences")["figures"]
+    figures = part("divergences")["figures"]
     sizes = list(dict.fromkeys(name.split(" rows: ")[0] for name in figures))
     names = list(dict.fromkeys(name.split(" rows: ")[1] for name in figures if "top-k" not in name))
     names = [*sorted(names, key=lambda name: not name.startswith("ours")), "teacher's top-k"]
@@ -97,7 +98,7 @@ def divergences_table() -> str:
 
 def updates_table() -> str:
     """Time and memory of an update by arm."""
-    figures = {arm: found for arm, found in _part("updates")["figures"].items() if arm != "losses"}
+    figures = {arm: found for arm, found in part("updates")["figures"].items() if arm != "losses"}
     grpo = figures["GRPO"]["seconds"]
     body = []
     for arm, found in figures.items():
@@ -109,7 +110,7 @@ def updates_table() -> str:
 
 def waits_table() -> str:
     """Waits of one update by whose lines they are at."""
-    figures = _part("host_waits")["figures"]
+    figures = part("host_waits")["figures"]
     body = [
         [
             arm,

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as gpu
-from benchmarks.gpu import correct, divergences, head_updates, host_waits, updates
+from benchmarks.gpu import correct, divergences, head, head_updates, host_waits, updates
 from benchmarks.gpu.recording import Record
 
 
@@ -127,6 +127,22 @@ def test_prompts_are_halved_until_all_updates_fit_the_time(seconds: float, promp
 
     job: Any = updates.Job(rollouts=[[]], kept=[], model_dir="")
     assert updates.affordable_prompts(Bench(), job, 32, 16) == prompts  # type: ignore[arg-type]
+
+
+def test_verls_kernel_gets_the_contiguous_gradient_that_it_asserts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from verl.utils.kernel import linear_cross_entropy as module
+
+    seen: list[bool] = []
+
+    def on_the_cpu(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, *_: Any) -> tuple:
+        log_probs = (hidden[0] @ weight.t()).float().log_softmax(-1).gather(-1, labels[0, :, None])[:, 0]
+        log_probs.register_hook(lambda gradient: seen.append(gradient.is_contiguous()))
+        return log_probs, None
+
+    monkeypatch.setattr(module, "linear_cross_entropy", on_the_cpu)
+    bench = head.Bench(8, 16, 50, 4, "cpu")
+    bench.verls_kernel().backward()
+    assert seen == [True] and bench.weight_VH.grad is not None
 
 
 def test_a_read_is_counted_at_the_line_that_made_it() -> None:

@@ -9,7 +9,7 @@ from statistics import fmean
 import pytest
 from omegaconf import OmegaConf
 
-from scripts.docs_parts import configuration, measured, study
+from scripts.docs_parts import card, card_head, configuration, measured, study
 from scripts.docs_parts.__main__ import BLOCKS, documents, stale
 from scripts.docs_parts.marks import blocks_in, fill
 
@@ -100,8 +100,35 @@ def test_a_zero_has_no_minus() -> None:
 
 def test_the_demos_differences_have_the_sign_that_their_row_says() -> None:
     first, second = measured.demo_differences().splitlines()[2:]
-    assert first.startswith("| HDPO - GRPO | +0.065 [+0.020, +0.115] |")
+    assert first.startswith("| HDPO - GRPO | +0.060 [+0.025, +0.101] |")
     assert second.startswith("| GRPO - base model | +0.005 [-0.016, +0.028] |")
+
+
+def test_figures_of_the_fused_head_are_those_of_its_file() -> None:
+    figures = json.loads((ROOT / "docs/results/gpu/h200/head.json").read_text())["figures"]
+    names = ("fused", "logits + JSD_k", "GRPO: verl's kernel")
+    fused, logits, triton = (figures[f"8192 rows: {name}"] for name in names)
+    assert card_head.head("slower", "8192") == f"{fused['milliseconds'] / logits['milliseconds']:.2f}"
+    assert card_head.head("gib_of_logits", "8192") == f"{logits['extra_gib']:.1f}"
+    assert f"| {fused['milliseconds']:.1f} ms | {fused['extra_gib']:.1f} GiB |" in card_head.head_table()
+    assert f"verl's fused head (triton), GRPO alone | {triton['milliseconds']:.1f} ms |" in card_head.head_table()
+
+
+def test_an_update_that_does_not_fit_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = json.loads((ROOT / "docs/results/gpu/h200/head_updates.json").read_text())
+    figures, at = content["figures"], "100 % cliffs, 32768 tokens a micro-batch"
+    ratios = [
+        figures[name.replace("logits", "fused head")]["seconds"] / found["seconds"]
+        for name, found in figures.items()
+        if name.startswith("logits")
+    ]
+    assert len(ratios) == 4 and card_head.head_update("ratio") in {f"{max(ratios):.2f}", f"{min(ratios):.2f}"}
+    figures |= {f"logits: {at}": {"seconds": None, "why": ""}, f"fused head: {at}": {"seconds": 2.0, "peak_gib": 30.0}}
+    (tmp_path / "gpu" / card.CARD).mkdir(parents=True)
+    (tmp_path / "gpu" / card.CARD / "head_updates.json").write_text(json.dumps(content))
+    monkeypatch.setattr(card, "RESULTS", tmp_path)
+    last = card_head.head_updates_table().splitlines()[-1]
+    assert last == "| 100 % cliffs | 32,768 | does not fit | 2.00 s | does not fit | 30.0 GiB |"
 
 
 def test_every_knob_of_the_yaml_stands_in_the_tables_with_its_default_and_a_comment() -> None:
