@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from tensordict import TensorDict
 
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK
 from recipe.hdpo.training.mixed_teacher import MixedCollector
 from recipe.hdpo.training.teacher_pass import read_topk
+from recipe.hdpo.training.weight_average import give_up_gathered
 
 if TYPE_CHECKING:
     from recipe.hdpo.training.actor import HDPOActor
@@ -27,7 +30,7 @@ def read_teacher(actor: HDPOActor, batch: TensorDict) -> dict[int, TeacherTopK]:
         assert actor.average is not None
         return read_topk(actor, batch, hdpo, weights=actor.average.in_place_of_weights(engine.module))
     # The initial model is the reference worker or, with LoRA, the actor without its adapter.
-    initial = nullcontext if reference else engine.disable_adapter
+    initial = nullcontext if reference else functools.partial(_without_adapter, engine)
     if hdpo.teacher == "frozen":
         with initial():
             return read_topk(reference or actor, batch, hdpo)
@@ -36,3 +39,15 @@ def read_teacher(actor: HDPOActor, batch: TensorDict) -> dict[int, TeacherTopK]:
         with frozen_engine.eval_mode() if reference else nullcontext():
             return read_topk(actor, batch, hdpo, collector=MixedCollector(hdpo, frozen_engine, initial))
     return read_topk(actor, batch, hdpo)
+
+
+@contextmanager
+def _without_adapter(engine: Any) -> Iterator[None]:
+    """As verl's, and weights that were gathered meanwhile are let go of.
+
+    PEFT switches the gradient of the adapter's weights off and on again, on those that the model holds at that moment.
+    Were these the gathered ones at the end, the shards would stay without a gradient.
+    """
+    with engine.disable_adapter():
+        yield
+        give_up_gathered(engine.module)

@@ -93,15 +93,15 @@ class WeightAverage:
 
 def local_shards(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and local shard of every trainable weight; writing to a shard changes the weight."""
-    _give_up_gathered(module)
+    give_up_gathered(module)
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             weight = parameter.detach()
             yield name, weight.to_local() if isinstance(weight, DTensor) else weight
 
 
-def _give_up_gathered(module: torch.nn.Module) -> None:
-    """Weights that a forward has gathered and kept would hide what is written to the shards."""
+def give_up_gathered(module: torch.nn.Module) -> None:
+    """Let go of weights that a forward has gathered and kept: they would hide what is written to the shards."""
     if isinstance(module, FullyShardedDataParallel):
         _lazy_init(module, module)
         for handle in module._all_handles:

@@ -33,6 +33,14 @@ def test_the_update_is_verls_policy_gradient_and_lambda_times_that_of_the_mean_j
     assert compare.is_exact(errors), errors
 
 
+@pytest.mark.parametrize("shape", ["FSDP2, 1 rank", "FSDP1, 1 rank"])
+@pytest.mark.parametrize("teacher", ["adapter, frozen", "adapter, drifting"])
+def test_an_adapter_learns_where_gathered_weights_are_kept(run: Run, files: Files, shape: str, teacher: str) -> None:
+    case = cases.Case(shape=shape, teacher=teacher, gathering="reshard_after_forward=false")
+    errors = compare.compare(case, run, files)
+    assert compare.is_exact(errors), errors
+
+
 def test_every_policy_loss_and_aggregation_that_verl_registers_is_in_the_matrix_or_refused() -> None:
     from verl.trainer.ppo.core_algos import POLICY_LOSS_REGISTRY, agg_loss
 
