@@ -27,7 +27,8 @@ def _kill(run: Run, title: str) -> None:
     victim.kill()
     seconds = run.wait_for_end()
     print(f"[drill] all of it ended after {seconds:.0f} s")
-    run.say("the run cannot go on")
+    # Whichever sees it first: the watchdog, or the step whose rollouts were lost.
+    run.say("the run cannot go on", "rollouts were lost")
 
 
 def engine_killed() -> None:
