@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from examples.demo.make_sums_model import make_tokenizer
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.startup import check_data
+from recipe.hdpo.rollout.chat_template import make_token_builder
 from recipe.hdpo.training.trainer import HDPOTrainerSync
 from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
 from tests.hdpo.composed_config import composed
@@ -95,6 +96,7 @@ def trainer_with(plain: Any, folder: Path, train: list[Any], val: list[Any]) -> 
     config.data.filter_overlong_prompts_workers = None
     trainer = object.__new__(HDPOTrainerSync)
     trainer.config, trainer.hdpo, trainer.tokenizer, trainer.processor = config, KNOBS, make_tokenizer(), None
+    trainer.token_builder = make_token_builder(config, trainer.tokenizer, None, None)
     trainer.trainer_mode, trainer.parameter_sync_step = "sync", 1
     return trainer
 
