@@ -23,7 +23,11 @@ RECORD_TAG = "hdpo_record"
 STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE = "hdpo_student_prompts", "hdpo_teacher_prompts", "hdpo_responses"
 FIELDS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
 
-# Column of a prompt, from the trainer to the rollout workers: a cliff of the step before, for privileged rollouts only.
+# The partition of TransferQueue for cliffs whose privileged rollouts no step waits for (asynchronous trainers), each a
+# group of its own; what verl samples, counts and evicts lies in the partition "train".
+TRAIN, CLIFFS = "train", "hdpo_cliffs"
+
+# Column of a prompt, to the rollout workers: a cliff that has had its rollouts, for privileged ones only.
 REISSUED = "hdpo_reissued"
 
 # Extra info of a batch, from the trainer to the actor: a KeptRows.
@@ -41,11 +45,13 @@ class KeptRows:
         keys: TransferQueue keys of all kept trajectories.
         tokens: what both forwards together read of each, for dealing them to ranks evenly.
         measure_gradients: whether the gradient norm of each term is measured in this update.
+        partition: of TransferQueue, in which they wait.
     """
 
     keys: list[str]
     tokens: list[int]
     measure_gradients: bool = False
+    partition: str = TRAIN
 
 
 def row_key(uid: str, session_id: int) -> str:
@@ -65,10 +71,27 @@ def privileged_fields(student_prompt: list[int], teacher_prompt: list[int], resp
     return tu.list_of_dict_to_tensordict([row])
 
 
-def privileged_tag(student_prompt: list[int], teacher_prompt: list[int], response: list[int]) -> dict[str, Any]:
-    """TransferQueue tag of one kept trajectory; ``seq_len`` is what both forwards together read."""
+def privileged_tag(
+    student_prompt: list[int], teacher_prompt: list[int], response: list[int], weights: int | None = None
+) -> dict[str, Any]:
+    """TransferQueue tag of one kept trajectory, under verl's names; ``seq_len`` is what both forwards together read.
+
+    Args:
+        weights: the version of the weights that the response was begun with, verl's number of the step that made them.
+    """
     seq_len = len(student_prompt) + len(teacher_prompt) + 2 * len(response)
-    return {"status": "success", PRIVILEGED_TAG: True, "seq_len": seq_len}
+    versions = {} if weights is None else {"min_global_steps": weights}
+    return {"status": "success", PRIVILEGED_TAG: True, "seq_len": seq_len, "response_len": len(response), **versions}
+
+
+def cliff_tag(step: int) -> dict[str, Any]:
+    """TransferQueue tag of a cliff in :data:`CLIFFS`, as verl's of a prompt that goes out in ``step``."""
+    return {"is_prompt": True, "status": "pending", "global_steps": step}
+
+
+def cliff_fields(prompt: Mapping[str, Any]) -> TensorDict:
+    """TransferQueue fields of a cliff in :data:`CLIFFS`: its data row, from which a resumed run re-issues it."""
+    return tu.list_of_dict_to_tensordict([dict(prompt)])
 
 
 def record_tag(record: GroupRecord) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from recipe.hdpo.algorithm.message_template import compile_template
 from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.config.async_rules import ASYNC_RULES
 from recipe.hdpo.config.keys import ACTOR, ROLLOUT, Rule, select
 from recipe.hdpo.config.model_rules import MODEL_RULES
 
@@ -160,7 +161,8 @@ def other_trainer(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     mode = str(select(config, "trainer.v1.trainer_mode"))
     if mode.startswith("hdpo"):
         return None
-    return f"trainer.v1.trainer_mode={mode} is a trainer without HDPO: add +use=hdpo, or set it to hdpo"
+    ours = f"hdpo_{mode}" if mode.endswith("async") else "hdpo"
+    return f"trainer.v1.trainer_mode={mode} is a trainer without HDPO: add +use=hdpo, or set it to {ours}"
 
 
 def no_rollout_hook(config: DictConfig, hdpo: HDPOConfig) -> str | None:
@@ -235,6 +237,7 @@ RULES: tuple[Rule, ...] = (
     one_rollout,
     late_reward,
     cpu_without_platform,
+    *ASYNC_RULES,
     *MODEL_RULES,
     too_many_replacements,
     bad_template,

@@ -19,9 +19,11 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from recipe.hdpo import transfer
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.tracking.kept_text import kept_files
+from recipe.hdpo.tracking.run_history import History
+from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training import trainer as trainer_module
-from recipe.hdpo.training.trainer import HDPOTrainerSync
+from recipe.hdpo.training.trainer_sync import HDPOTrainerSync
 from recipe.hdpo.training.waiting_cliffs import WaitingCliffs
 from tests.hdpo.composed_config import composed
 from tests.hdpo.training.test_waiting_cliffs import prompts, records
@@ -58,6 +60,7 @@ def make_trainer(step: int, *overrides: str, kept: dict[str, Any] = STORED) -> H
     tags = [transfer.privileged_tag(*row) for row in kept.values()]
     trainer.config, trainer.hdpo, trainer.global_steps = config, check_config(config), step
     trainer.kept = KVBatchMeta(list(kept), tags, "train")
+    trainer.records, trainer.kept_texts = [], []
     trainer.reissued, trainer.waiting = 0, WaitingCliffs() if config.hdpo.privileged.schedule == "next_step" else None
     trainer.tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))
     return trainer
@@ -102,8 +105,10 @@ def test_kept_rows_are_written_as_text_by_key_and_then_cleared(
     monkeypatch: pytest.MonkeyPatch, queue: Queue, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(PPOTrainer, "_step_once", lambda self, metrics, timing, size: "verl's batch")
+    monkeypatch.setattr(PPOTrainer, "step", lambda self, metrics, timing: self._step_once(metrics, timing, 1))
     trainer = make_trainer(7, f"trainer.rollout_data_dir={tmp_path}")
-    assert trainer._step_once({}, {}, 1) == "verl's batch"
+    trainer.history = History(CollapseMonitor(0.5))
+    assert trainer.step({}, {}) == "verl's batch"
     assert queue.events == [("get", list(STORED)), ("clear", list(STORED))] and trainer.kept is None
     [file] = kept_files(tmp_path)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
