@@ -26,7 +26,7 @@ from recipe.hdpo.evaluation.generate import Engine, Response, Sampling
 from recipe.hdpo.evaluation.graders import grader_name
 from recipe.hdpo.evaluation.problems import Problem, ProblemSet, file_sha256, read_problems
 from recipe.hdpo.evaluation.records import GREEDY, SUMMARY, Meta, Sample, read_results
-from recipe.hdpo.evaluation.scoring import load_reward, score_response
+from recipe.hdpo.evaluation.scoring import Grade, load_reward, score_response
 from recipe.hdpo.evaluation.summary import print_summary, summarise
 from recipe.hdpo.evaluation.writer import ResultWriter
 
@@ -91,7 +91,7 @@ def _draw_missing(
     prompt_ids: dict[str, list[int]],
     problems: Sequence[Problem],
     sampling: Sampling,
-    score_of: Callable[[Problem, str], tuple[float, str | None]],
+    score_of: Callable[[Problem, str], Grade],
     writer: ResultWriter,
     batch_size: int,
 ) -> None:
@@ -126,9 +126,9 @@ def _draw_missing(
 
 
 def _scored(
-    problem: Problem, number: int, response: Response, score_of: Callable[[Problem, str], tuple[float, str | None]]
+    problem: Problem, number: int, response: Response, score_of: Callable[[Problem, str], Grade]
 ) -> Sample:
-    score, answer = score_of(problem, response.text)
+    grade = score_of(problem, response.text)
     return Sample(
         problem_id=problem.id,
         data_source=problem.data_source,
@@ -136,10 +136,11 @@ def _scored(
         sample=number,
         prompt=problem.prompt,
         response=response.text,
-        answer=answer,
-        score=score,
+        answer=grade.answer,
+        score=grade.score,
         tokens=response.tokens,
         truncated=response.truncated,
+        unscored=grade.unscored,
     )
 
 
