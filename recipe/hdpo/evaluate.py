@@ -125,9 +125,7 @@ def _draw_missing(
             progress.update(len(batch))
 
 
-def _scored(
-    problem: Problem, number: int, response: Response, score_of: Callable[[Problem, str], Grade]
-) -> Sample:
+def _scored(problem: Problem, number: int, response: Response, score_of: Callable[[Problem, str], Grade]) -> Sample:
     grade = score_of(problem, response.text)
     return Sample(
         problem_id=problem.id,
