@@ -15,7 +15,7 @@ def two_runs_one_folder() -> None:
     """The demo is started a second time in the same folder."""
     out = fresh("two_runs_one_folder")
     with program(demo(out), out) as run:
-        run.wait(lambda: "3/5 training" in run.text(), START_WITHIN, "training")
+        run.wait(lambda: "4/6 training" in run.text(), START_WITHIN, "training")
         began = time.monotonic()
         second = subprocess.run(demo(out), cwd=ROOT, capture_output=True, text=True, timeout=END_WITHIN)
         print(f"[drill] the second one ended after {time.monotonic() - began:.0f} s with {second.returncode}")
