@@ -41,11 +41,13 @@ class KeptRows:
         keys: TransferQueue keys of all kept trajectories.
         tokens: what both forwards together read of each, for dealing them to ranks evenly.
         measure_gradients: whether the gradient norm of each term is measured in this update.
+        factor: what lambda is multiplied by in this update (``algorithm/coefficient.py``).
     """
 
     keys: list[str]
     tokens: list[int]
     measure_gradients: bool = False
+    factor: float = 1.0
 
 
 def row_key(uid: str, session_id: int) -> str:

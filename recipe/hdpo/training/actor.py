@@ -65,6 +65,7 @@ class HDPOActor(TrainingWorker):
         """verl's loop over mini-batches; privileged rows, if the trainer names any, join it."""
         kept: transfer.KeptRows | None = tu.pop(data, key=transfer.KEPT, default=None)
         self.measure_gradients = kept is not None and kept.measure_gradients
+        self.loss_fn.factor = 1.0 if kept is None else kept.factor
         self.mini_batch_rows, self.updates, seconds = [], 0, 0.0
         if kept is not None:
             begin = time.perf_counter()

@@ -24,6 +24,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.utils import get_max_position_embeddings
 
 from recipe.hdpo import transfer
+from recipe.hdpo.algorithm import coefficient
 from recipe.hdpo.algorithm.cliff import UNSCORED, GroupRecord
 from recipe.hdpo.config.adapt import adapt, fit_positions
 from recipe.hdpo.config.checks import check_config
@@ -198,11 +199,15 @@ class HDPOTrainerSync(PPOTrainerSync):
         return {"hdpo/waiting_cliffs": len(waiting)}
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self.kept is not None and self.kept.keys and self.hdpo.distillation_loss_coef > 0:
+        schedule, share = self.hdpo.distillation_loss_schedule, self.history.cliff_share
+        factor = coefficient.factor(schedule, self.global_steps, self.total_training_steps, share)
+        metrics["hdpo/distillation_loss_coef"] = self.hdpo.distillation_loss_coef * factor
+        if self.kept is not None and self.kept.keys and metrics["hdpo/distillation_loss_coef"] > 0:
             interval = self.hdpo.gradient_ratio_interval
             batch.extra_info[transfer.KEPT] = transfer.KeptRows(
                 keys=self.kept.keys,
                 tokens=[tag["seq_len"] for tag in self.kept.tags],
+                factor=factor,
                 measure_gradients=interval > 0 and self.global_steps % interval == 0,
             )
         batch = super()._update_actor(batch, metrics)

@@ -83,6 +83,7 @@ REFUSED = {
     "reward.reward_model.enable=true": "too late",
     "distillation.enabled=true": "HDPO's",
     "hdpo.distillation_loss_coef=-0.1": "must be 0 or more",
+    "hdpo.distillation_loss_schedule=up": "constant, linear, cosine, cliff_rate",
     "hdpo.topk=0": "hdpo.topk=0",
     "hdpo.teacher=best": "drifting, frozen, ema, mixed",
     "hdpo.ema_decay=1.1": "ema_decay=1.1 must lie between 0",
@@ -319,6 +320,7 @@ CONTROLS = {
     "frozen": {"teacher": "frozen"},
     "ema": {"teacher": "ema"},
     "answer_only": {"privileged.source": "answer"},
+    "sharpen": {"distillation_loss_schedule": "cosine"},
 }
 
 

@@ -55,6 +55,7 @@ class Job:
     max_tokens: int = 64
     frozen_dir: str | None = None
     measure_gradients: bool = False
+    factor: float = 1.0
     epochs: int = 1
     stock: bool = False
     temperature: float = 1.0
@@ -278,7 +279,7 @@ def start_actor(job: Job) -> Actor:
     return Actor(worker, loss)
 
 
-def hand_over(worker: Any, kept: list[Row], data: Any, measure_gradients: bool = False) -> None:
+def hand_over(worker: Any, kept: list[Row], data: Any, measure_gradients: bool = False, factor: float = 1.0) -> None:
     """What TransferQueue and the trainer would: the kept trajectories by key, and their names in the batch."""
     from verl.utils import tensordict_utils as tu
 
@@ -289,7 +290,7 @@ def hand_over(worker: Any, kept: list[Row], data: Any, measure_gradients: bool =
     worker._fetch_columns = lambda keys: [[torch.tensor(getattr(by_key[k], name)) for k in keys] for name in names]
     if by_key:
         tokens = [len(r.prompt + r.teacher_prompt + 2 * r.response) for r in kept]
-        rows = transfer.KeptRows(list(by_key), tokens, measure_gradients)
+        rows = transfer.KeptRows(list(by_key), tokens, measure_gradients, factor)
         tu.assign_non_tensor_data(data, transfer.KEPT, rows)
 
 
@@ -376,7 +377,7 @@ def _update(rank: int, job: Job) -> Result:
     head = actor.engine.module.get_output_embeddings()
     head.register_forward_hook(lambda module, inputs, output: widths.add(output.shape[-1]))
     data = rollout_batch(job, rank)
-    hand_over(actor, job.kept, data, job.measure_gradients)
+    hand_over(actor, job.kept, data, job.measure_gradients, job.factor)
     output = actor.train_mini_batch(data)
     with actor.engine.eval_mode():
         weights = _weights(actor.engine.module)

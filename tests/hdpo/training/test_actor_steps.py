@@ -31,6 +31,14 @@ def test_frozen_teacher_distills_from_the_initial_weights(run: Run, model_dir: s
     assert any((drifting[n] - expected[n]).abs().max() > 1e-3 for n in expected)
 
 
+def test_an_update_multiplies_lambda_by_the_factor_that_it_is_told(run: Run, model_dir: str) -> None:
+    rollouts, kept = make_rollouts(1, 2), make_kept(2, 2)
+    result = run(make_job(model_dir, 1, rollouts, kept, factor=0.25))
+    grpo, _ = brute_force(model_dir, rollouts, [])
+    both, _ = brute_force(model_dir, rollouts, kept)
+    assert_same(result.gradients[0], {name: grpo[name] + 0.25 * (both[name] - grpo[name]) for name in both})
+
+
 def test_each_mini_batch_is_one_optimizer_step_and_gets_its_share_of_kept_rows(run: Run, model_dir: str) -> None:
     rollouts, kept = make_rollouts(1, 4), make_kept(2, 2)
     result = run(make_job(model_dir, 1, rollouts, kept, mini_batch_size=2, sgd=True, lr=1.0))

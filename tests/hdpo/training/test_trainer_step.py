@@ -19,6 +19,8 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from recipe.hdpo import transfer
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.tracking.kept_text import kept_files
+from recipe.hdpo.tracking.run_history import History
+from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training import trainer as trainer_module
 from recipe.hdpo.training.trainer import HDPOTrainerSync
@@ -58,6 +60,7 @@ def make_trainer(step: int, *overrides: str, kept: dict[str, Any] = STORED) -> H
     tags = [transfer.privileged_tag(*row) for row in kept.values()]
     trainer.config, trainer.hdpo, trainer.global_steps = config, check_config(config), step
     trainer.kept = KVBatchMeta(list(kept), tags, "train")
+    trainer.history, trainer.total_training_steps = History(teacher=CollapseMonitor(0.0)), 100
     trainer.reissued, trainer.waiting = 0, WaitingCliffs() if config.hdpo.privileged.schedule == "next_step" else None
     trainer.tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))
     return trainer
@@ -90,12 +93,24 @@ def test_gradient_norms_are_measured_every_so_many_steps(
     assert measured == steps
 
 
+@pytest.mark.parametrize(("schedule", "expected"), [("constant", 1.0), ("linear", 0.75), ("cosine", 0.853553391)])
+def test_lambda_follows_its_schedule_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, schedule: str, expected: float
+) -> None:
+    monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: batch)
+    trainer = make_trainer(2, f"hdpo.distillation_loss_schedule={schedule}", "hdpo.distillation_loss_coef=0.5")
+    trainer.total_training_steps, metrics = 4, {}
+    batch = trainer._update_actor(KVBatchMeta(["a_0_0"], [{}], "train", extra_info={}), metrics)
+    assert batch.extra_info[transfer.KEPT].factor == pytest.approx(expected)
+    assert metrics["hdpo/distillation_loss_coef"] == pytest.approx(0.5 * expected)
+
+
 def test_metrics_of_the_recipe_lose_the_prefix_of_the_actor_and_verls_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {"actor/hdpo/jsd_mean": 0.1, "actor/pg_loss": 0.2}
     monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: metrics.update(made))
     metrics: dict[str, float] = {}
     make_trainer(1)._update_actor(KVBatchMeta(["a_0_0"], [{}], "train", extra_info={}), metrics)
-    assert metrics == {"hdpo/jsd_mean": 0.1, "actor/pg_loss": 0.2}
+    assert metrics == {"hdpo/jsd_mean": 0.1, "actor/pg_loss": 0.2, "hdpo/distillation_loss_coef": 0.01}
 
 
 def test_kept_rows_are_written_as_text_by_key_and_then_cleared(
