@@ -1,8 +1,8 @@
 """What travels from the rollout workers through TransferQueue to the trainer and on to the actor: keys, tags, fields.
 
 A kept trajectory (x, y) is a privileged row: the student's plain prompt, the response ids, and the teacher's privileged
-prompt, token ids all three. It stands in its prompt's group under a key of verl's format. Each group also has one
-record, a tag without fields.
+prompt, token ids all three, and a mask of the response's tokens. It stands in its prompt's group under a key of verl's
+format. Each group also has one record, a tag without fields.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from recipe.hdpo.algorithm.cliff import GroupRecord
 PRIVILEGED_TAG = "hdpo_privileged"
 RECORD_TAG = "hdpo_record"
 STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE = "hdpo_student_prompts", "hdpo_teacher_prompts", "hdpo_responses"
-FIELDS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
+TEXTS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
+# Of the response's tokens, 1 for those that the model wrote, 0 for those of a tool or an environment.
+RESPONSE_MASK = "hdpo_response_mask"
+FIELDS = [*TEXTS, RESPONSE_MASK]
 
 # Column of a prompt, from the trainer to the rollout workers: a cliff of the step before, for privileged rollouts only.
 REISSUED = "hdpo_reissued"
@@ -60,9 +63,11 @@ def record_key(uid: str) -> str:
     return f"{uid}_hdpo_0"
 
 
-def privileged_fields(student_prompt: list[int], teacher_prompt: list[int], response: list[int]) -> TensorDict:
+def privileged_fields(
+    student_prompt: list[int], teacher_prompt: list[int], response: list[int], response_mask: list[int]
+) -> TensorDict:
     """TransferQueue fields of one kept trajectory."""
-    values = (student_prompt, teacher_prompt, response)
+    values = (student_prompt, teacher_prompt, response, response_mask)
     row = {name: torch.tensor(ids, dtype=torch.int64) for name, ids in zip(FIELDS, values, strict=True)}
     return tu.list_of_dict_to_tensordict([row])
 

@@ -208,18 +208,18 @@ class HDPOAgentLoopWorker(ScoringWorker):
             replaced = {**kwargs, "session_id": kwargs["session_id"] - group.size}
             await super()._agent_loop_postprocess(output, validate=False, **replaced)
         else:
-            await self._put_privileged_row(group, kwargs["session_id"], teacher_prompt_ids, output.response_ids)
+            await self._put_privileged_row(group, kwargs["session_id"], teacher_prompt_ids, output)
         record.kept += 1
         record.kept_truncated += cut_off
-        record.kept_tokens += len(output.response_ids)
+        record.kept_tokens += sum(output.response_mask)
 
     async def _put_privileged_row(
-        self, group: RolloutGroup, session_id: int, teacher_prompt_ids: list[int], response_ids: list[int]
+        self, group: RolloutGroup, session_id: int, teacher_prompt_ids: list[int], output: AgentLoopOutput
     ) -> None:
-        row = (group.student_prompt_ids, teacher_prompt_ids, response_ids)
+        row = (group.student_prompt_ids, teacher_prompt_ids, output.response_ids)
         await tq.async_kv_batch_put(
             keys=[transfer.row_key(group.uid, session_id)],
-            fields=transfer.privileged_fields(*row),
+            fields=transfer.privileged_fields(*row, output.response_mask),
             tags=[transfer.privileged_tag(*row)],
             partition_id="train",
         )

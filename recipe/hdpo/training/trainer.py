@@ -35,7 +35,7 @@ from recipe.hdpo.rollout.chat_template import make_token_builder, missing_chat_t
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
 from recipe.hdpo.rollout.prompt_check import check_prompts
 from recipe.hdpo.tracking.folder_lock import lock_folder
-from recipe.hdpo.tracking.kept_text import write_kept
+from recipe.hdpo.tracking.kept_text import kept_line, write_kept
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.step_metrics import lost_too_many
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
@@ -220,9 +220,11 @@ class HDPOTrainerSync(PPOTrainerSync):
         if not folder:
             return
         data = tq.kv_batch_get(keys=kept.keys, partition_id=kept.partition_id, select_fields=transfer.FIELDS)
-        texts = {name: [self.tokenizer.decode(ids) for ids in data[name].unbind()] for name in transfer.FIELDS}
-        columns = zip(kept.keys, *texts.values(), strict=True)
-        write_kept(folder, self.global_steps, [dict(zip(("key", *texts), values, strict=True)) for values in columns])
+        lines = []
+        for key, *texts, mask in zip(kept.keys, *(data[name].unbind() for name in transfer.FIELDS), strict=True):
+            named = dict(zip(transfer.TEXTS, texts, strict=True))
+            lines.append({"key": key, **kept_line(self.tokenizer.decode, named, mask)})
+        write_kept(folder, self.global_steps, lines)
 
     # ---- validation ----
 

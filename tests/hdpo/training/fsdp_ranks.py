@@ -34,6 +34,11 @@ class Row:
     teacher_prompt: list[int] | None = None
     old_log_prob_shift: float = 0.0
     importance: float | None = None
+    mask: list[int] | None = None
+
+    @property
+    def response_mask(self) -> list[int]:
+        return [1] * len(self.response) if self.mask is None else self.mask
 
 
 @dataclass
@@ -42,7 +47,8 @@ class Job:
 
     ``stock``: by verl's own worker and loss, with nothing of the recipe's. ``engine`` and ``model``: fields of verl's
     FSDPEngineConfig and HFModelConfig; ``frozen_engine``: fields in which the frozen teacher's engine differs.
-    ``importance`` of a rollout: verl's weight of its rollout correction.
+    ``importance`` of a rollout: verl's weight of its rollout correction. ``mask`` of a row: of its response's tokens, 1
+    for those that the model wrote; None where it wrote all.
     """
 
     rollouts: list[list[Row]]
@@ -286,7 +292,7 @@ def hand_over(worker: Any, kept: list[Row], data: Any, measure_gradients: bool =
     from recipe.hdpo import transfer
 
     by_key = {f"u{i}_8_0": row for i, row in enumerate(kept)}
-    names = ("prompt", "teacher_prompt", "response")
+    names = ("prompt", "teacher_prompt", "response", "response_mask")
     worker._fetch_columns = lambda keys: [[torch.tensor(getattr(by_key[k], name)) for k in keys] for name in names]
     if by_key:
         tokens = [len(r.prompt + r.teacher_prompt + 2 * r.response) for r in kept]
@@ -436,8 +442,8 @@ def _rollout_fields(rollouts: list[Row], needs_ref: bool) -> Any:
         "responses": nested([torch.tensor(r.response) for r in rollouts]),
         "input_ids": nested([torch.tensor(r.prompt + r.response) for r in rollouts]),
         "position_ids": nested([torch.arange(len(r.prompt + r.response)) for r in rollouts]),
-        "response_mask": nested([torch.ones(len(r.response), dtype=torch.int64) for r in rollouts]),
-        "loss_mask": nested([torch.ones(len(r.response), dtype=torch.int64) for r in rollouts]),
+        "response_mask": nested([torch.tensor(r.response_mask) for r in rollouts]),
+        "loss_mask": nested([torch.tensor(r.response_mask) for r in rollouts]),
         "advantages": per_token([r.advantage for r in rollouts]),
         "old_log_probs": per_token([-2.0 + r.old_log_prob_shift for r in rollouts]),
     }

@@ -121,10 +121,10 @@ def _number(values: list) -> float:
     return float(np.mean([np.mean(v) for v in values]))
 
 
-def test_the_columns_of_a_kept_row_are_student_prompt_teacher_prompt_and_response(monkeypatch) -> None:
+def test_the_columns_of_a_kept_row_are_student_prompt_teacher_prompt_response_and_its_mask(monkeypatch) -> None:
     from recipe.hdpo.training import actor as actor_module
 
-    stored = {"a": ([1, 2], [3, 4, 5], [6]), "b": ([7], [8, 9], [10, 11])}
+    stored = {"a": ([1, 2], [3, 4, 5], [6], [1]), "b": ([7], [8, 9], [10, 11], [0, 1])}
 
     def fetch(meta) -> dict[str, torch.Tensor]:
         found = [transfer.privileged_fields(*stored[key]) for key in meta.keys]
@@ -133,7 +133,7 @@ def test_the_columns_of_a_kept_row_are_student_prompt_teacher_prompt_and_respons
     monkeypatch.setattr(actor_module, "_meta_to_realdata", fetch)
     columns = actor_module.HDPOActor._fetch_columns(None, ["b", "a"])
     kept = [mini_batch.KeptRow(*row, row_id=0) for row in zip(*columns, strict=True)]
-    found = [(r.student_prompt.tolist(), r.teacher_prompt.tolist(), r.response.tolist()) for r in kept]
+    found = [tuple(column.tolist() for column in row[:4]) for row in kept]
     assert found == [stored["b"], stored["a"]]
 
 

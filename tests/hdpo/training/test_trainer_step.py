@@ -18,7 +18,7 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from recipe.hdpo import transfer
 from recipe.hdpo.config.checks import check_config
-from recipe.hdpo.tracking.kept_text import kept_files
+from recipe.hdpo.tracking.kept_text import PIECES, kept_files
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.training import mini_batch
@@ -30,6 +30,8 @@ from tests.hdpo.training.test_waiting_cliffs import prompts, records
 
 # key -> student prompt, teacher prompt, response
 STORED = {"b_8_0": ([1], [2, 3], [4, 5]), "a_8_0": ([6, 7], [8], [9])}
+# Of the first one's response the first token is a tool's.
+MASKS = {"b_8_0": [0, 1], "a_8_0": [1]}
 
 
 class Queue:
@@ -40,7 +42,7 @@ class Queue:
 
     def kv_batch_get(self, keys: list[str], partition_id: str, select_fields: list[str]) -> dict[str, torch.Tensor]:
         self.events.append(("get", keys))
-        found = [transfer.privileged_fields(*STORED[key]) for key in keys]
+        found = [transfer.privileged_fields(*STORED[key], MASKS[key]) for key in keys]
         return {name: mini_batch.nested([row[name].unbind()[0] for row in found]) for name in select_fields}
 
     def kv_clear(self, keys: list[str], partition_id: str) -> None:
@@ -125,6 +127,8 @@ def test_kept_rows_are_written_as_text_by_key_and_then_cleared(
     names = (transfer.STUDENT_PROMPT, transfer.TEACHER_PROMPT, transfer.RESPONSE)
     found = {line["key"]: tuple([*map(int, line[name].split())] for name in names) for line in lines}
     assert found == STORED and all(line["step"] == 7 for line in lines)
+    pieces = {line["key"]: line.get(PIECES) for line in lines}
+    assert pieces == {"b_8_0": [{"distilled": False, "text": "4"}, {"distilled": True, "text": "5"}], "a_8_0": None}
 
 
 def test_kept_rows_are_cleared_where_nobody_wants_their_text(monkeypatch: pytest.MonkeyPatch, queue: Queue) -> None:
