@@ -2,9 +2,9 @@
 
     python -m examples.demo.run --arms hdpo [grpo] [--steps 60] [--out outputs/demo] [KEY=VALUE ...]
 
-Phases: base model (the study's, or what is in OUT/model) -> data -> training, once per arm from the same start with
-the same seeds -> evaluation of the base and of every arm -> one HTML report. Each phase finds what an earlier run has
-finished and goes on from there.
+Phases: base model (the study's, or what is in OUT/model) -> data -> evaluation of the base model -> training, once per
+arm from the same start with the same seeds -> evaluation of every arm -> one HTML report. Each phase finds what an
+earlier run has finished and goes on from there.
 KEY=VALUE arguments are Hydra overrides for every arm, on top of examples/cpu_demo.sh.
 """
 
@@ -46,22 +46,24 @@ def main() -> None:
     model, data = out / "model", out / "data"
     say(f"everything goes to {out}")
     hold(out)
-    say("1/5 base model")
+    say("1/6 base model")
     if not model.exists():
         copy_whole(BASE_MODEL, model)
-    say("2/5 data")
+    say("2/6 data")
     if not (data / "test.parquet").exists():
         sizes = ["--train-size", TRAIN_PROBLEMS, "--test-size", TEST_PROBLEMS, "--weights", *WEIGHTS]
         python("-m", "data_preprocess.sums", "--out", data, *sizes)
-    for arm in args.arms:
-        say(f"3/5 training: {arm}, {args.steps} steps")
-        train_with([*ARMS[arm], *COMMON, *overrides], args.steps, model, data, out / arm)
-    say("4/5 evaluation")
+    say("3/6 evaluation of the base model")
     evaluated = {"base": evaluate(model, data / "test.parquet", out / "eval" / "base", SAMPLES, KS)}
+    print_figures(evaluated)
+    for arm in args.arms:
+        say(f"4/6 training: {arm}, {args.steps} steps")
+        train_with([*ARMS[arm], *COMMON, *overrides], args.steps, model, data, out / arm)
+    say("5/6 evaluation of what was trained")
     for arm in args.arms:
         checkpoint = out / arm / "checkpoints" / f"global_step_{args.steps}"
         evaluated[arm] = evaluate(checkpoint, data / "test.parquet", out / "eval" / f"{arm}-{args.steps}", SAMPLES, KS)
-    say("5/5 report")
+    say("6/6 report")
     report = write_report(out, args.arms, evaluated)
     print_figures(evaluated)
     say(f"done in {(time.time() - began) / 60:.0f} min; report: {report}")

@@ -26,7 +26,7 @@ from recipe.hdpo.evaluation.generate import Engine, Response, Sampling
 from recipe.hdpo.evaluation.graders import grader_name
 from recipe.hdpo.evaluation.problems import Problem, ProblemSet, file_sha256, read_problems
 from recipe.hdpo.evaluation.records import GREEDY, SUMMARY, Meta, Sample, read_results
-from recipe.hdpo.evaluation.scoring import load_reward, score_response
+from recipe.hdpo.evaluation.scoring import Grade, load_reward, score_response
 from recipe.hdpo.evaluation.summary import print_summary, summarise
 from recipe.hdpo.evaluation.writer import ResultWriter
 
@@ -91,7 +91,7 @@ def _draw_missing(
     prompt_ids: dict[str, list[int]],
     problems: Sequence[Problem],
     sampling: Sampling,
-    score_of: Callable[[Problem, str], tuple[float, str | None]],
+    score_of: Callable[[Problem, str], Grade],
     writer: ResultWriter,
     batch_size: int,
 ) -> None:
@@ -125,10 +125,8 @@ def _draw_missing(
             progress.update(len(batch))
 
 
-def _scored(
-    problem: Problem, number: int, response: Response, score_of: Callable[[Problem, str], tuple[float, str | None]]
-) -> Sample:
-    score, answer = score_of(problem, response.text)
+def _scored(problem: Problem, number: int, response: Response, score_of: Callable[[Problem, str], Grade]) -> Sample:
+    grade = score_of(problem, response.text)
     return Sample(
         problem_id=problem.id,
         data_source=problem.data_source,
@@ -136,10 +134,11 @@ def _scored(
         sample=number,
         prompt=problem.prompt,
         response=response.text,
-        answer=answer,
-        score=score,
+        answer=grade.answer,
+        score=grade.score,
         tokens=response.tokens,
         truncated=response.truncated,
+        unscored=grade.unscored,
     )
 
 

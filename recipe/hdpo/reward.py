@@ -62,7 +62,8 @@ def compute_score(
     Returns:
         {"score": R, "acc": R, "hdpo_unscored": ""} with R 0.0 or 1.0. What cannot be graded (see :func:`grade`) has R
         0.0, the reason under "hdpo_unscored", and one warning. HDPO's rollouts read that: such a rollout is lost, not
-        failed, so it makes no cliff and has no advantage. Plain verl and ``recipe.hdpo.evaluate`` read the 0.0 alone.
+        failed, so it makes no cliff and has no advantage. ``recipe.hdpo.evaluate`` counts it as wrong and says so,
+        and plain verl reads the 0.0 alone.
         The key is always there, because verl's batches want the same keys in every row.
 
     Raises:

@@ -1,8 +1,8 @@
 """What travels from the rollout workers through TransferQueue to the trainer and on to the actor: keys, tags, fields.
 
 A kept trajectory (x, y) is a privileged row: the student's plain prompt, the response ids, and the teacher's privileged
-prompt, token ids all three. It stands in its prompt's group under a key of verl's format. Each group also has one
-record, a tag without fields.
+prompt, token ids all three, and a mask of the response's tokens. It stands in its prompt's group under a key of verl's
+format. Each group also has one record, a tag without fields.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from recipe.hdpo.algorithm.cliff import GroupRecord
 PRIVILEGED_TAG = "hdpo_privileged"
 RECORD_TAG = "hdpo_record"
 STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE = "hdpo_student_prompts", "hdpo_teacher_prompts", "hdpo_responses"
-FIELDS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
+TEXTS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
+# Of the response's tokens, 1 for those that the model wrote, 0 for those of a tool or an environment.
+RESPONSE_MASK = "hdpo_response_mask"
+FIELDS = [*TEXTS, RESPONSE_MASK]
 
 # The partition of TransferQueue for cliffs whose privileged rollouts no step waits for (asynchronous trainers), each a
 # group of its own; what verl samples, counts and evicts lies in the partition "train".
@@ -45,12 +48,14 @@ class KeptRows:
         keys: TransferQueue keys of all kept trajectories.
         tokens: what both forwards together read of each, for dealing them to ranks evenly.
         measure_gradients: whether the gradient norm of each term is measured in this update.
+        factor: what lambda is multiplied by in this update (``algorithm/coefficient.py``).
         partition: of TransferQueue, in which they wait.
     """
 
     keys: list[str]
     tokens: list[int]
     measure_gradients: bool = False
+    factor: float = 1.0
     partition: str = TRAIN
 
 
@@ -64,24 +69,32 @@ def record_key(uid: str) -> str:
     return f"{uid}_hdpo_0"
 
 
-def privileged_fields(student_prompt: list[int], teacher_prompt: list[int], response: list[int]) -> TensorDict:
+def privileged_fields(
+    student_prompt: list[int], teacher_prompt: list[int], response: list[int], response_mask: list[int]
+) -> TensorDict:
     """TransferQueue fields of one kept trajectory."""
-    values = (student_prompt, teacher_prompt, response)
+    values = (student_prompt, teacher_prompt, response, response_mask)
     row = {name: torch.tensor(ids, dtype=torch.int64) for name, ids in zip(FIELDS, values, strict=True)}
     return tu.list_of_dict_to_tensordict([row])
 
 
 def privileged_tag(
-    student_prompt: list[int], teacher_prompt: list[int], response: list[int], weights: int | None = None
+    student_prompt: list[int],
+    teacher_prompt: list[int],
+    response: list[int],
+    response_mask: list[int] | None = None,
+    weights: int | None = None,
 ) -> dict[str, Any]:
-    """TransferQueue tag of one kept trajectory, under verl's names; ``seq_len`` is what both forwards together read.
+    """TransferQueue tag of one kept trajectory; ``seq_len`` is what both forwards together read.
 
     Args:
+        response_mask: as in the fields; None where every token is distilled.
         weights: the version of the weights that the response was begun with, verl's number of the step that made them.
     """
     seq_len = len(student_prompt) + len(teacher_prompt) + 2 * len(response)
+    distilled = len(response) if response_mask is None else sum(response_mask)
     versions = {} if weights is None else {"min_global_steps": weights}
-    return {"status": "success", PRIVILEGED_TAG: True, "seq_len": seq_len, "response_len": len(response), **versions}
+    return {"status": "success", PRIVILEGED_TAG: True, "seq_len": seq_len, "num_distilled": distilled, **versions}
 
 
 def cliff_tag(step: int) -> dict[str, Any]:

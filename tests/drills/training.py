@@ -117,11 +117,30 @@ def program(command: list[str], out: Path, **env: str) -> Iterator[Run]:
         yield Run(process, out, log)
 
 
+def command(*overrides: str) -> list[str]:
+    """``examples/cpu_demo.sh`` in small steps; see :func:`environment`."""
+    return ["bash", "examples/cpu_demo.sh", *SETTINGS, *overrides]
+
+
+def environment(out: Path) -> dict[str, str]:
+    """What the script reads: the study's base model, the drills' data, a file of metrics for this start."""
+    metrics = out / f"metrics.{len(list(out.glob('metrics*')))}.jsonl"
+    return {
+        "MODEL": str(BASE_MODEL),
+        "DATA": str(OUT / "data"),
+        "OUT": str(out),
+        "METRICS": str(metrics),
+        "PYTHON": sys.executable,
+    }
+
+
+def demo(out: Path) -> list[str]:
+    """The demo, in small steps."""
+    return [sys.executable, "-m", "examples.demo.run", "--steps", "1000", "--out", str(out), *SETTINGS[:2], SETTINGS[3]]
+
+
 @contextlib.contextmanager
 def training(out: Path, *overrides: str) -> Iterator[Run]:
-    """``examples/cpu_demo.sh`` with the study's base model."""
-    metrics = out / f"metrics.{len(list(out.glob('metrics*')))}.jsonl"
-    env = {"MODEL": str(BASE_MODEL), "DATA": str(OUT / "data"), "OUT": str(out), "METRICS": str(metrics)}
-    command = ["bash", "examples/cpu_demo.sh", *SETTINGS, *overrides]
-    with program(command, out, **env, PYTHON=sys.executable) as run:
+    """A training to do harm to."""
+    with program(command(*overrides), out, **environment(out)) as run:
         yield run

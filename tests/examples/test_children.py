@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ from recipe.hdpo.tracking import folder_lock
 STUBBORN = "sh -c 'trap \"\" TERM; echo $$; exec sleep 1000' & wait"
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt: a program that a shell started in the background would ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_ends_the_child_and_what_it_started(number: int) -> None:
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)]

@@ -20,15 +20,16 @@ def test_records_survive_their_tag_and_rows_have_none() -> None:
 
 def test_a_kept_trajectory_counts_the_tokens_of_both_forwards() -> None:
     tag = transfer.privileged_tag([1, 2], [1, 2, 3], [7, 8, 9, 10])
-    assert tag == {"status": "success", transfer.PRIVILEGED_TAG: True, "seq_len": 2 + 3 + 2 * 4, "response_len": 4}
+    assert tag == {"status": "success", transfer.PRIVILEGED_TAG: True, "seq_len": 2 + 3 + 2 * 4, "num_distilled": 4}
 
 
-def test_a_kept_trajectory_has_its_three_sequences_in_its_fields() -> None:
-    fields = transfer.privileged_fields([1, 2], [1, 2, 3], [7])
+def test_a_kept_trajectory_has_its_three_sequences_and_its_mask_in_its_fields() -> None:
+    fields = transfer.privileged_fields([1, 2], [1, 2, 3], [7, 8], [1, 0])
     assert {name: fields[name][0].tolist() for name in transfer.FIELDS} == {
         transfer.STUDENT_PROMPT: [1, 2],
         transfer.TEACHER_PROMPT: [1, 2, 3],
-        transfer.RESPONSE: [7],
+        transfer.RESPONSE: [7, 8],
+        transfer.RESPONSE_MASK: [1, 0],
     }
 
 

@@ -106,7 +106,8 @@ class GroupRecord:
         lost_rollouts: normal rollouts that ended with an error, or without a usable reward.
         rollouts: privileged rollouts that were scored.
         solved_privileged: privileged rollouts with R = 1.
-        kept, kept_tokens: privileged rollouts that are used (those with R = 1, or all), and their response tokens.
+        kept, kept_tokens: privileged rollouts that are used (those with R = 1, or all), and the tokens that the model
+            wrote in them.
         too_long, no_solution, errors: privileged rollouts that were skipped or lost, by reason.
         settled_at, ended_at: wall-clock seconds at which the normal rollouts, and then the group, were done.
         size: K, how many normal rollouts were asked for.

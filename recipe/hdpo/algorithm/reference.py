@@ -5,6 +5,9 @@
     L_JSD  = (1 / M) sum over kept trajectories, sum over tokens t of w_t min(JSD_k, clip),
                                                                                  M: tokens of all kept trajectories
 
+The tokens of a response are those that the model wrote: of an agent, what a tool or an environment put in between is
+context, enters no sum and is not counted.
+
     r_it = pi(y_t | x, y_<t) / pi_old(y_t | x, y_<t)
     c(r, A) = max(-A r, -A clip(r, 1 - low, 1 + high)), for A < 0 at most -A dual     (verl's dual clip)
     A_i  = (r_i - mean of the other rewards) / their standard deviation, see advantage.py
@@ -42,19 +45,21 @@ class Rollout:
         ids: the response's T token ids.
         old_log_probs: their T log-probabilities under the policy that sampled them.
         advantage: A_i, one number for the whole response.
+        mask: of the T tokens, 1 for those that the model wrote; empty where it wrote all.
     """
 
     logits_TV: torch.Tensor
     ids: Sequence[int]
     old_log_probs: Sequence[float]
     advantage: float
+    mask: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Kept:
     """A privileged response with R = 1, as student and teacher read it: logits at the same T tokens, each (T, V).
 
-    ``ids``, the T token ids, are read for the reliance alone.
+    ``ids``, the T token ids, are read for the reliance alone; ``mask`` is as in :class:`Rollout`.
 
     Example:
         ``Kept(student_TV=torch.zeros(1, 2), teacher_TV=torch.tensor([[0.0, 3.0]]))``
@@ -63,6 +68,14 @@ class Kept:
     student_TV: torch.Tensor
     teacher_TV: torch.Tensor
     ids: Sequence[int] = ()
+    mask: Sequence[int] = ()
+
+    def own(self) -> Kept:
+        """The tokens that the model wrote."""
+        if not self.mask:
+            return self
+        at = [t for t, is_own in enumerate(self.mask) if is_own]
+        return Kept(self.student_TV[at], self.teacher_TV[at], [self.ids[t] for t in at if self.ids])
 
 
 @dataclass(frozen=True)
@@ -150,11 +163,14 @@ def hdpo_loss(
     policy = [
         clipped((row_V.log_softmax(-1)[token] - old).exp(), rollout.advantage, *clip)
         for rollout in rollouts
-        for row_V, token, old in zip(rollout.logits_TV, rollout.ids, rollout.old_log_probs, strict=True)
+        for row_V, token, old, is_own in zip(
+            rollout.logits_TV, rollout.ids, rollout.old_log_probs, rollout.mask or [1] * len(rollout.ids), strict=True
+        )
+        if is_own
     ]
     divergences = [
         weight * jsd(s_V, t_V, topk).clamp(max=controls.clip)
-        for row in kept
+        for row in (trajectory.own() for trajectory in kept)
         for s_V, t_V, weight in zip(row.student_TV, row.teacher_TV, weights(row, topk, controls), strict=True)
     ]
     grpo, distillation = mean(policy), mean(divergences)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from recipe.hdpo.algorithm import coefficient
 from recipe.hdpo.algorithm.divergence_formulas import DivergenceKind
 
 ESTIMATORS = ("hdpo", None)
@@ -105,6 +106,7 @@ class HDPOConfig:
     """``hdpo``: every knob of the recipe. See ``hdpo/default.yaml`` for meanings and defaults."""
 
     distillation_loss_coef: float
+    distillation_loss_schedule: str
     adv_estimator: str | None
     teacher: str
     ema_decay: float
@@ -130,6 +132,7 @@ class HDPOConfig:
             f"hdpo.distillation_loss_coef={self.distillation_loss_coef} (lambda) must be 0 or more: a negative weight "
             "would push the student away from correct solutions",
         )
+        _one_of("hdpo.distillation_loss_schedule", self.distillation_loss_schedule, coefficient.SCHEDULES)
         _require(
             self.adv_estimator in ESTIMATORS,
             f"hdpo.adv_estimator={self.adv_estimator!r} must be hdpo, or null for algorithm.adv_estimator's",

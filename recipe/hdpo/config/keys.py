@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -135,3 +136,19 @@ def uses_lora(config: DictConfig) -> bool:
     """Whether verl trains an adapter: the model without it then serves as the reference model."""
     ranks = [select(config, f"{MODEL}.{key}", 0) for key in ("lora_rank", "lora.rank")]
     return max(ranks) > 0 or bool(select(config, f"{MODEL}.lora_adapter_path"))
+
+
+def is_derived(path: str, base: str) -> bool:
+    """Whether the class at a dotted path is, or derives from, the one at another; imports the first one's module.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    if path == base:
+        return True
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+        return any(f"{parent.__module__}.{parent.__qualname__}" == base for parent in found.__mro__)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be imported as a class ({type(error).__name__}: {error})") from error

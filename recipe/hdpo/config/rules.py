@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from recipe.hdpo.algorithm.message_template import compile_template
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.async_rules import ASYNC_RULES
-from recipe.hdpo.config.keys import ACTOR, ROLLOUT, Rule, select
+from recipe.hdpo.config.keys import ACTOR, ROLLOUT, Rule, is_derived, select
 from recipe.hdpo.config.model_rules import MODEL_RULES
 
 VERL_VERSION = "0.9.1"
@@ -173,11 +173,11 @@ def no_rollout_hook(config: DictConfig, hdpo: HDPOConfig) -> str | None:
         "hdpo.validate_greedy=true": hdpo.validate_greedy,
     }
     asked = [name for name, needed in needed_by.items() if needed]
-    if manager == MANAGER or not asked:
+    if not asked or (manager is not None and is_derived(str(manager), MANAGER)):
         return None
     return (
         f"{ROLLOUT}.agent.agent_loop_manager_class={manager} never re-issues cliffs, nor does anything else for "
-        f"{', '.join(asked)}: set it to {MANAGER}, or switch these off"
+        f"{', '.join(asked)}: set it to {MANAGER} or a class derived from it, or switch these off"
     )
 
 

@@ -17,7 +17,7 @@ from recipe.hdpo.evaluation.intervals import Support, two_level_difference, two_
 from recipe.hdpo.evaluation.passk import powers_of_two
 from recipe.hdpo.evaluation.pvalues import paired_difference, paired_p_value
 from recipe.hdpo.evaluation.records import Results, read_results
-from recipe.hdpo.evaluation.summary import ProblemTable, can_vote, support, tabulate
+from recipe.hdpo.evaluation.summary import ProblemTable, can_vote, support, tabulate, unscored_note
 
 # Settings that must agree, or a difference would be one of the measurement.
 _MUST_AGREE = (
@@ -181,6 +181,7 @@ def _notes(arms: Sequence[Arm]) -> list[str]:
         seen = sorted({str(run.meta.settings.get(key)) for run in runs})
         if len(seen) > 1:
             notes.append(f"The runs differ in {key}: {', '.join(seen)}.")
+    notes += [f"{run.folder}: {note}" for run in runs for note in unscored_note(run)]
     for arm in arms:
         models = {run.meta.settings.get("model_sha256") for run in arm.runs}
         if len(models) < len(arm.runs):

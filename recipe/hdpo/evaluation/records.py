@@ -23,7 +23,8 @@ RESULT_FILES = (META, SAMPLES, SUMMARY)
 
 @dataclass(frozen=True)
 class Sample:
-    """One response. ``sample`` is 0..n-1, or -1 for the greedy one; ``tokens`` is the response's length."""
+    """One response. ``sample`` is 0..n-1, or -1 for the greedy one; ``tokens`` is the response's length; ``unscored``
+    says why it could not be graded (its score is 0.0 then), and is empty where it was."""
 
     problem_id: str
     data_source: str
@@ -35,6 +36,7 @@ class Sample:
     score: float
     tokens: int
     truncated: bool
+    unscored: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,10 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "score": (int, float),
     "tokens": int,
     "truncated": bool,
+    "unscored": str,
 }
+# Fields that results from before them lack.
+_LATER: dict[str, Any] = {"unscored": ""}
 # What readers need; a header without it was not made by evaluate.
 _SETTINGS: dict[str, type | tuple[type, ...]] = {
     "n": int,
@@ -162,6 +167,7 @@ def parse_sample(line: bytes, path: Path, number: int, meta: Meta | None = None,
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}, line {number}: cut off or not JSON ({error}). {mend}") from error
+    content = {**_LATER, **content} if isinstance(content, dict) else content
     if not isinstance(content, dict) or set(content) != set(_TYPES):
         raise ValueError(f"{path}, line {number}: the fields are not {', '.join(_TYPES)}. {mend}")
     wrong = [

@@ -7,8 +7,9 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from recipe.hdpo.algorithm.cliff import UNSCORED
 from recipe.hdpo.answers.text import normalise
 from recipe.hdpo.evaluation.graders import REWARD_FILE
 from recipe.hdpo.evaluation.problems import Problem
@@ -19,6 +20,21 @@ ANSWER_KEYS = (
     "pred",
     "answer",
 )  # under which a reward function returns the answer it extracted; "pred" is verl's
+
+
+class Grade(NamedTuple):
+    """What a reward function says of one response.
+
+    Attributes:
+        score: 0.0 of one that could not be graded.
+        answer: what the reward function says it extracted (``pred`` or ``answer`` of its dict), else the text after the
+            last "####" or in the last ``\\boxed{}``, normalised; None without one.
+        unscored: why it could not be graded (``hdpo_unscored`` of the dict); empty where it was.
+    """
+
+    score: float
+    answer: str | None
+    unscored: str
 
 
 def load_reward(spec: str) -> tuple[Callable[..., Any], Path]:
@@ -46,12 +62,8 @@ def load_reward(spec: str) -> tuple[Callable[..., Any], Path]:
     return function, path
 
 
-def score_response(reward: Callable[..., Any], problem: Problem, response: str) -> tuple[float, str | None]:
+def score_response(reward: Callable[..., Any], problem: Problem, response: str) -> Grade:
     """Score one response as verl's reward manager does.
-
-    Returns:
-        The score, and the answer: what the reward function says it extracted (``pred`` or ``answer`` of its
-        dict), else the text after the last "####" or in the last ``\\boxed{}``, normalised; None without one.
 
     Raises:
         ValueError: the reward function failed, or returned no finite number; names the problem.
@@ -75,4 +87,5 @@ def score_response(reward: Callable[..., Any], problem: Problem, response: str) 
         raise ValueError(f"The reward function returned {score} for problem {problem.id}; it must be a finite number.")
     said = [result[key] for key in ANSWER_KEYS if result.get(key) is not None] if isinstance(result, dict) else []
     answer = str(said[0]).strip() if said else normalise(final_answer(response) or "")
-    return score, answer or None
+    unscored = str(result.get(UNSCORED) or "") if isinstance(result, dict) else ""
+    return Grade(score, answer or None, unscored)

@@ -142,10 +142,26 @@ def notes(table: ProblemTable, results: Results) -> list[str]:
             f"maj@k is left out: {which} {'no' if unmarked else 'an'} answer after #### or in \\boxed{{}}, and the "
             "reward function named none."
         )
+    found += unscored_note(results)
     duplicates = results.meta.about.get("duplicates", [])
     if duplicates:
         found.append(f"{len(duplicates)} row(s) repeat another problem and count once: {', '.join(duplicates[:5])}.")
     return found
+
+
+def unscored_note(results: Results) -> list[str]:
+    """One line that names the samples which could not be graded; none without them. They count as wrong, so that every
+    problem keeps its n samples, and the line says how much that can hide."""
+    lost = [s for s in results.samples if s.unscored]
+    if not lost:
+        return []
+    drawn, greedy = sum(s.sample != GREEDY for s in lost), sum(s.sample == GREEDY for s in lost)
+    problems, n = results.meta.problems, results.meta.settings["n"]
+    return [
+        f"{len(lost)} sample(s) could not be graded and count as wrong ({lost[0].unscored}: sample {lost[0].sample} of "
+        f"problem {lost[0].problem_id}{', ...' if len(lost) > 1 else ''}). Had all been right, pass@1 would be "
+        f"{drawn / (n * problems):.3f} and greedy {greedy / problems:.3f} higher."
+    ]
 
 
 def print_summary(summary: dict[str, Any]) -> str:

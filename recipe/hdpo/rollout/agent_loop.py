@@ -242,7 +242,7 @@ class HDPOAgentLoopWorker(ScoringWorker):
             await self._put_privileged_row(group, kwargs["session_id"], teacher_prompt_ids, output)
         record.kept += 1
         record.kept_truncated += cut_off
-        record.kept_tokens += len(output.response_ids)
+        record.kept_tokens += sum(output.response_mask)
 
     async def _put_privileged_row(
         self, group: RolloutGroup, session_id: int, teacher_prompt_ids: list[int], output: AgentLoopOutput
@@ -250,8 +250,8 @@ class HDPOAgentLoopWorker(ScoringWorker):
         row = (group.student_prompt_ids, teacher_prompt_ids, output.response_ids)
         await tq.async_kv_batch_put(
             keys=[transfer.row_key(group.uid, session_id)],
-            fields=transfer.privileged_fields(*row),
-            tags=[transfer.privileged_tag(*row, weights=output.extra_fields.get("min_global_steps"))],
+            fields=transfer.privileged_fields(*row, output.response_mask),
+            tags=[transfer.privileged_tag(*row, output.response_mask, output.extra_fields.get("min_global_steps"))],
             partition_id=self.partition,
         )
 

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 KEPT_FOLDER = "hdpo_kept"
+# Of an agent's line: the response in pieces, each with whether it is distilled.
+PIECES = "hdpo_response_pieces"
+
+
+def kept_line(decode: Callable[[Any], str], texts: Mapping[str, Any], response_mask: Any) -> dict[str, Any]:
+    """One kept trajectory as text; where a tool or an environment wrote some of the response, that in pieces too.
+
+    Example:
+        ``{..., "hdpo_response_pieces": [{"distilled": true, "text": "add(2, 3)"}, {"distilled": false, "text": "5"}]}``
+
+    Args:
+        decode: token ids to text.
+        texts: token ids by name, 1-D tensors, the response last.
+        response_mask: of the response's tokens, 1 for those that are distilled, a 1-D tensor.
+    """
+    line: dict[str, Any] = {name: decode(ids) for name, ids in texts.items()}
+    if not response_mask.all():
+        response, pieces, begin = list(texts.values())[-1], [], 0
+        for is_own, run in itertools.groupby(response_mask.tolist()):
+            end = begin + len(list(run))
+            pieces.append({"distilled": bool(is_own), "text": decode(response[begin:end])})
+            begin = end
+        line[PIECES] = pieces
+    return line
 
 
 def write_kept(folder: str, step: int, lines: Iterable[Mapping[str, Any]]) -> Path:

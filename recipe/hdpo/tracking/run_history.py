@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.algorithm.coefficient import CliffShare
 from recipe.hdpo.tracking.cliff_history import CliffHistory
 from recipe.hdpo.tracking.step_metrics import step_metrics
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
@@ -26,18 +27,21 @@ class History:
     Attributes:
         teacher: see :class:`~recipe.hdpo.tracking.teacher_collapse.CollapseMonitor`.
         cliffs: see :class:`~recipe.hdpo.tracking.cliff_history.CliffHistory`.
+        cliff_share: see :class:`~recipe.hdpo.algorithm.coefficient.CliffShare`.
         knobs: the recipe's knobs of this run; a checkpoint of a run with others is loaded, and they are named.
         rows: of the training data; 0 where it is not known. verl goes on in the middle of the data, by a row's number.
     """
 
     teacher: CollapseMonitor
     cliffs: CliffHistory = field(default_factory=CliffHistory)
+    cliff_share: CliffShare = field(default_factory=CliffShare)
     knobs: dict[str, Any] = field(default_factory=dict)
     rows: int = 0
 
     def update(self, records: Sequence[GroupRecord]) -> dict[str, float]:
         """Take in one step's groups and return their metrics."""
         metrics = step_metrics(list(records), self.cliffs)
+        self.cliff_share.update(int(metrics["hdpo/cliffs"]), sum(not record.reissued for record in records))
         solved, rollouts = sum(r.solved_privileged for r in records), sum(r.rollouts for r in records)
         return metrics | self.teacher.update(solved, rollouts)
 
@@ -47,7 +51,9 @@ class History:
         path = os.path.join(folder, HISTORY_FILE)
         with open(path + ".tmp", "w", encoding="utf-8") as file:
             teacher, cliffs = self.teacher.state_dict(), self.cliffs.state_dict()
-            json.dump({"cliffs": cliffs, "teacher": teacher, "knobs": self.knobs, "rows": self.rows}, file)
+            share = self.cliff_share.state_dict()
+            state = {"cliffs": cliffs, "teacher": teacher, "cliff_share": share, "knobs": self.knobs, "rows": self.rows}
+            json.dump(state, file)
         os.replace(path + ".tmp", path)
 
     def load(self, folder: str) -> None:
@@ -67,6 +73,7 @@ class History:
             with open(path, encoding="utf-8") as file:
                 state = json.load(file)
             cliffs, then = CliffHistory.from_state_dict(state["cliffs"]), _flat(state.get("knobs", self.knobs))
+            share = CliffShare(**state.get("cliff_share", {}))
             self.teacher.load_state_dict(state["teacher"])
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
@@ -74,7 +81,7 @@ class History:
                 "version. Resume from another checkpoint; or remove that file, and the run goes on from these weights "
                 "with an empty history: cliffs count as new, and the teacher's solve rate starts anew"
             ) from error
-        self.cliffs, now = cliffs, _flat(self.knobs)
+        self.cliffs, self.cliff_share, now = cliffs, share, _flat(self.knobs)
         self._compare_rows(state.get("rows", 0), folder)
         changed = [f"{key}={then.get(key)}" for key in now if then.get(key) != now[key]]
         if changed:

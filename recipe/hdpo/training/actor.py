@@ -65,6 +65,7 @@ class HDPOActor(TrainingWorker):
         """verl's loop over mini-batches; privileged rows, if the trainer names any, join it."""
         kept: transfer.KeptRows | None = tu.pop(data, key=transfer.KEPT, default=None)
         self.measure_gradients = kept is not None and kept.measure_gradients
+        self.loss_fn.factor = 1.0 if kept is None else kept.factor
         self.mini_batch_rows, self.updates, seconds = [], 0, 0.0
         if kept is not None:
             begin = time.perf_counter()
@@ -91,7 +92,7 @@ class HDPOActor(TrainingWorker):
         if part is None or len(part) == 0:
             return super().train_batch(data)
         batch = mini_batch.append_privileged_rows(data, part)
-        own_tokens = sum(row.response_length for row in mini_batch.row_info(part) if row.row_id >= 0)
+        own_tokens = sum(row.num_distilled for row in mini_batch.row_info(part) if row.row_id >= 0)
         num_tokens = torch.tensor(own_tokens, device=get_device_id())
         torch.distributed.all_reduce(num_tokens, group=self.engine.get_data_parallel_group())
         tu.assign_non_tensor(batch, distillation_use_topk=True, **{mini_batch.NUM_TOKENS: int(num_tokens.item())})
@@ -112,20 +113,20 @@ class HDPOActor(TrainingWorker):
         engine, config = self.engine, self.engine_config
         dealt = deal(kept.tokens, num_mini_batches, engine.get_data_parallel_size())
         own = [by_rank[engine.get_data_parallel_rank()] for by_rank in dealt]
-        students, teachers, responses = self._fetch_columns(
-            [kept.keys[i] for part in own for i in part], kept.partition
-        )
-        found = zip(students, teachers, responses, strict=True)
+        keys = [kept.keys[i] for part in own for i in part]
+        students, teachers, responses, masks = self._fetch_columns(keys, kept.partition)
+        found = zip(students, teachers, responses, masks, strict=True)
         step = 1 if config.use_dynamic_bsz else config.micro_batch_size_per_gpu
         dummy = torch.tensor([self.pad_token_id])
         parts, row_id = [], itertools.count()
         for by_rank, part in zip(dealt, own, strict=True):
             size = math.ceil(max(map(len, by_rank)) / step) * step
             real = [mini_batch.KeptRow(*next(found), next(row_id)) for _ in part]
-            parts.append(real + [mini_batch.KeptRow(dummy, dummy, dummy, mini_batch.DUMMY_ROW)] * (size - len(real)))
+            filler = mini_batch.KeptRow(dummy, dummy, dummy, torch.ones_like(dummy), mini_batch.DUMMY_ROW)
+            parts.append(real + [filler] * (size - len(real)))
         return parts
 
-    def _fetch_columns(self, keys: list[str], partition: str) -> list[list[torch.Tensor]]:
+    def _fetch_columns(self, keys: list[str], partition: str = transfer.TRAIN) -> list[list[torch.Tensor]]:
         """The fields of privileged rows from TransferQueue, in the order of :data:`transfer.FIELDS`, joined by key."""
         if not keys:
             return [[] for _ in transfer.FIELDS]
@@ -136,11 +137,10 @@ class HDPOActor(TrainingWorker):
     def _read_teacher(self, kept: list[mini_batch.KeptRow], temperature: float) -> None:
         self.loss_fn.targets.clear()
         if not self.hdpo.reads_teacher:
-            self.loss_fn.targets.update(hard_labels({r.row_id: r.response for r in kept if r.row_id >= 0}))
+            own = {r.row_id: r.response[r.response_mask.bool()] for r in kept if r.row_id >= 0}
+            self.loss_fn.targets.update(hard_labels(own))
             return
-        batch = mini_batch.sequence_batch(
-            [r.teacher_prompt for r in kept], [r.response for r in kept], [r.row_id for r in kept]
-        )
+        batch = _batch_of(kept, [r.teacher_prompt for r in kept])
         tu.assign_non_tensor(batch, temperature=temperature)
         self.loss_fn.targets.update(read_teacher(self, batch))
 
@@ -160,9 +160,12 @@ class HDPOActor(TrainingWorker):
 def _student_batch(part: list[mini_batch.KeptRow]) -> TensorDict:
     if not part:
         return TensorDict({}, batch_size=[0])
-    return mini_batch.sequence_batch(
-        [r.student_prompt for r in part], [r.response for r in part], [r.row_id for r in part]
-    )
+    return _batch_of(part, [r.student_prompt for r in part])
+
+
+def _batch_of(rows: list[mini_batch.KeptRow], prompts: list[torch.Tensor]) -> TensorDict:
+    columns = ([r.response for r in rows], [r.row_id for r in rows], [r.response_mask for r in rows])
+    return mini_batch.sequence_batch(prompts, *columns)
 
 
 class HDPOWorker(ActorRolloutRefWorker):

@@ -50,7 +50,7 @@ class Arrivals:
         stale = [key for key, tag in zip(kept.keys, kept.tags, strict=True) if self._is_stale(tag, step)]
         for key in stale:
             record = records[transfer.record_key(key.split("_")[0])]
-            record.kept, record.kept_tokens = record.kept - 1, record.kept_tokens - found[key]["response_len"]
+            record.kept, record.kept_tokens = record.kept - 1, record.kept_tokens - found[key]["num_distilled"]
         self.too_stale += len(stale)
         fresh = kept.select_keys([key for key in kept.keys if key not in stale])
         self.staleness += [_staleness(tag, step) for tag in fresh.tags]

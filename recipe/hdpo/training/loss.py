@@ -59,12 +59,14 @@ class HDPOLoss:
         actor_config: verl's actor config, read by its policy loss.
         hdpo: the recipe's knobs.
         targets: teacher top-k of the privileged rows that this rank holds, by row id.
+        factor: what lambda is multiplied by (``algorithm/coefficient.py``).
         terms: which terms enter the loss; "grpo" or "distillation" alone serve to measure their gradients.
     """
 
     actor_config: ActorConfig
     hdpo: HDPOConfig
     targets: dict[int, TeacherTopK] = field(default_factory=dict)
+    factor: float = 1.0
     terms: str = "both"
 
     def __call__(
@@ -133,7 +135,7 @@ class HDPOLoss:
         )
         divergence = controlled.sum() * scale
         grpo, metrics = self._policy_loss(model_output, data, dp_group)
-        distillation = self.hdpo.distillation_loss_coef * divergence
+        distillation = self.hdpo.distillation_loss_coef * self.factor * divergence
         loss = {
             "both": grpo + distillation,
             "grpo": grpo + 0.0 * divergence,

@@ -43,32 +43,48 @@ class RowInfo(NamedTuple):
     Attributes:
         row_id: the id of a privileged row, >= 0; :data:`ROLLOUT_ROW` or :data:`DUMMY_ROW` for others.
         prompt_length, response_length: tokens.
+        response_mask: of a privileged row, one byte a response token, 1 for what the model wrote and 0 for what a tool
+            or an environment did; None where the model wrote everything.
     """
 
     row_id: int
     prompt_length: int
     response_length: int
+    response_mask: bytes | None = None
 
     @property
     def length(self) -> int:
         """Tokens of the whole sequence."""
         return self.prompt_length + self.response_length
 
+    @property
+    def num_distilled(self) -> int:
+        """Response tokens that the model wrote."""
+        return self.response_length if self.response_mask is None else sum(self.response_mask)
+
+    def is_distilled(self) -> torch.Tensor:
+        """Whether the model wrote a response token, bool, one per token, on the host."""
+        if self.response_mask is None:
+            return torch.ones(self.response_length, dtype=torch.bool)
+        return torch.tensor(list(self.response_mask), dtype=torch.bool)
+
 
 class KeptRow(NamedTuple):
     """A kept trajectory on its rank, or a dummy of two tokens that makes the ranks' numbers of rows equal.
 
     Example:
-        ``KeptRow(torch.tensor([5, 9]), torch.tensor([5, 7, 7, 9]), torch.tensor([3, 2]), row_id=0)``
+        ``KeptRow(torch.tensor([5, 9]), torch.tensor([5, 7, 9]), torch.tensor([3, 2]), torch.tensor([1, 1]), row_id=0)``
 
     Attributes:
         student_prompt, teacher_prompt, response: token ids, 1-D int64.
+        response_mask: of the response's tokens, 1 for those that are distilled, 1-D int64.
         row_id: as in :class:`RowInfo`.
     """
 
     student_prompt: torch.Tensor
     teacher_prompt: torch.Tensor
     response: torch.Tensor
+    response_mask: torch.Tensor
     row_id: int
 
 
@@ -78,13 +94,17 @@ def nested(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def sequence_batch(
-    prompts: Sequence[torch.Tensor], responses: Sequence[torch.Tensor], row_ids: Sequence[int]
+    prompts: Sequence[torch.Tensor],
+    responses: Sequence[torch.Tensor],
+    row_ids: Sequence[int],
+    response_masks: Sequence[torch.Tensor] | None = None,
 ) -> TensorDict:
     """The fields that verl's engine reads of rows without a policy loss.
 
     Args:
         prompts, responses: token ids of each row, 1-D int64.
         row_ids: ids of the rows, as in :class:`RowInfo`.
+        response_masks: as in :class:`KeptRow`, on the host; None where the model wrote everything.
     """
     sequences = [torch.cat(pair) for pair in zip(prompts, responses, strict=True)]
     batch = {
@@ -95,9 +115,15 @@ def sequence_batch(
         "loss_mask": nested([torch.zeros_like(r) for r in responses]),
     }
     found = TensorDict(batch, batch_size=[len(sequences)])
-    info = [RowInfo(i, len(p), len(r)) for i, p, r in zip(row_ids, prompts, responses, strict=True)]
+    masks = [None] * len(sequences) if response_masks is None else [_as_bytes(mask) for mask in response_masks]
+    columns = zip(row_ids, prompts, responses, masks, strict=True)
+    info = [RowInfo(i, len(p), len(r), mask) for i, p, r, mask in columns]
     tu.assign_non_tensor_stack(found, ROW_INFO, info)
     return found
+
+
+def _as_bytes(response_mask: torch.Tensor) -> bytes | None:
+    return None if response_mask.all() else bytes((response_mask != 0).tolist())
 
 
 def append_privileged_rows(rollouts: TensorDict, privileged: TensorDict) -> TensorDict:
@@ -137,22 +163,25 @@ def row_info(batch: TensorDict) -> list[RowInfo]:
 
 
 def response_positions(info: Sequence[RowInfo]) -> tuple[torch.Tensor, list[RowInfo]]:
-    """Where the logits that predict privileged responses stand in the packed token axis of a micro-batch.
+    """Where the logits that predict the distilled tokens stand in the packed token axis of a micro-batch.
 
     Args:
         info: of the micro-batch's rows.
 
     Returns:
-        positions: int64, on the host, one per response token of the privileged rows, in the batch's order of rows,
-            ascending. The token at position p is predicted by the logits at p - 1.
+        positions: int64, on the host, one per distilled token of the privileged rows, in the batch's order of rows,
+            ascending: :attr:`RowInfo.num_distilled` of each. The token at p is predicted by the logits at p - 1.
         privileged: those rows, in the same order.
     """
     privileged = [row for row in info if row.row_id >= 0]
-    return predicting_positions(info, [row.row_id >= 0 for row in info]), privileged
+    positions = predicting_positions(info, [row.row_id >= 0 for row in info])
+    if any(row.response_mask is not None for row in privileged):
+        positions = positions[torch.cat([row.is_distilled() for row in privileged])]
+    return positions, privileged
 
 
 def predicting_positions(info: Sequence[RowInfo], wanted: Sequence[bool]) -> torch.Tensor:
-    """As :func:`response_positions`, of the wanted rows."""
+    """As :func:`response_positions`, of all response tokens of the wanted rows."""
     positions, end = [torch.empty(0, dtype=torch.int64)], 0
     for row, is_wanted in zip(info, wanted, strict=True):
         end += row.length

@@ -1,4 +1,4 @@
-"""The teacher pass: the teacher's top-k at every position of the kept responses, without a gradient.
+"""The teacher pass: the teacher's top-k at every token that is distilled, without a gradient.
 
 The teacher reads the privileged prompt and then the same response ids that the student will read after the plain
 prompt. It uses verl's engine, so packing, dynamic micro-batches and FSDP work as they do for log-probabilities.
@@ -65,16 +65,16 @@ class TopKCollector:
             return
         is_own, own = own_slice(positions, size)
         # Kept for the whole update, 12 k bytes a token: not on the accelerator.
-        topk, lengths = of_all_slices(read(own), is_own).to_host(), [row.response_length for row in privileged]
+        topk, lengths = of_all_slices(read(own), is_own).to_host(), [row.num_distilled for row in privileged]
         parts = zip(privileged, topk.ids.split(lengths), topk.log_probs.split(lengths), strict=True)
         self.targets |= {row.row_id: TeacherTopK(ids=ids, log_probs=log_probs) for row, ids, log_probs in parts}
 
     def _keep_log_probs(self, log_probs: torch.Tensor, data: TensorDict) -> None:
-        """Beside the top-k of the privileged rows, what the teacher gives to the tokens of their responses."""
+        """Beside the top-k of the privileged rows, what the teacher gives to their distilled tokens."""
         positions, privileged = mini_batch.response_positions(mini_batch.row_info(data))
         values = log_probs.values()
         values = values[to_device(positions, values.device)].float().to("cpu", non_blocking=True)
-        for row, part in zip(privileged, values.split([row.response_length for row in privileged]), strict=True):
+        for row, part in zip(privileged, values.split([row.num_distilled for row in privileged]), strict=True):
             self.targets[row.row_id] = replace(self.targets[row.row_id], response_log_probs=part)
 
     def logits(self, student_logits: torch.Tensor, data: TensorDict) -> tuple[torch.Tensor, ...]:
@@ -125,7 +125,7 @@ def read_topk(
 
 
 def hard_labels(responses: Mapping[int, torch.Tensor]) -> dict[int, TeacherTopK]:
-    """The response's own tokens as a teacher with all its mass on them, by row id.
+    """The distilled tokens themselves as a teacher with all its mass on them, by row id.
 
     KL(one-hot || q) is -ln q(token): with the kind "forward_kl" this is cross entropy on the kept rollouts.
     """

@@ -47,7 +47,7 @@ def control_tokens(
         weights_M = weights_M * to_device(weights, per_token_N.device)
     if rows and options.reliance_damping > 0:
         teacher_M = torch.cat([_response_log_probs(row) for row in rows])
-        lengths = [row.response_length for row in privileged]
+        lengths = [row.num_distilled for row in privileged]
         student_M = log_probs_N.detach()[positions_M].float()
         teacher_M = to_device(teacher_M, per_token_N.device)
         weights_M = weights_M * reliance_weight(student_M, teacher_M, lengths, options.reliance_damping)

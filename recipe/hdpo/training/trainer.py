@@ -24,6 +24,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.utils import get_max_position_embeddings
 
 from recipe.hdpo import transfer
+from recipe.hdpo.algorithm import coefficient
 from recipe.hdpo.algorithm.cliff import UNSCORED, GroupRecord
 from recipe.hdpo.config.adapt import adapt, fit_positions
 from recipe.hdpo.config.checks import check_config
@@ -34,7 +35,7 @@ from recipe.hdpo.rollout.chat_template import make_token_builder, missing_chat_t
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
 from recipe.hdpo.rollout.prompt_check import check_prompts
 from recipe.hdpo.tracking.folder_lock import lock_folder
-from recipe.hdpo.tracking.kept_text import write_kept
+from recipe.hdpo.tracking.kept_text import kept_line, write_kept
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.step_metrics import lost_too_many
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
@@ -72,9 +73,9 @@ class HDPOTrainer(PPOTrainer):
         threshold = 0.0 if self.hdpo.privileged.source == "problem" else self.hdpo.collapse_warning
         self.history = History(teacher=CollapseMonitor(threshold), knobs=dataclasses.asdict(self.hdpo))
         self.kept: KVBatchMeta | None = None
-        # Of the whole step, in which an asynchronous trainer may sample and update several times.
+        # Of the step so far, in which an asynchronous trainer may sample and update several times.
         self.records: list[GroupRecord] = []
-        self.kept_texts: list[dict[str, str]] = []
+        self.kept_lines: list[dict[str, Any]] = []
         super().__init__(config)
         self.replay_buffer.poll_interval = self.hdpo.poll_interval
         self.watchdog = Watchdog(
@@ -137,26 +138,26 @@ class HDPOTrainer(PPOTrainer):
 
     # ---- one step ----
 
-    def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
-        """verl's step. What is counted is counted once for all of it: verl would average over its updates."""
-        self.records, self.kept_texts = [], []
-        batch = super().step(metrics, timing_raw)
-        metrics.update(self._step_metrics())
-        if self.kept_texts:
-            write_kept(self.config.trainer.rollout_data_dir, self.global_steps, self.kept_texts)
-        return batch
-
     def _step_metrics(self) -> dict[str, float]:
+        """What the step's groups came to, once all of them are known."""
         return self.history.update(self.records)
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
+        folder = self.config.trainer.get("rollout_data_dir", None)
         if self.kept is not None and self.kept.keys:
-            if self.config.trainer.get("rollout_data_dir", None):
-                self.kept_texts += self._texts(self.kept)
+            if folder:
+                self.kept_lines += self._text_lines(self.kept)
             tq.kv_clear(keys=self.kept.keys, partition_id=self.kept.partition_id)
         self.kept = None
+        if self._is_last_update() and self.kept_lines:
+            write_kept(folder, self.global_steps, self.kept_lines)
+            self.kept_lines = []
         return batch
+
+    def _is_last_update(self) -> bool:
+        """Whether the step ends with this update; an asynchronous trainer may make several."""
+        return self.local_trigger_step == self.parameter_sync_step - 1
 
     def _take_apart(self, batch: KVBatchMeta) -> tuple[KVBatchMeta, KVBatchMeta, dict[str, GroupRecord]]:
         """A sampled batch as rollout rows, kept privileged rows, and the records of its groups."""
@@ -170,17 +171,25 @@ class HDPOTrainer(PPOTrainer):
         if stop or not batch.keys:
             raise RuntimeError(f"step {self.global_steps}: {stop or 'there is no rollout to train on'}")
         self.records += records.values()
+        if self._is_last_update():
+            # Counted once for the whole step: verl averages over its updates.
+            metrics.update(self._step_metrics())
+            self.records = []
         if records:
             tq.kv_clear(keys=list(records), partition_id=batch.partition_id)
         return super()._balance_batch(batch, metrics, **kwargs)
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self.kept is not None and self.kept.keys and self.hdpo.distillation_loss_coef > 0:
+        schedule, share = self.hdpo.distillation_loss_schedule, self.history.cliff_share
+        factor = coefficient.factor(schedule, self.global_steps, self.total_training_steps, share)
+        metrics["hdpo/distillation_loss_coef"] = self.hdpo.distillation_loss_coef * factor
+        if self.kept is not None and self.kept.keys and metrics["hdpo/distillation_loss_coef"] > 0:
             interval = self.hdpo.gradient_ratio_interval
             batch.extra_info[transfer.KEPT] = transfer.KeptRows(
                 keys=self.kept.keys,
                 partition=self.kept.partition_id,
                 tokens=[tag["seq_len"] for tag in self.kept.tags],
+                factor=factor,
                 measure_gradients=interval > 0 and self.global_steps % interval == 0,
             )
         batch = super()._update_actor(batch, metrics)
@@ -188,12 +197,14 @@ class HDPOTrainer(PPOTrainer):
             metrics[name.removeprefix("actor/")] = metrics.pop(name)
         return batch
 
-    def _texts(self, kept: KVBatchMeta) -> list[dict[str, str]]:
+    def _text_lines(self, kept: KVBatchMeta) -> list[dict[str, Any]]:
         """Kept trajectories as text, for the file beside verl's own dump of the rollouts."""
         data = tq.kv_batch_get(keys=kept.keys, partition_id=kept.partition_id, select_fields=transfer.FIELDS)
-        texts = {name: [self.tokenizer.decode(ids) for ids in data[name].unbind()] for name in transfer.FIELDS}
-        columns = zip(kept.keys, *texts.values(), strict=True)
-        return [dict(zip(("key", *texts), values, strict=True)) for values in columns]
+        lines = []
+        for key, *texts, mask in zip(kept.keys, *(data[name].unbind() for name in transfer.FIELDS), strict=True):
+            named = dict(zip(transfer.TEXTS, texts, strict=True))
+            lines.append({"key": key, **kept_line(self.tokenizer.decode, named, mask)})
+        return lines
 
     # ---- validation ----
 

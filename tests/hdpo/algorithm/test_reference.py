@@ -69,3 +69,12 @@ def test_the_fast_divergence_is_the_defined_one(seed: int, vocabulary: int, data
 def test_the_fast_advantage_is_the_defined_one(rewards: list[float]) -> None:
     fast = leave_one_out_advantage(torch.tensor(rewards, dtype=torch.float64))
     assert fast.tolist() == pytest.approx(reference.advantages(rewards), abs=1e-12)
+
+
+def test_tokens_that_a_tool_wrote_enter_no_sum_and_no_count() -> None:
+    """A rollout and a kept trajectory of three tokens each, of which the model wrote the first and the last."""
+    rollout = Rollout(logits(0.2, 0.8).repeat(3, 1), [1, 0, 0], [HALF] * 3, 1.0, mask=[1, 0, 1])
+    assert hdpo_loss([rollout], [], coef=1.0, topk=1).grpo.item() == pytest.approx((-1.2 - 0.4) / 2)
+    student, teacher = torch.cat([logits(0.5, 0.5), logits(0.9, 0.1), logits(0.5, 0.5)]), logits(0.1, 0.9).repeat(3, 1)
+    whole = hdpo_loss([], [Kept(student[::2], teacher[::2])], coef=1.0, topk=1).jsd
+    assert hdpo_loss([], [Kept(student, teacher, mask=[1, 0, 1])], coef=1.0, topk=1).jsd.item() == whole.item() > 0

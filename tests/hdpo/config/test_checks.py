@@ -72,6 +72,8 @@ REFUSED = {
     "actor_rollout_ref.rollout.multi_turn.enable=true": "single-turn",
     "actor_rollout_ref.rollout.agent.default_agent_loop=tool_agent": "tool_agent",
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null": "never re-issues cliffs",
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class=json.JSONDecoder": "or a class derived from it",
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class=nowhere.Manager": "cannot be imported as a class",
     "actor_rollout_ref.actor.strategy=megatron": "FSDP",
     "actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode": "privileged rows alone",
     "actor_rollout_ref.rollout.name=trtllm": "down to nothing",
@@ -83,6 +85,7 @@ REFUSED = {
     "reward.reward_model.enable=true": "too late",
     "distillation.enabled=true": "HDPO's",
     "hdpo.distillation_loss_coef=-0.1": "must be 0 or more",
+    "hdpo.distillation_loss_schedule=up": "constant, linear, cosine, cliff_rate",
     "hdpo.topk=0": "hdpo.topk=0",
     "hdpo.teacher=best": "drifting, frozen, ema, mixed",
     "hdpo.ema_decay=1.1": "ema_decay=1.1 must lie between 0",
@@ -319,6 +322,7 @@ CONTROLS = {
     "frozen": {"teacher": "frozen"},
     "ema": {"teacher": "ema"},
     "answer_only": {"privileged.source": "answer"},
+    "sharpen": {"distillation_loss_schedule": "cosine"},
 }
 
 

@@ -40,7 +40,16 @@ def test_every_line_has_exactly_the_documented_fields(tmp_path):
         "score",
         "tokens",
         "truncated",
+        "unscored",
     ]
+
+
+def test_results_from_before_ungraded_samples_were_marked_are_read(tmp_path):
+    write_results(tmp_path / "old", {"p1": [1, 0, 1]})
+    samples = tmp_path / "old" / "samples.jsonl"
+    samples.write_text(samples.read_text().replace(', "unscored": ""', ""))
+    assert "unscored" not in samples.read_text()
+    assert {s.unscored for s in read_results(tmp_path / "old").samples} == {""}
 
 
 def test_a_second_writer_knows_what_is_done_and_adds_the_rest(tmp_path):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from recipe.hdpo.evaluation.problems import Problem
-from recipe.hdpo.evaluation.scoring import load_reward, score_response
+from recipe.hdpo.evaluation.scoring import DEFAULT_REWARD, load_reward, score_response
 
 PROBLEM = Problem("id1", "made", "1", [{"role": "user", "content": "1+1=?"}], "2", {"index": 4})
 
@@ -18,19 +20,19 @@ def _load(tmp_path, body, name="compute_score"):
 
 def test_a_number_is_a_score_without_an_answer(tmp_path):
     reward, path = _load(tmp_path, "return solution_str == ground_truth")
-    assert score_response(reward, PROBLEM, "2") == (1.0, None)
-    assert score_response(reward, PROBLEM, "3") == (0.0, None)
+    assert score_response(reward, PROBLEM, "2") == (1.0, None, "")
+    assert score_response(reward, PROBLEM, "3") == (0.0, None, "")
     assert path == tmp_path / "my_reward.py"
 
 
 def test_a_dict_gives_the_score_and_the_stripped_answer(tmp_path):
     reward, _ = _load(tmp_path, "return {'score': 0.5, 'pred': ' 12 '}")
-    assert score_response(reward, PROBLEM, "x") == (0.5, "12")
+    assert score_response(reward, PROBLEM, "x") == (0.5, "12", "")
 
 
 def test_the_answer_key_is_read_when_there_is_no_pred(tmp_path):
     reward, _ = _load(tmp_path, "return {'score': 1, 'answer': 7, 'pred': None}")
-    assert score_response(reward, PROBLEM, "x") == (1.0, "7")
+    assert score_response(reward, PROBLEM, "x") == (1.0, "7", "")
 
 
 def test_the_function_gets_source_truth_and_extra_info(tmp_path):
@@ -42,7 +44,7 @@ def test_a_file_with_a_dataclass_and_postponed_annotations_is_loaded(tmp_path):
     lines = ["from __future__ import annotations", "import dataclasses", "@dataclasses.dataclass", "class Found:"]
     lines += ["    score: float", "def compute_score(**kw):", "    return dataclasses.asdict(Found(1.0))"]
     (tmp_path / "r.py").write_text("\n".join(lines))
-    assert score_response(load_reward(str(tmp_path / "r.py"))[0], PROBLEM, "x") == (1.0, None)
+    assert score_response(load_reward(str(tmp_path / "r.py"))[0], PROBLEM, "x") == (1.0, None, "")
 
 
 def test_the_function_name_defaults_to_compute_score(tmp_path):
@@ -57,7 +59,7 @@ def test_the_function_name_defaults_to_compute_score(tmp_path):
 def test_without_a_named_answer_the_marked_text_of_the_response_counts(tmp_path, response, answer):
     for body in ("return 1.0", "return {'score': 1.0}"):
         reward, _ = _load(tmp_path, body)
-        assert score_response(reward, PROBLEM, response) == (1.0, answer)
+        assert score_response(reward, PROBLEM, response) == (1.0, answer, "")
 
 
 @pytest.mark.parametrize("body", ["raise KeyError('boom')", "return {'no': 1}", "return 'high'"])
@@ -65,6 +67,14 @@ def test_a_failing_function_is_reported_with_the_problem_and_the_response(tmp_pa
     reward, _ = _load(tmp_path, body)
     with pytest.raises(ValueError, match=r"failed on problem id1 .*response: 'text'"):
         score_response(reward, PROBLEM, "text")
+
+
+def test_a_response_that_could_not_be_graded_keeps_its_reason(tmp_path):
+    reward, _ = _load(tmp_path, "return {'score': 0.0, 'hdpo_unscored': 'over its time limit'}")
+    assert score_response(reward, PROBLEM, "text") == (0.0, None, "over its time limit")
+    truth_is_none = replace(PROBLEM, ground_truth=None)
+    own = score_response(load_reward(DEFAULT_REWARD)[0], truth_is_none, "#### 2")
+    assert own.score == 0.0 and own.unscored == "the ground truth is NoneType, not text"
 
 
 def test_a_score_that_is_not_finite_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,3 +117,18 @@ def test_equal_lengths_leave_the_mean_length_of_other_problems_open(tmp_path):
         writer.write(sample(p, i, True, tokens=12) for p in ("p1", "p2") for i in (-1, 0))
     length = summarise(read_results(tmp_path / "r"))["overall"]["mean_tokens"]
     assert 0 <= length["low"] < 12 == length["estimate"] < length["high"] <= 16
+
+
+def test_ungraded_samples_count_as_wrong_and_the_notes_say_how_much_that_can_hide(tmp_path):
+    results = read_results(write_results(tmp_path / "r", {"p1": [1, 0, 1], "p2": [0, 0, 1]}))
+    assert not any("graded" in note for note in summarise(results)["notes"])
+    marked = [
+        replace(s, unscored="time limit") if (s.problem_id, s.sample) in {("p1", 0), ("p2", -1)} else s
+        for s in results.samples
+    ]
+    summary = summarise(replace(results, samples=marked))
+    note = next(note for note in summary["notes"] if "graded" in note)
+    assert note.startswith("2 sample(s) could not be graded and count as wrong (time limit: sample ")
+    # one of the 2 * 2 drawn samples, one of the 2 greedy ones
+    assert note.endswith("Had all been right, pass@1 would be 0.250 and greedy 0.500 higher.")
+    assert summary["overall"]["pass@1"]["estimate"] == summarise(results)["overall"]["pass@1"]["estimate"]

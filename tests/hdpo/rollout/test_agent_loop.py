@@ -14,10 +14,11 @@ def test_a_cliff_is_re_issued_with_its_solution_and_solved_rollouts_are_kept(cha
     assert record.cliff and (record.rollouts, record.kept) == (2, 2)
     assert store.kept() == ["uid-1_3_0", "uid-1_4_0"]
     for key in store.kept():
-        decoded = {name: model.tokenizer.decode(store.fields[key][name]) for name in transfer.FIELDS}
+        decoded = {name: model.tokenizer.decode(store.fields[key][name]) for name in transfer.TEXTS}
         assert "SOLUTION" in decoded[transfer.TEACHER_PROMPT] and "PROBLEM" in decoded[transfer.TEACHER_PROMPT]
         assert "SOLUTION" not in decoded[transfer.STUDENT_PROMPT] and "PROBLEM" in decoded[transfer.STUDENT_PROMPT]
         assert decoded[transfer.RESPONSE] == RIGHT
+        assert store.fields[key][transfer.RESPONSE_MASK].tolist() == [1] * len(model.tokenizer(RIGHT).input_ids)
     assert record.kept_tokens == 2 * len(model.tokenizer(RIGHT).input_ids)
 
 

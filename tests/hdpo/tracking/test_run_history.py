@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.algorithm.coefficient import CliffShare
 from recipe.hdpo.tracking.cliff_history import CliffHistory
 from recipe.hdpo.tracking.run_history import HISTORY_FILE, History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
@@ -65,3 +67,20 @@ def test_a_resume_with_other_data_is_refused_where_rows_are_gone_and_said_where_
     assert f"has 101 rows, and had 100 when {tmp_path} was written" in caplog.text and "data.pt" in caplog.text
     with pytest.raises(ValueError, match=r"has 99 rows, and had 100 .* Put the old data back, or remove .*data\.pt"):
         History(CollapseMonitor(0.5), rows=99).load(str(tmp_path))
+
+
+def test_the_share_of_cliffs_goes_through_a_checkpoint_and_one_from_before_it_begins_anew(tmp_path: Path) -> None:
+    history = History(teacher=CollapseMonitor(0.0))
+    history.update([GroupRecord("a", cliff=True, solved=False), GroupRecord("b", cliff=False, solved=True)])
+    history.update([GroupRecord("a", cliff=False, solved=False, reissued=True)])
+    assert (history.cliff_share.cliffs, history.cliff_share.prompts, history.cliff_share.steps) == (1, 2, 1)
+    history.save(str(tmp_path))
+    loaded = History(teacher=CollapseMonitor(0.0))
+    loaded.load(str(tmp_path))
+    assert loaded.cliff_share == history.cliff_share
+    file = tmp_path / HISTORY_FILE
+    state = json.loads(file.read_text())
+    del state["cliff_share"]
+    file.write_text(json.dumps(state))
+    loaded.load(str(tmp_path))
+    assert loaded.cliff_share == CliffShare()

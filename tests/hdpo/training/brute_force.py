@@ -32,6 +32,18 @@ def make_kept(seed: int, count: int) -> list[Row]:
     return [Row(tokens(rng, 2, 5), tokens(rng, 2, 8), teacher_prompt=tokens(rng, 6, 12)) for _ in range(count)]
 
 
+def masked(rows: list[Row], seed: int) -> list[Row]:
+    """The same rows of an agent: each long enough has tokens of a tool in its middle, and one begins with some."""
+    rng = random.Random(seed)
+    for i, row in enumerate(rows):
+        last = len(row.response) - 1
+        begin = 0 if i == 1 else min(1, last)
+        end = rng.randint(min(begin + 1, last), last)
+        row.mask = [int(not begin <= t < end) for t in range(len(row.response))]
+    assert any(0 in row.mask[1:-1] for row in rows)
+    return rows
+
+
 def response_logits(model: torch.nn.Module, prompt: list[int], response: list[int]) -> torch.Tensor:
     logits = model(torch.tensor([prompt + response])).logits[0]
     return logits[len(prompt) - 1 : -1]
@@ -68,6 +80,7 @@ def brute_force(
             row.response,
             [-2.0 + row.old_log_prob_shift] * len(row.response),
             row.advantage,
+            row.response_mask,
         )
         for row in rollouts
     ]
@@ -76,7 +89,10 @@ def brute_force(
         log_probs = [response_logits(m, row.teacher_prompt, row.response).log_softmax(-1) for m in (model, teacher)]
         return (1 - mixed_weight) * log_probs[0] + mixed_weight * log_probs[1]
 
-    pairs = [Kept(response_logits(model, row.prompt, row.response), teacher_logits(row), row.response) for row in kept]
+    pairs = [
+        Kept(response_logits(model, row.prompt, row.response), teacher_logits(row), row.response, row.response_mask)
+        for row in kept
+    ]
     loss = hdpo_loss(samples, pairs, coef=LAMBDA, topk=topk, controls=controls or Controls())
     loss.total.backward()
     return {n: p.grad for n, p in model.named_parameters()}, float(loss.jsd.detach())

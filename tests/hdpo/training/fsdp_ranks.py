@@ -34,6 +34,11 @@ class Row:
     teacher_prompt: list[int] | None = None
     old_log_prob_shift: float = 0.0
     importance: float | None = None
+    mask: list[int] | None = None
+
+    @property
+    def response_mask(self) -> list[int]:
+        return [1] * len(self.response) if self.mask is None else self.mask
 
 
 @dataclass
@@ -42,7 +47,8 @@ class Job:
 
     ``stock``: by verl's own worker and loss, with nothing of the recipe's. ``engine`` and ``model``: fields of verl's
     FSDPEngineConfig and HFModelConfig; ``frozen_engine``: fields in which the frozen teacher's engine differs.
-    ``importance`` of a rollout: verl's weight of its rollout correction.
+    ``importance`` of a rollout: verl's weight of its rollout correction. ``mask`` of a row: of its response's tokens, 1
+    for those that the model wrote; None where it wrote all.
     """
 
     rollouts: list[list[Row]]
@@ -55,6 +61,7 @@ class Job:
     max_tokens: int = 64
     frozen_dir: str | None = None
     measure_gradients: bool = False
+    factor: float = 1.0
     epochs: int = 1
     stock: bool = False
     temperature: float = 1.0
@@ -278,18 +285,22 @@ def start_actor(job: Job) -> Actor:
     return Actor(worker, loss)
 
 
-def hand_over(worker: Any, kept: list[Row], data: Any, measure_gradients: bool = False) -> None:
+def hand_over(worker: Any, kept: list[Row], data: Any, measure_gradients: bool = False, factor: float = 1.0) -> None:
     """What TransferQueue and the trainer would: the kept trajectories by key, and their names in the batch."""
     from verl.utils import tensordict_utils as tu
 
     from recipe.hdpo import transfer
 
     by_key = {f"u{i}_8_0": row for i, row in enumerate(kept)}
-    names = ("prompt", "teacher_prompt", "response")
-    worker._fetch_columns = lambda keys: [[torch.tensor(getattr(by_key[k], name)) for k in keys] for name in names]
+    names = ("prompt", "teacher_prompt", "response", "response_mask")
+
+    def fetch(keys: list[str], partition: str) -> list[list[torch.Tensor]]:
+        return [[torch.tensor(getattr(by_key[k], name)) for k in keys] for name in names]
+
+    worker._fetch_columns = fetch
     if by_key:
         tokens = [len(r.prompt + r.teacher_prompt + 2 * r.response) for r in kept]
-        rows = transfer.KeptRows(list(by_key), tokens, measure_gradients)
+        rows = transfer.KeptRows(list(by_key), tokens, measure_gradients, factor)
         tu.assign_non_tensor_data(data, transfer.KEPT, rows)
 
 
@@ -376,7 +387,7 @@ def _update(rank: int, job: Job) -> Result:
     head = actor.engine.module.get_output_embeddings()
     head.register_forward_hook(lambda module, inputs, output: widths.add(output.shape[-1]))
     data = rollout_batch(job, rank)
-    hand_over(actor, job.kept, data, job.measure_gradients)
+    hand_over(actor, job.kept, data, job.measure_gradients, job.factor)
     output = actor.train_mini_batch(data)
     with actor.engine.eval_mode():
         weights = _weights(actor.engine.module)
@@ -435,8 +446,8 @@ def _rollout_fields(rollouts: list[Row], needs_ref: bool) -> Any:
         "responses": nested([torch.tensor(r.response) for r in rollouts]),
         "input_ids": nested([torch.tensor(r.prompt + r.response) for r in rollouts]),
         "position_ids": nested([torch.arange(len(r.prompt + r.response)) for r in rollouts]),
-        "response_mask": nested([torch.ones(len(r.response), dtype=torch.int64) for r in rollouts]),
-        "loss_mask": nested([torch.ones(len(r.response), dtype=torch.int64) for r in rollouts]),
+        "response_mask": nested([torch.tensor(r.response_mask) for r in rollouts]),
+        "loss_mask": nested([torch.tensor(r.response_mask) for r in rollouts]),
         "advantages": per_token([r.advantage for r in rollouts]),
         "old_log_probs": per_token([-2.0 + r.old_log_prob_shift for r in rollouts]),
     }

@@ -31,6 +31,14 @@ def test_frozen_teacher_distills_from_the_initial_weights(run: Run, model_dir: s
     assert any((drifting[n] - expected[n]).abs().max() > 1e-3 for n in expected)
 
 
+def test_an_update_multiplies_lambda_by_the_factor_that_it_is_told(run: Run, model_dir: str) -> None:
+    rollouts, kept = make_rollouts(1, 2), make_kept(2, 2)
+    result = run(make_job(model_dir, 1, rollouts, kept, factor=0.25))
+    grpo, _ = brute_force(model_dir, rollouts, [])
+    both, _ = brute_force(model_dir, rollouts, kept)
+    assert_same(result.gradients[0], {name: grpo[name] + 0.25 * (both[name] - grpo[name]) for name in both})
+
+
 def test_each_mini_batch_is_one_optimizer_step_and_gets_its_share_of_kept_rows(run: Run, model_dir: str) -> None:
     rollouts, kept = make_rollouts(1, 4), make_kept(2, 2)
     result = run(make_job(model_dir, 1, rollouts, kept, mini_batch_size=2, sgd=True, lr=1.0))
@@ -113,10 +121,10 @@ def _number(values: list) -> float:
     return float(np.mean([np.mean(v) for v in values]))
 
 
-def test_the_columns_of_a_kept_row_are_student_prompt_teacher_prompt_and_response(monkeypatch) -> None:
+def test_the_columns_of_a_kept_row_are_student_prompt_teacher_prompt_response_and_its_mask(monkeypatch) -> None:
     from recipe.hdpo.training import actor as actor_module
 
-    stored = {"a": ([1, 2], [3, 4, 5], [6]), "b": ([7], [8, 9], [10, 11])}
+    stored = {"a": ([1, 2], [3, 4, 5], [6], [1]), "b": ([7], [8, 9], [10, 11], [0, 1])}
 
     def fetch(meta) -> dict[str, torch.Tensor]:
         found = [transfer.privileged_fields(*stored[key]) for key in meta.keys]
@@ -125,7 +133,7 @@ def test_the_columns_of_a_kept_row_are_student_prompt_teacher_prompt_and_respons
     monkeypatch.setattr(actor_module, "_meta_to_realdata", fetch)
     columns = actor_module.HDPOActor._fetch_columns(None, ["b", "a"])
     kept = [mini_batch.KeptRow(*row, row_id=0) for row in zip(*columns, strict=True)]
-    found = [(r.student_prompt.tolist(), r.teacher_prompt.tolist(), r.response.tolist()) for r in kept]
+    found = [tuple(column.tolist() for column in row[:4]) for row in kept]
     assert found == [stored["b"], stored["a"]]
 
 

@@ -39,7 +39,7 @@ def _balanced(monkeypatch: pytest.MonkeyPatch, batch: KVBatchMeta, *overrides: s
     trainer, metrics = make_trainer(7, *overrides), dict[str, Any]()
     trainer.history = History(CollapseMonitor(0.5))
     trainer._balance_batch(batch, metrics)
-    return metrics | trainer._step_metrics()
+    return metrics
 
 
 def test_up_to_half_of_the_rollouts_may_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,8 +55,8 @@ def make_trainer(kind: type[HDPOTrainerAsync], step: int, *overrides: str) -> HD
     trainer.config, trainer.hdpo, trainer.global_steps = config, check_config(config), step
     trainer.history, trainer.arrivals = History(CollapseMonitor(0.5)), Arrivals(7)
     trainer.evictions = buffer_of(0.5)[1]
-    trainer.records, trainer.kept_texts, trainer.kept = [], [], None
-    trainer.parameter_sync_step = 1
+    trainer.records, trainer.kept_lines, trainer.kept = [], [], None
+    trainer.local_trigger_step, trainer.parameter_sync_step, trainer.total_training_steps = 0, 1, 100
     return trainer
 
 
@@ -85,12 +85,12 @@ def test_rows_that_have_arrived_join_the_batch_at_hand_and_are_named_to_the_acto
     queue.add_cliff("x", "finished", 4, 5)
     queue.add_cliff("y", "running", 5)
     trainer = make_trainer(HDPOTrainerColocateAsync, 6)
-    batch = trainer._balance_batch(batch_of(queue, "a", "b", cliffs="ab"), {})
+    metrics: dict[str, float] = {}
+    batch = trainer._balance_batch(batch_of(queue, "a", "b", cliffs="ab"), metrics)
     assert sorted(batch.keys) == [f"{uid}_{i}_0" for uid in "ab" for i in range(4)]
-    trainer._update_actor(batch, {})
+    trainer._update_actor(batch, metrics)
     assert seen[transfer.KEPT] == transfer.KeptRows(["x_8_0", "x_9_0"], [13, 13], partition=transfer.CLIFFS)
     assert not any(key.endswith("_hdpo_0") for tags in queue.tags.values() for key in tags)
-    metrics = trainer._step_metrics()
     expected = {"cliffs": 2, "cliff_rate": 1.0, "reissued_cliffs": 1, "running_cliffs": 1, "kept_trajectories": 2}
     expected |= {"privileged_rollouts": 2, "kept_staleness_mean": 0.5, "kept_staleness_max": 1, "kept_too_stale": 0}
     assert {name: metrics[f"hdpo/{name}"] for name in expected} == expected
@@ -102,9 +102,9 @@ def test_a_batch_without_arrivals_is_grpos_whatever_its_cliffs_and_waits_for_not
 ) -> None:
     monkeypatch.setattr(PPOTrainer, "_balance_batch", lambda self, batch, metrics, **_: batch)
     trainer = make_trainer(HDPOTrainerColocateAsync, 2)
-    trainer._balance_batch(batch_of(queue, "a", "b", cliffs=cliffs), {})
+    metrics: dict[str, float] = {}
+    trainer._balance_batch(batch_of(queue, "a", "b", cliffs=cliffs), metrics)
     assert trainer.kept is not None and trainer.kept.keys == []
-    metrics = trainer._step_metrics()
     assert metrics["hdpo/cliff_rate"] == len(cliffs) / 2 and metrics["hdpo/privileged_rollouts"] == 0
     assert not {"hdpo/timing_s/privileged_wait", "hdpo/waiting_cliffs", "hdpo/kept_staleness_mean"} & metrics.keys()
     assert NO_EVICTION.items() <= metrics.items()
@@ -133,7 +133,7 @@ def test_counts_of_a_step_with_several_updates_are_sums_and_rates_have_the_whole
     expected = {"cliffs": 3, "cliff_rate": 0.75, "reissued_cliffs": 2, "privileged_rollouts": 4, "kept_trajectories": 2}
     expected |= {"privileged_solve_rate": 0.5, "kept_tokens": 10, "kept_staleness_mean": 0.0}
     assert {name: metrics[f"hdpo/{name}"] for name in expected} == expected
-    assert queue.tags[transfer.CLIFFS] == {} and len(trainer.records) == 6
+    assert queue.tags[transfer.CLIFFS] == {} and trainer.records == []
 
 
 def test_what_verl_evicts_for_a_lost_rollout_counts_as_lost_in_the_steps_metrics(queue: Queue) -> None:

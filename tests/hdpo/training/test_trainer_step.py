@@ -18,7 +18,7 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from recipe.hdpo import transfer
 from recipe.hdpo.config.checks import check_config
-from recipe.hdpo.tracking.kept_text import kept_files
+from recipe.hdpo.tracking.kept_text import PIECES, kept_files
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.training import mini_batch
@@ -30,6 +30,8 @@ from tests.hdpo.training.test_waiting_cliffs import prompts, records
 
 # key -> student prompt, teacher prompt, response
 STORED = {"b_8_0": ([1], [2, 3], [4, 5]), "a_8_0": ([6, 7], [8], [9])}
+# Of the first one's response the first token is a tool's.
+MASKS = {"b_8_0": [0, 1], "a_8_0": [1]}
 
 
 class Queue:
@@ -40,7 +42,7 @@ class Queue:
 
     def kv_batch_get(self, keys: list[str], partition_id: str, select_fields: list[str]) -> dict[str, torch.Tensor]:
         self.events.append(("get", keys))
-        found = [transfer.privileged_fields(*STORED[key]) for key in keys]
+        found = [transfer.privileged_fields(*STORED[key], MASKS[key]) for key in keys]
         return {name: mini_batch.nested([row[name].unbind()[0] for row in found]) for name in select_fields}
 
     def kv_clear(self, keys: list[str], partition_id: str) -> None:
@@ -60,7 +62,9 @@ def make_trainer(step: int, *overrides: str, kept: dict[str, Any] = STORED) -> H
     tags = [transfer.privileged_tag(*row) for row in kept.values()]
     trainer.config, trainer.hdpo, trainer.global_steps = config, check_config(config), step
     trainer.kept = KVBatchMeta(list(kept), tags, "train")
-    trainer.records, trainer.kept_texts = [], []
+    trainer.records, trainer.kept_lines = [], []
+    trainer.local_trigger_step, trainer.parameter_sync_step = 0, 1
+    trainer.history, trainer.total_training_steps = History(teacher=CollapseMonitor(0.0)), 100
     trainer.reissued, trainer.waiting = 0, WaitingCliffs() if config.hdpo.privileged.schedule == "next_step" else None
     trainer.tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))
     return trainer
@@ -93,28 +97,40 @@ def test_gradient_norms_are_measured_every_so_many_steps(
     assert measured == steps
 
 
+@pytest.mark.parametrize(("schedule", "expected"), [("constant", 1.0), ("linear", 0.75), ("cosine", 0.853553391)])
+def test_lambda_follows_its_schedule_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, schedule: str, expected: float
+) -> None:
+    monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: batch)
+    trainer = make_trainer(2, f"hdpo.distillation_loss_schedule={schedule}", "hdpo.distillation_loss_coef=0.5")
+    trainer.total_training_steps, metrics = 4, {}
+    batch = trainer._update_actor(KVBatchMeta(["a_0_0"], [{}], "train", extra_info={}), metrics)
+    assert batch.extra_info[transfer.KEPT].factor == pytest.approx(expected)
+    assert metrics["hdpo/distillation_loss_coef"] == pytest.approx(0.5 * expected)
+
+
 def test_metrics_of_the_recipe_lose_the_prefix_of_the_actor_and_verls_keep_it(monkeypatch: pytest.MonkeyPatch) -> None:
     made = {"actor/hdpo/jsd_mean": 0.1, "actor/pg_loss": 0.2}
     monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: metrics.update(made))
     metrics: dict[str, float] = {}
     make_trainer(1)._update_actor(KVBatchMeta(["a_0_0"], [{}], "train", extra_info={}), metrics)
-    assert metrics == {"hdpo/jsd_mean": 0.1, "actor/pg_loss": 0.2}
+    assert metrics == {"hdpo/jsd_mean": 0.1, "actor/pg_loss": 0.2, "hdpo/distillation_loss_coef": 0.01}
 
 
 def test_kept_rows_are_written_as_text_by_key_and_then_cleared(
     monkeypatch: pytest.MonkeyPatch, queue: Queue, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(PPOTrainer, "_step_once", lambda self, metrics, timing, size: "verl's batch")
-    monkeypatch.setattr(PPOTrainer, "step", lambda self, metrics, timing: self._step_once(metrics, timing, 1))
     trainer = make_trainer(7, f"trainer.rollout_data_dir={tmp_path}")
-    trainer.history = History(CollapseMonitor(0.5))
-    assert trainer.step({}, {}) == "verl's batch"
+    assert trainer._step_once({}, {}, 1) == "verl's batch"
     assert queue.events == [("get", list(STORED)), ("clear", list(STORED))] and trainer.kept is None
     [file] = kept_files(tmp_path)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     names = (transfer.STUDENT_PROMPT, transfer.TEACHER_PROMPT, transfer.RESPONSE)
     found = {line["key"]: tuple([*map(int, line[name].split())] for name in names) for line in lines}
     assert found == STORED and all(line["step"] == 7 for line in lines)
+    pieces = {line["key"]: line.get(PIECES) for line in lines}
+    assert pieces == {"b_8_0": [{"distilled": False, "text": "4"}, {"distilled": True, "text": "5"}], "a_8_0": None}
 
 
 def test_kept_rows_are_cleared_where_nobody_wants_their_text(monkeypatch: pytest.MonkeyPatch, queue: Queue) -> None:
