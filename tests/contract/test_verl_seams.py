@@ -5,9 +5,12 @@ Each test names who depends on the seam.
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -499,3 +502,49 @@ def test_validation_takes_a_sample_without_an_accuracy_for_a_wrong_one() -> None
     infos = {"reward": [1.0, 0.0], "acc": [1.0, None]}
     found = process_validation_metrics(["s", "s"], ["u", "u"], infos, expected_acc_counts={("s", "u"): 2})
     assert found["s"]["acc"]["mean@2"] == found["s"]["reward"]["mean@2"] == 0.5
+
+
+def test_the_sglang_server_takes_max_tokens_and_log_probs_as_vllms_does_and_leaves_one_position_free() -> None:
+    """recipe.hdpo.rollout.agent_loop, recipe.hdpo.config.lengths.unused_positions. Read, since SGLang is not there."""
+    server = Path(importlib.util.find_spec("verl").origin).parent / "workers/rollout/sglang_rollout"
+    source = (server / "async_sglang_server.py").read_text()
+    assert "max_possible_tokens = self.config.max_model_len - len(prompt_ids) - 1" in source
+    assert 'max_new_tokens = sampling_params.pop("max_tokens")' in source
+    assert 'return_logprob = sampling_params.pop("logprobs", False)' in source
+    assert '"sampling_params": sampling_params,' in source
+
+
+def test_main_ppo_imports_its_constants_before_hydra_composes_and_takes_the_check_of_a_config_by_name() -> None:
+    """recipe.hdpo.plugin: Hydra's search path comes with the first, and the second is wrapped before it is taken."""
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+    from verl.trainer import main_ppo
+    from verl.utils import config as verl_config
+
+    from recipe.hdpo.search_path import HDPOSearchPath
+
+    top = [node for node in ast.parse(inspect.getsource(main_ppo)).body if isinstance(node, ast.ImportFrom)]
+    imported = {(node.module, name.name) for node in top for name in node.names}
+    assert ("verl.trainer.constants_ppo", "get_ppo_ray_runtime_env") in imported
+    assert ("verl.utils.config", "validate_config") in imported
+    assert HDPOSearchPath in Plugins.instance().discover(SearchPathPlugin)
+    assert main_ppo.validate_config is verl_config.validate_config and hasattr(main_ppo.validate_config, "__wrapped__")
+    assert parameters(verl_config.validate_config) == ["config", "use_reference_policy", "use_critic"]
+    source = inspect.getsource(inspect.unwrap(main_ppo.main))
+    assert source.index("validate_config(\n        config=config,") < source.index("run_ppo(")
+
+
+def test_what_is_looked_at_before_ray_is_looked_at_by_verls_own_functions() -> None:
+    """recipe.hdpo.config.preflight"""
+    from ray._private.utils import read_ray_address
+    from verl.utils import hf_tokenizer
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+    from verl.utils.device import get_device_name, get_torch_device
+    from verl.utils.import_utils import load_extern_object
+
+    assert parameters(hf_tokenizer)[0] == "name_or_path" and "kwargs" in parameters(hf_tokenizer)
+    assert parameters(load_extern_object) == ["module_path", "object_name"]
+    assert parameters(get_device_name) == parameters(get_torch_device) == []
+    assert all(p.default is not p.empty for p in inspect.signature(read_ray_address).parameters.values())
+    read = set(re.findall(r'endswith\("(\.\w+)"\)', inspect.getsource(RLHFDataset._read_files_and_tokenize)))
+    assert read == {".parquet", ".json", ".jsonl"}

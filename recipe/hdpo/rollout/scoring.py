@@ -10,6 +10,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from recipe.hdpo.algorithm.cliff import UNSCORED
 from recipe.hdpo.algorithm.privileged_prompt import text_at
 from recipe.hdpo.config.checks import read_hdpo
+from recipe.hdpo.config.lengths import usable_context
 from recipe.hdpo.rollout.chat_template import make_token_builder
 from recipe.hdpo.rollout.greedy_validation import GreedyValidationWorker
 from recipe.hdpo.rollout.outputs import UnscoredRollout, end_token_ids, is_cut_off, usable_reward
@@ -46,7 +47,7 @@ class ScoringWorker(GreedyValidationWorker):
 
     def _was_cut_off(self, output: AgentLoopOutput) -> bool:
         """Whether the length limit stopped a response; ``prompt_ids`` are those that it was sampled from."""
-        longest, context = self.rollout_config.response_length, self.rollout_config.max_model_len
+        longest, context = self.rollout_config.response_length, usable_context(self.config)
         if context is not None:
             longest = min(longest, context - len(output.prompt_ids))
         return is_cut_off(output, longest, self.end_ids)

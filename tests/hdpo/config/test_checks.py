@@ -293,6 +293,13 @@ def test_rollout_seeds_are_refused_for_an_engine_that_names_them_otherwise() -> 
     assert not list(refusals(composed(sglang)))
 
 
+def test_a_position_that_sglangs_server_leaves_free_is_no_room_for_a_response() -> None:
+    lengths = ("data.max_response_length=1024", "hdpo.privileged.max_prompt_length=1024")
+    assert not list(refusals(composed(*lengths)))
+    [message] = refusals(composed(*lengths, "actor_rollout_ref.rollout.name=sglang"))
+    assert "leaves no full response" in message and "minus data.max_response_length=1024 and 1 position" in message
+
+
 def test_only_the_recipes_rollout_hook_can_do_what_rollout_knobs_ask_for() -> None:
     other = ["actor_rollout_ref.rollout.agent.agent_loop_manager_class=null", "hdpo.privileged.n=0"]
     assert not list(refusals(composed(*other)))
