@@ -287,6 +287,29 @@ def test_weights_are_on_the_device_inside_the_engines_evaluation_mode_and_gather
     assert hasattr(FlatParamHandle, "uses_sharded_strategy")
 
 
+def test_fsdp2_notes_once_at_its_first_forward_which_weights_are_trained() -> None:
+    """recipe.hdpo.training.teachers._without_adapter"""
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
+    from torch.distributed.fsdp._fully_shard._fsdp_state import FSDPState
+
+    assert "if self._is_root is not None:\n            return" in inspect.getsource(FSDPState._lazy_init)
+    assert "self._lazy_init()" in inspect.getsource(FSDPState._root_pre_forward)
+    assert "if p.sharded_param.requires_grad" in inspect.getsource(FSDPParamGroup._init_mp_dtypes)
+    assert "FSDPState" in inspect.getsource(FSDPModule._get_fsdp_state)
+
+
+def test_an_inference_pass_has_micro_batches_of_its_own() -> None:
+    """recipe.hdpo.training.teacher_pass.assign_engine_settings"""
+    from verl.workers.engine_workers import ActorRolloutRefWorker
+
+    source = " ".join(inspect.getsource(ActorRolloutRefWorker.init_model).split())
+    for size in ("infer_max_token_len_per_gpu", "infer_micro_batch_size_per_gpu"):
+        key = size.replace("infer_", "")
+        assert f"actor_training_config.engine_config.{size} = ( self.config.rollout.log_prob_{key} )" in source
+        assert f"ref_training_config.engine_config.{size} = " in source and f"self.config.ref.ppo_{key}" in source
+
+
 def test_one_micro_batch_can_be_run_through_another_model() -> None:
     """recipe.hdpo.training.mixed_teacher"""
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
