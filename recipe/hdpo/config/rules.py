@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from recipe.hdpo.algorithm.message_template import compile_template
 from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.config.engine_rules import engines_of_odd_size
 from recipe.hdpo.config.keys import ACTOR, ROLLOUT, Rule, is_derived, select
 from recipe.hdpo.config.model_rules import MODEL_RULES
 
@@ -232,6 +233,7 @@ RULES: tuple[Rule, ...] = (
     other_trainer,
     no_rollout_hook,
     other_engine,
+    engines_of_odd_size,
     one_rollout,
     late_reward,
     cpu_without_platform,

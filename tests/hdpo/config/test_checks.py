@@ -98,6 +98,7 @@ REFUSED = {
     "hdpo.adv_estimator=grpo": "must be hdpo, or null",
     "critic.enable=true": "reads none",
     "actor_rollout_ref.rollout.name=hf": "no engine",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size=3": "engine of 3 accelerators does not divide the 8",
     "hdpo.privileged.n=-1": "hdpo.privileged.n=-1",
     "hdpo.privileged.n=1.5": "must be of type int",
     "hdpo.privileged.source=hint": "solution, answer, problem",

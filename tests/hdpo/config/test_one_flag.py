@@ -58,6 +58,12 @@ def test_one_flag_brings_knobs_trainer_rollout_hook_and_callback(switched_on: Di
     assert not list(refusals(switched_on))
 
 
+def test_verls_default_of_two_accelerators_an_engine_is_refused_on_one_and_is_one_on_the_cpu_default() -> None:
+    [message] = refusals(verls(*GRPO, "+use=hdpo", "trainer.n_gpus_per_node=1"))
+    assert message.startswith("actor_rollout_ref.rollout.tensor_model_parallel_size=2: an engine of 2 accelerators")
+    assert verls("+use=hdpo", "+device=cpu").actor_rollout_ref.rollout.tensor_model_parallel_size == 1
+
+
 def test_the_longer_way_composes_the_same(switched_on: DictConfig) -> None:
     longer = verls("hydra.searchpath=[pkg://recipe.hdpo.config]", "+hdpo=default", "+use=hdpo", *GRPO)
     assert longer == OmegaConf.masked_copy(switched_on, [str(key) for key in switched_on if key != "hydra"])
