@@ -28,6 +28,8 @@ FIELDS = [*TEXTS, RESPONSE_MASK]
 
 # Column of a prompt, from the trainer to the rollout workers: a cliff of the step before, for privileged rollouts only.
 REISSUED = "hdpo_reissued"
+# Column of such a prompt: the token ids that its plain rollouts read, made by their agent loop.
+PLAIN_PROMPT_IDS = "hdpo_plain_prompt_ids"
 
 # Extra info of a batch, from the trainer to the actor: a KeptRows.
 KEPT = "hdpo_kept"

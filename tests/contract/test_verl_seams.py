@@ -571,3 +571,57 @@ def test_what_is_looked_at_before_ray_is_looked_at_by_verls_own_functions() -> N
     assert all(p.default is not p.empty for p in inspect.signature(read_ray_address).parameters.values())
     read = set(re.findall(r'endswith\("(\.\w+)"\)', inspect.getsource(RLHFDataset._read_files_and_tokenize)))
     assert read == {".parquet", ".json", ".jsonl"}
+
+
+def test_agent_loops_are_made_by_hydra_from_a_registry_with_a_client_of_the_servers() -> None:
+    """recipe.hdpo.rollout.privileged_agent: a second name, under which the same class gets another client."""
+    from verl.experimental.agent_loop import agent_loop
+
+    run = inspect.getsource(inspect.unwrap(agent_loop.AgentLoopWorker._run_agent_loop))
+    assert "agent_loop_config = _agent_loop_registry[agent_name]" in run
+    for argument in ("config=agent_loop_config", "trainer_config=DictConfigWrap(", "server_manager=self.llm_client"):
+        assert argument in run
+    init = inspect.getsource(agent_loop.AgentLoopWorker.__init__)
+    assert "_agent_loop_registry[agent_loop_config.name] = agent_loop_config" in init
+    assert {"single_turn_agent", "tool_agent"} <= set(agent_loop._agent_loop_registry)
+
+
+def test_agents_ask_the_client_turn_by_turn_with_the_whole_context_by_keyword() -> None:
+    """recipe.hdpo.rollout.privileged_agent.BudgetedServer"""
+    from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
+    from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
+    from verl.workers.rollout.llm_server import LLMServerClient
+
+    names = inspect.signature(inspect.unwrap(LLMServerClient.generate)).parameters
+    assert all(names[name].kind is inspect.Parameter.KEYWORD_ONLY for name in ("prompt_ids", "sampling_params"))
+    turn = inspect.getsource(ToolAgentLoop._handle_generating_state)
+    assert "self.server_manager.generate(" in turn and "prompt_ids=agent_data.prompt_ids" in turn
+    assert "self.server_manager.generate(" in inspect.getsource(inspect.unwrap(SingleTurnAgentLoop.run))
+
+
+def test_verls_tool_agent_chooses_tools_by_the_row_and_ends_where_an_answer_finds_no_room() -> None:
+    """recipe.hdpo.rollout.tool_agents"""
+    from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
+    from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
+
+    run = inspect.getsource(inspect.unwrap(ToolAgentLoop.run))
+    assert 'tool_selection = extra_info.get("tool_selection")' in run and "if tool_selection and self.tools:" in run
+    assert run.count("model_dump(exclude_unset=True, exclude_none=True)") == 1
+    processing = inspect.getsource(ToolAgentLoop._handle_processing_tools_state)
+    end = processing.index("if len(response_mask) >= self.response_length:\n            return AgentState.TERMINATED")
+    assert end < processing.index("agent_data.response_mask = response_mask")
+    assert "self.ct_merge_context_msg(" in processing and "tools=schemas" in processing
+    init = inspect.getsource(ToolAgentLoop.__init__)
+    assert "ToolParser.get_tool_parser(self.rollout_config.multi_turn.format, self.tokenizer)" in init
+    assert "self.tools = load_all_tools(" in inspect.getsource(AgentLoopWorker.__init__)
+
+
+def test_tokens_of_the_model_have_a_mask_of_1_and_those_of_the_context_of_0() -> None:
+    """recipe.hdpo.rollout.agent_loop hands the mask on as it is."""
+    from verl.utils.tokenizer.continuous_token import ContinuousTokenBuilder
+
+    align = inspect.getsource(ContinuousTokenBuilder.align_response_metadata)
+    assert "aligned_mask += [1] * merge_result.appended_token_count" in align
+    assert "aligned_mask += [0] * merge_result.appended_token_count" in align
+    assert "aligned_mask += [0] * inserted_token_count" in align
+    assert "tools" in parameters(ContinuousTokenBuilder.build_initial_tokens)

@@ -32,8 +32,8 @@ from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, prompt_id
 from recipe.hdpo.algorithm.seeds import derived_seed
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.rollout.chat_template import make_prompt_builder
-from recipe.hdpo.rollout.outputs import UnscoredRollout
-from recipe.hdpo.rollout.privileged_agent import PRIVILEGED_AGENT, PrivilegedPromptTooLong, PrivilegedRollout
+from recipe.hdpo.rollout.outputs import UnscoredRollout, single_output
+from recipe.hdpo.rollout.privileged_agent import MARK, PrivilegedPromptTooLong, PrivilegedRollout, privileged_agent
 from recipe.hdpo.rollout.scoring import ScoringWorker
 
 logger = logging.getLogger(__name__)
@@ -56,10 +56,10 @@ class HDPOAgentLoopWorker(ScoringWorker):
             return await super()._run_prompt(prompt, sampling_params, trajectory, trace)
         uid = prompt["uid"]
         size = int(prompt.get("__rollout_n__", self.config.actor_rollout_ref.rollout.n))
+        group = RolloutGroup(uid=uid, size=size, agent_name=prompt["agent_name"])
         if prompt.pop(transfer.REISSUED, False):
-            group = RolloutGroup(uid=uid, size=size)
             return await self._run_reissued(group, prompt, dict(sampling_params), trajectory, trace)
-        self.groups[uid] = RolloutGroup(uid=uid, size=size)
+        self.groups[uid] = group
         try:
             await super()._run_prompt(prompt, sampling_params, trajectory, trace)
         finally:
@@ -88,30 +88,36 @@ class HDPOAgentLoopWorker(ScoringWorker):
         await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
 
     async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
-        privileged: PrivilegedRollout | None = kwargs.pop("hdpo_privileged_rollout", None)
-        if privileged is not None:
-            return await self._keep(output, privileged, kwargs)
+        privileged: PrivilegedRollout | None = kwargs.pop(MARK, None)
+        group = self.groups.get(kwargs["uid"]) if privileged is None else privileged.group
         outputs = output if isinstance(output, list) else [output]
+        if group is not None and outputs:
+            single_output(outputs, group.agent_name, text_only=self.hdpo.privileged.n > 0)
+        if privileged is not None:
+            return await self._keep(outputs[0], privileged, kwargs)
         if outputs:
             await self._score(outputs, validate, kwargs)
         await super()._agent_loop_postprocess(output, validate, **kwargs)
-        group = self.groups.get(kwargs["uid"])
         if group is not None and outputs:
+            # Awaited first: others of the group count meanwhile.
+            cut_off = await self._was_cut_off(outputs[-1], group.agent_name)
             group.rewards[kwargs["session_id"]] = outputs[-1].reward_score
             group.student_prompt_ids = list(outputs[-1].prompt_ids)
-            group.truncated += self._was_cut_off(outputs[-1])
+            group.truncated += cut_off
 
     async def _finish_group(
         self, group: RolloutGroup, sampling_params: dict, trajectory: dict, trace: bool, kwargs: dict
     ) -> None:
         """Run a cliff's privileged rollouts and leave the group's record. Never raises: the group's normal rollouts
         stay valid whatever happens here."""
-        group.prompt_was_cut = self._prompt_was_cut(group.student_prompt_ids, kwargs)
+        group.prompt_was_cut = self._prompt_was_cut(group.student_prompt_ids, group.agent_name, kwargs)
         problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
         record = group.record(problem, self.hdpo.success_reward)
         try:
             if record.cliff and self.hdpo.privileged.schedule == "same_step":
                 await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
+            elif record.cliff:
+                record.plain_prompt_ids = group.student_prompt_ids
         except Exception:
             record.errors += 1
             logger.exception(f"privileged rollouts of prompt {group.uid} failed; its normal rollouts are kept")
@@ -126,13 +132,12 @@ class HDPOAgentLoopWorker(ScoringWorker):
     ) -> None:
         """A cliff of the step before: its privileged rollouts, and no others. Never raises, and always ends as
         ``finished``: the step waits for that."""
+        group.student_prompt_ids = list(prompt.pop(transfer.PLAIN_PROMPT_IDS))
         kwargs = {k: v for k, v in prompt.items() if k not in ("agent_name", "__rollout_n__", "__do_sample__")}
         problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
         record = GroupRecord(problem, cliff=False, solved=False, reissued=True)
         await tq.async_kv_put(key=group.uid, partition_id="train", tag={"status": "running"})
         try:
-            # The ids that the plain rollouts had: a prompt that verl cut is no cliff.
-            group.student_prompt_ids = list(self.token_builder.build_initial_tokens(list(kwargs["raw_prompt"])))
             await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
         except Exception:
             record.errors += 1
@@ -157,8 +162,7 @@ class HDPOAgentLoopWorker(ScoringWorker):
             record.no_solution += options.n
             logger.warning(f"cliff {record.prompt_id} is skipped: its row has no text at {missing}")
             return
-        # vLLM's server would otherwise derive max_tokens from the length of a plain prompt.
-        params = {**sampling_params, "max_tokens": self.config.actor_rollout_ref.rollout.response_length}
+        params = dict(sampling_params)
         if options.use == "distill":
             params["logprobs"] = False  # nobody reads them
         results = await asyncio.gather(
@@ -166,13 +170,13 @@ class HDPOAgentLoopWorker(ScoringWorker):
                 self._run_seeded(
                     dict(params),
                     trajectory,
-                    agent_name=PRIVILEGED_AGENT,
+                    agent_name=privileged_agent(group.agent_name),
                     trace=trace,
                     **{
                         **kwargs,
                         "raw_prompt": messages,
                         "session_id": group.size + j,
-                        "hdpo_privileged_rollout": PrivilegedRollout(group, record, plain),
+                        MARK: PrivilegedRollout(group, record, plain),
                     },
                 )
                 for j in range(options.n)
@@ -190,14 +194,14 @@ class HDPOAgentLoopWorker(ScoringWorker):
     async def _keep(self, output: AgentLoopOutput, privileged: PrivilegedRollout, kwargs: dict) -> None:
         """Score a privileged rollout as the student's answer to the plain prompt; keep it if it is to be kept."""
         group, record, options = privileged.group, privileged.record, self.hdpo.privileged
-        cut_off = self._was_cut_off(output)
+        cut_off = await self._was_cut_off(output, group.agent_name)
         teacher_prompt_ids, output.prompt_ids = output.prompt_ids, group.student_prompt_ids
         await self._score([output], False, {**kwargs, "raw_prompt": privileged.plain_messages})
         record.rollouts += 1
         record.privileged_truncated += cut_off
         solved = is_success(output.reward_score, self.hdpo.success_reward)
         record.solved_privileged += solved
-        if not output.response_ids or not (solved or options.keep == "all"):
+        if not any(output.response_mask) or not (solved or options.keep == "all"):
             return
         if cut_off and not options.keep_truncated:
             record.skipped_truncated += 1

@@ -69,8 +69,7 @@ def test_every_yaml_field_has_a_comment_above_and_none_beside(path: Path) -> Non
 REFUSED = {
     "actor_rollout_ref.actor.fsdp_config.pad_to_length=true": "pad_to_length",
     "algorithm.filter_groups.enable=true": "every cliff",
-    "actor_rollout_ref.rollout.multi_turn.enable=true": "single-turn",
-    "actor_rollout_ref.rollout.agent.default_agent_loop=tool_agent": "tool_agent",
+    "actor_rollout_ref.rollout.agent.default_agent_loop=my_agent": "verl knows the agent loops",
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null": "never re-issues cliffs",
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class=json.JSONDecoder": "or a class derived from it",
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class=nowhere.Manager": "cannot be imported as a class",
