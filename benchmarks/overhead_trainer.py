@@ -43,4 +43,4 @@ def _register(trainer: ModuleType) -> None:
     register_trainer("hdpo_overhead")(OverheadTrainer)
 
 
-wrapt.register_post_import_hook(_register, "recipe.hdpo.training.trainer")
+wrapt.register_post_import_hook(_register, "recipe.hdpo.training.trainer_sync")

@@ -27,14 +27,22 @@ def _register_core_algos(core_algos: ModuleType) -> None:
 
 
 def _import_trainer(v1: ModuleType) -> None:
-    # The hook below registers it, also when it is what imported verl's v1.
-    import recipe.hdpo.training.trainer  # noqa: F401
+    # The hooks below register them, also when one of them is what imported verl's v1.
+    import recipe.hdpo.training.trainer_async
+    import recipe.hdpo.training.trainer_sync  # noqa: F401
 
 
 def _register_trainer(trainer: ModuleType) -> None:
     from verl.trainer.ppo.v1.trainer_base import register_trainer
 
     register_trainer(TRAINER)(trainer.HDPOTrainerSync)
+
+
+def _register_async_trainers(trainer: ModuleType) -> None:
+    from verl.trainer.ppo.v1.trainer_base import register_trainer
+
+    register_trainer(f"{TRAINER}_colocate_async")(trainer.HDPOTrainerColocateAsync)
+    register_trainer(f"{TRAINER}_separate_async")(trainer.HDPOTrainerSeparateAsync)
 
 
 def _register_search_path(_: ModuleType) -> None:
@@ -79,7 +87,8 @@ def register() -> None:
     wrapt.register_post_import_hook(_refuse_silent_grpo, "verl.utils.config")
     wrapt.register_post_import_hook(_register_core_algos, "verl.trainer.ppo.core_algos")
     wrapt.register_post_import_hook(_import_trainer, "verl.trainer.ppo.v1")
-    wrapt.register_post_import_hook(_register_trainer, "recipe.hdpo.training.trainer")
+    wrapt.register_post_import_hook(_register_trainer, "recipe.hdpo.training.trainer_sync")
+    wrapt.register_post_import_hook(_register_async_trainers, "recipe.hdpo.training.trainer_async")
 
 
 register()

@@ -26,7 +26,11 @@ TEXTS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
 RESPONSE_MASK = "hdpo_response_mask"
 FIELDS = [*TEXTS, RESPONSE_MASK]
 
-# Column of a prompt, from the trainer to the rollout workers: a cliff of the step before, for privileged rollouts only.
+# The partition of TransferQueue for cliffs whose privileged rollouts no step waits for (asynchronous trainers), each a
+# group of its own; what verl samples, counts and evicts lies in the partition "train".
+TRAIN, CLIFFS = "train", "hdpo_cliffs"
+
+# Column of a prompt, to the rollout workers: a cliff that has had its rollouts, for privileged ones only.
 REISSUED = "hdpo_reissued"
 # Column of such a prompt: the token ids that its plain rollouts read, made by their agent loop.
 PLAIN_PROMPT_IDS = "hdpo_plain_prompt_ids"
@@ -47,12 +51,14 @@ class KeptRows:
         tokens: what both forwards together read of each, for dealing them to ranks evenly.
         measure_gradients: whether the gradient norm of each term is measured in this update.
         factor: what lambda is multiplied by in this update (``algorithm/coefficient.py``).
+        partition: of TransferQueue, in which they wait.
     """
 
     keys: list[str]
     tokens: list[int]
     measure_gradients: bool = False
     factor: float = 1.0
+    partition: str = TRAIN
 
 
 def row_key(uid: str, session_id: int) -> str:
@@ -74,10 +80,33 @@ def privileged_fields(
     return tu.list_of_dict_to_tensordict([row])
 
 
-def privileged_tag(student_prompt: list[int], teacher_prompt: list[int], response: list[int]) -> dict[str, Any]:
-    """TransferQueue tag of one kept trajectory; ``seq_len`` is what both forwards together read."""
+def privileged_tag(
+    student_prompt: list[int],
+    teacher_prompt: list[int],
+    response: list[int],
+    response_mask: list[int] | None = None,
+    weights: int | None = None,
+) -> dict[str, Any]:
+    """TransferQueue tag of one kept trajectory; ``seq_len`` is what both forwards together read.
+
+    Args:
+        response_mask: as in the fields; None where every token is distilled.
+        weights: the version of the weights that the response was begun with, verl's number of the step that made them.
+    """
     seq_len = len(student_prompt) + len(teacher_prompt) + 2 * len(response)
-    return {"status": "success", PRIVILEGED_TAG: True, "seq_len": seq_len}
+    distilled = len(response) if response_mask is None else sum(response_mask)
+    versions = {} if weights is None else {"min_global_steps": weights}
+    return {"status": "success", PRIVILEGED_TAG: True, "seq_len": seq_len, "num_distilled": distilled, **versions}
+
+
+def cliff_tag(step: int) -> dict[str, Any]:
+    """TransferQueue tag of a cliff in :data:`CLIFFS`, as verl's of a prompt that goes out in ``step``."""
+    return {"is_prompt": True, "status": "pending", "global_steps": step}
+
+
+def cliff_fields(prompt: Mapping[str, Any]) -> TensorDict:
+    """TransferQueue fields of a cliff in :data:`CLIFFS`: its data row, from which a resumed run re-issues it."""
+    return tu.list_of_dict_to_tensordict([dict(prompt)])
 
 
 def record_tag(record: GroupRecord) -> dict[str, Any]:

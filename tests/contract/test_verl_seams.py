@@ -511,7 +511,7 @@ def test_verl_cuts_a_plain_prompt_to_the_limit_from_the_left_and_makes_it_with_a
 
 
 def test_groups_that_failed_are_refilled_by_one_method_of_the_trainer() -> None:
-    """recipe.hdpo.training.trainer._add_prompts_to_generate"""
+    """recipe.hdpo.training.trainer_sync._add_prompts_to_generate"""
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     assert "refill_fn=self._add_prompts_to_generate" in inspect.getsource(PPOTrainer._build_replay_buffer)

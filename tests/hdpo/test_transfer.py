@@ -20,7 +20,7 @@ def test_records_survive_their_tag_and_rows_have_none() -> None:
 
 def test_a_kept_trajectory_counts_the_tokens_of_both_forwards() -> None:
     tag = transfer.privileged_tag([1, 2], [1, 2, 3], [7, 8, 9, 10])
-    assert tag == {"status": "success", transfer.PRIVILEGED_TAG: True, "seq_len": 2 + 3 + 2 * 4}
+    assert tag == {"status": "success", transfer.PRIVILEGED_TAG: True, "seq_len": 2 + 3 + 2 * 4, "num_distilled": 4}
 
 
 def test_a_kept_trajectory_has_its_three_sequences_and_its_mask_in_its_fields() -> None:
@@ -35,7 +35,7 @@ def test_a_kept_trajectory_has_its_three_sequences_and_its_mask_in_its_fields() 
 
 def test_kept_rows_reach_every_rank_as_they_were_handed_over() -> None:
     """By verl's own steps: extra info is copied to a part for each rank, pickled by Ray, and put beside the tensors."""
-    kept = transfer.KeptRows(["b_8_0", "a_8_0"], [9, 6], measure_gradients=True)
+    kept = transfer.KeptRows(["b_8_0", "a_8_0"], [9, 6], measure_gradients=True, partition=transfer.CLIFFS)
     batch = KVBatchMeta(["a_0_0", "b_0_0"], [{}, {}], "train", extra_info={transfer.KEPT: kept, "temperature": 1.0})
     for part in pickle.loads(pickle.dumps(batch.chunk(2))):
         data = TensorDict({}, batch_size=[1])

@@ -118,6 +118,7 @@ class HDPOConfig:
     rollout_seed: int | None
     validate_greedy: bool
     poll_interval: float
+    max_staleness: int | None
     max_lost_rollouts: float
     fused_head: bool
     reward_timeout: float
@@ -164,6 +165,11 @@ class HDPOConfig:
             0.0 <= self.max_lost_rollouts <= 1.0,
             f"hdpo.max_lost_rollouts={self.max_lost_rollouts} must be a share of a step's rollouts, from 0 (stop at "
             "the first that is lost) to 1 (stop only when all are)",
+        )
+        _require(
+            self.max_staleness is None or self.max_staleness >= 0,
+            f"hdpo.max_staleness={self.max_staleness} must be null (as many as verl allows rollouts) or a number of "
+            "weight versions, from 0 (those at hand alone)",
         )
         for name, meaning in (("reward_timeout", "no limit"), ("stall_timeout", "never")):
             value = getattr(self, name)

@@ -117,6 +117,21 @@ def sequence_parallel_size(config: DictConfig, model: str) -> int:
     return select(config, sequence_parallel_key(config, model), 1)
 
 
+def is_async(config: DictConfig) -> bool:
+    """Whether the trainer lets rollouts go on over its updates, by its name: verl's or the recipe's."""
+    return str(select(config, "trainer.v1.trainer_mode")).endswith("async")
+
+
+def max_staleness(config: DictConfig, wanted: int | None) -> int | None:
+    """How many versions of the weights may lie between a kept trajectory and its use; None for any number.
+
+    Args:
+        wanted: ``hdpo.max_staleness``; None for as many as verl allows rollouts.
+    """
+    versions = select(config, "trainer.v1.sampler.max_off_policy_threshold")
+    return wanted if wanted is not None or versions is None else versions - 1
+
+
 def uses_lora(config: DictConfig) -> bool:
     """Whether verl trains an adapter: the model without it then serves as the reference model."""
     ranks = [select(config, f"{MODEL}.{key}", 0) for key in ("lora_rank", "lora.rank")]

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from recipe.hdpo.algorithm.message_template import compile_template
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.agent_rules import AGENT_RULES
+from recipe.hdpo.config.async_rules import ASYNC_RULES
 from recipe.hdpo.config.engine_rules import engines_of_odd_size
 from recipe.hdpo.config.keys import ACTOR, ROLLOUT, Rule, is_derived, select
 from recipe.hdpo.config.model_rules import MODEL_RULES
@@ -155,7 +156,8 @@ def other_trainer(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     mode = str(select(config, "trainer.v1.trainer_mode"))
     if mode.startswith("hdpo"):
         return None
-    return f"trainer.v1.trainer_mode={mode} is a trainer without HDPO: add +use=hdpo, or set it to hdpo"
+    ours = f"hdpo_{mode}" if mode.endswith("async") else "hdpo"
+    return f"trainer.v1.trainer_mode={mode} is a trainer without HDPO: add +use=hdpo, or set it to {ours}"
 
 
 def no_rollout_hook(config: DictConfig, hdpo: HDPOConfig) -> str | None:
@@ -231,6 +233,7 @@ RULES: tuple[Rule, ...] = (
     one_rollout,
     late_reward,
     cpu_without_platform,
+    *ASYNC_RULES,
     *MODEL_RULES,
     *AGENT_RULES,
     too_many_replacements,

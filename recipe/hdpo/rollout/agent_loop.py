@@ -11,6 +11,9 @@ In TransferQueue a prompt's group then holds, besides verl's rows ``{uid}_{sessi
 - one tag without fields, ``{uid}_hdpo_0``, the :class:`~recipe.hdpo.algorithm.cliff.GroupRecord`.
 
 With ``hdpo.privileged.use=replace`` (a control) privileged rollout j, if kept, is written over session j instead.
+
+Under an asynchronous trainer a group never waits: a cliff goes into a partition of its own
+(:data:`recipe.hdpo.transfer.CLIFFS`) as a group with a uid of its own, and its privileged rollouts follow there.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import asyncio
 import logging
 import os
 import time
+import uuid
 from typing import Any
 
 import ray
@@ -31,6 +35,7 @@ from recipe.hdpo.algorithm.cliff import GroupRecord, RolloutGroup, is_success
 from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, prompt_id
 from recipe.hdpo.algorithm.seeds import derived_seed
 from recipe.hdpo.config.checks import read_hdpo
+from recipe.hdpo.config.keys import is_async
 from recipe.hdpo.rollout.chat_template import make_prompt_builder
 from recipe.hdpo.rollout.outputs import UnscoredRollout, single_output
 from recipe.hdpo.rollout.privileged_agent import MARK, PrivilegedPromptTooLong, PrivilegedRollout, privileged_agent
@@ -47,6 +52,8 @@ class HDPOAgentLoopWorker(ScoringWorker):
         super().__init__(*args, **kwargs)
         self.hdpo = read_hdpo(self.config)
         self.prompt_builder = make_prompt_builder(self.hdpo)
+        # Where privileged rollouts go: in rows of their own under an asynchronous trainer, else with their group.
+        self.partition = transfer.CLIFFS if is_async(self.config) else transfer.TRAIN
         # Groups whose rollouts are running, by uid. Training only.
         self.groups: dict[str, RolloutGroup] = {}
         self.greedy_scores = {}
@@ -114,7 +121,9 @@ class HDPOAgentLoopWorker(ScoringWorker):
         problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
         record = group.record(problem, self.hdpo.success_reward)
         try:
-            if record.cliff and self.hdpo.privileged.schedule == "same_step":
+            if record.cliff and self.partition == transfer.CLIFFS:
+                await self._let_follow(group, sampling_params, trajectory, trace, kwargs)
+            elif record.cliff and self.hdpo.privileged.schedule == "same_step":
                 await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
             elif record.cliff:
                 record.plain_prompt_ids = group.student_prompt_ids
@@ -127,24 +136,47 @@ class HDPOAgentLoopWorker(ScoringWorker):
             return
         await tq.async_kv_put(key=transfer.record_key(group.uid), partition_id="train", tag=transfer.record_tag(record))
 
+    async def _let_follow(
+        self, group: RolloutGroup, sampling_params: dict, trajectory: dict, trace: bool, kwargs: dict
+    ) -> None:
+        """Start a cliff's privileged rollouts and go on. The cliff is on record before its own group is finished: a
+        run that is resumed from a checkpoint in between re-issues it."""
+        if self.hdpo.privileged.n == 0:
+            return
+        uid = str(uuid.uuid4())
+        row = {k: v for k, v in kwargs.items() if k not in ("session_id", "global_steps")}
+        row |= {"uid": uid, "agent_name": group.agent_name, transfer.PLAIN_PROMPT_IDS: group.student_prompt_ids}
+        await tq.async_kv_batch_put(
+            keys=[uid],
+            fields=transfer.cliff_fields({**row, transfer.REISSUED: True}),
+            tags=[transfer.cliff_tag(trajectory["step"])],
+            partition_id=self.partition,
+        )
+        follower = RolloutGroup(uid=uid, size=group.size, agent_name=group.agent_name)
+        prompt = {**row, "global_steps": trajectory["step"]}
+        task = asyncio.create_task(self._run_reissued(follower, prompt, dict(sampling_params), trajectory, trace))
+        self.background_tasks.add(task)
+        task.add_done_callback(self.background_tasks.discard)
+
     async def _run_reissued(
         self, group: RolloutGroup, prompt: dict, sampling_params: dict, trajectory: dict, trace: bool
     ) -> None:
-        """A cliff of the step before: its privileged rollouts, and no others. Never raises, and always ends as
-        ``finished``: the step waits for that."""
+        """A cliff that has had its rollouts: its privileged ones, and no others. Never raises, and always ends as
+        ``finished``: the trainer takes it from there."""
         group.student_prompt_ids = list(prompt.pop(transfer.PLAIN_PROMPT_IDS))
         kwargs = {k: v for k, v in prompt.items() if k not in ("agent_name", "__rollout_n__", "__do_sample__")}
         problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
         record = GroupRecord(problem, cliff=False, solved=False, reissued=True)
-        await tq.async_kv_put(key=group.uid, partition_id="train", tag={"status": "running"})
+        await tq.async_kv_put(key=group.uid, partition_id=self.partition, tag={"status": "running"})
         try:
             await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
         except Exception:
             record.errors += 1
             logger.exception(f"privileged rollouts of the re-issued cliff {problem} failed")
         record.settled_at = record.ended_at = time.time()
-        await tq.async_kv_put(key=transfer.record_key(group.uid), partition_id="train", tag=transfer.record_tag(record))
-        await tq.async_kv_put(key=group.uid, partition_id="train", tag={"status": "finished"})
+        tag = transfer.record_tag(record)
+        await tq.async_kv_put(key=transfer.record_key(group.uid), partition_id=self.partition, tag=tag)
+        await tq.async_kv_put(key=group.uid, partition_id=self.partition, tag={"status": "finished"})
 
     async def _run_privileged(
         self,
@@ -224,8 +256,8 @@ class HDPOAgentLoopWorker(ScoringWorker):
         await tq.async_kv_batch_put(
             keys=[transfer.row_key(group.uid, session_id)],
             fields=transfer.privileged_fields(*row, output.response_mask),
-            tags=[transfer.privileged_tag(*row)],
-            partition_id="train",
+            tags=[transfer.privileged_tag(*row, output.response_mask, output.extra_fields.get("min_global_steps"))],
+            partition_id=self.partition,
         )
 
 

@@ -48,7 +48,6 @@ def step_metrics(records: list[GroupRecord], history: CliffHistory) -> dict[str,
         "hdpo/new_cliffs": new_cliffs,
         "hdpo/open_cliffs": len(history.open_cliffs),
         "hdpo/ever_cliffs": len(history.ever_cliffs),
-        "hdpo/timing_s/privileged_wait": privileged_wait_seconds(records),
     }
     if own:
         metrics["hdpo/cliff_rate"] = len(cliffs) / len(own)

@@ -113,7 +113,8 @@ class HDPOActor(TrainingWorker):
         engine, config = self.engine, self.engine_config
         dealt = deal(kept.tokens, num_mini_batches, engine.get_data_parallel_size())
         own = [by_rank[engine.get_data_parallel_rank()] for by_rank in dealt]
-        students, teachers, responses, masks = self._fetch_columns([kept.keys[i] for part in own for i in part])
+        keys = [kept.keys[i] for part in own for i in part]
+        students, teachers, responses, masks = self._fetch_columns(keys, kept.partition)
         found = zip(students, teachers, responses, masks, strict=True)
         step = 1 if config.use_dynamic_bsz else config.micro_batch_size_per_gpu
         dummy = torch.tensor([self.pad_token_id])
@@ -125,11 +126,11 @@ class HDPOActor(TrainingWorker):
             parts.append(real + [filler] * (size - len(real)))
         return parts
 
-    def _fetch_columns(self, keys: list[str]) -> list[list[torch.Tensor]]:
+    def _fetch_columns(self, keys: list[str], partition: str = transfer.TRAIN) -> list[list[torch.Tensor]]:
         """The fields of privileged rows from TransferQueue, in the order of :data:`transfer.FIELDS`, joined by key."""
         if not keys:
             return [[] for _ in transfer.FIELDS]
-        meta = KVBatchMeta(keys=keys, tags=[{}] * len(keys), partition_id="train", fields=transfer.FIELDS)
+        meta = KVBatchMeta(keys=keys, tags=[{}] * len(keys), partition_id=partition, fields=transfer.FIELDS)
         fetched = _meta_to_realdata(meta)
         return [list(fetched[name].unbind()) for name in transfer.FIELDS]
 

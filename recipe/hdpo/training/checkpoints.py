@@ -1,7 +1,8 @@
 """Which checkpoint of verl's is whole, from which one a run goes on, and when the one that it went on from is deleted.
 
 verl writes ``global_step_N`` in this order: ``hdpo_history.json`` (HDPO's), every rank's shards of the actor and of the
-critic, ``data.pt``, and last, beside the folder, ``latest_checkpointed_iteration.txt`` with N.
+critic, ``data.pt``, an asynchronous trainer's prompts under way (``transfer_queue``), and last, beside the folder,
+``latest_checkpointed_iteration.txt`` with N.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from verl.trainer.ppo.utils import need_critic
 from verl.utils.checkpoint.checkpoint_manager import get_checkpoint_tracker_filename
 
+from recipe.hdpo.config.keys import is_async
 from recipe.hdpo.tracking.run_history import HISTORY_FILE
 
 logger = logging.getLogger(__name__)
 
 # verl's names of what is loaded, and the beginnings of the files that hold it.
 FILES = {"model": "model", "optimizer": "optim", "extra": "extra_state"}
+# An asynchronous trainer's prompts and rollouts under way, a folder that TransferQueue writes whole or not at all.
+QUEUE = os.path.join("transfer_queue", "metadata.json")
 CONFIGS = {"actor": "actor_rollout_ref.actor", "critic": "critic"}
 
 
@@ -37,7 +41,8 @@ def shards(config: DictConfig) -> list[str]:
     """The files of a checkpoint that resuming reads, relative to its folder: one of each kind for every rank."""
     size = config.trainer.n_gpus_per_node * config.trainer.nnodes
     parts = ["actor", "critic"] if need_critic(config) else ["actor"]
-    return [
+    queue = [QUEUE] if is_async(config) else []
+    return queue + [
         f"{part}/{FILES[kind]}_world_size_{size}_rank_{rank}.pt"
         for part in parts
         for kind in OmegaConf.select(config, f"{CONFIGS[part]}.checkpoint.load_contents") or FILES
@@ -52,16 +57,18 @@ def lacks(folder: str, files: list[str], *, marked: bool) -> list[str]:
     Args:
         files: see :func:`shards`.
         marked: whether verl's mark says that it was whole once. Then ``data.pt`` may be absent: removing it is how a
-            user begins the data anew. The history may be absent too: verl alone writes none.
+            user begins the data anew. The history may be absent too: verl alone writes none. And so may the prompts
+            under way: a synchronous run has none.
     """
     if not os.path.isdir(folder):
         return ["the folder itself"]
+    files = [name for name in files if not (marked and name == QUEUE)]
     missing = [name for name in files if not os.path.isfile(os.path.join(folder, name))]
     if not marked and not os.path.isfile(os.path.join(folder, "data.pt")):
         missing.append("data.pt")
     # torch.save writes a zip file, whose table stands at its end.
     there = [name for name in [*files, "data.pt"] if os.path.isfile(os.path.join(folder, name))]
-    cut = [name for name in there if not zipfile.is_zipfile(os.path.join(folder, name))]
+    cut = [name for name in there if name != QUEUE and not zipfile.is_zipfile(os.path.join(folder, name))]
     if not _is_json(os.path.join(folder, HISTORY_FILE)):
         cut.append(HISTORY_FILE)
     return [*missing, *(f"the end of {name}" for name in cut)]

@@ -1,7 +1,8 @@
-"""HDPO's trainer: short overrides of verl's synchronous trainer, in the order of a step.
+"""What HDPO adds to each of verl's trainers: short overrides, in the order of a step.
 
 verl's own pipeline (balancing, log-probabilities, advantages, metrics) sees rollout rows only. Privileged rows leave
-the batch right after it was sampled and come back as extra info of the actor update.
+the batch right after it was sampled and come back as extra info of the actor update. The trainers themselves are in
+``trainer_sync.py`` and ``trainer_async.py``.
 """
 
 from __future__ import annotations
@@ -10,16 +11,15 @@ import dataclasses
 import functools
 import logging
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
-from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.experimental.agent_loop import AgentLoopManager
 from verl.trainer.ppo.utils import Role
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.rollout.utils import get_max_position_embeddings
 
@@ -43,22 +43,21 @@ from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_
 from recipe.hdpo.training import checkpoints
 from recipe.hdpo.training.actor import HDPOWorker
 from recipe.hdpo.training.shared_queue import refuse_shared_queue
-from recipe.hdpo.training.waiting_cliffs import WaitingCliffs
 from recipe.hdpo.training.watchdog import ActorWatch, Watchdog, actors_of, progress_of
 from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
 
 logger = logging.getLogger(__name__)
 
 
-class HDPOTrainerSync(PPOTrainerSync):
-    """HDPO with trainer and rollout on the same accelerators, one after the other."""
+class HDPOTrainer(PPOTrainer):
+    """The part that all trainers share. It stands before one of verl's among the bases of a trainer."""
 
+    # verl's name of that trainer, and the worker that holds the actor.
+    base_mode: ClassVar[str]
+    worker_cls: ClassVar[type[HDPOWorker]] = HDPOWorker
     # The checkpoint to load in the place of the one that verl would load; the step that the run went on from.
     resume_folder: str | None = None
     resumed_step = 0
-    # Cliffs that are re-issued a step later, and how many of the last step's are among this step's prompts.
-    waiting: WaitingCliffs | None = None
-    reissued = 0
 
     def __init__(self, config: DictConfig) -> None:
         refuse_shared_queue()
@@ -66,18 +65,17 @@ class HDPOTrainerSync(PPOTrainerSync):
         for line in adapt(config, self.hdpo):
             logger.log(logging.INFO if self.hdpo.adv_estimator else logging.WARNING, line)
         with open_dict(config):
-            # verl compares this name with "sync" in many places.
-            config.trainer.v1.trainer_mode = "sync"
+            # verl compares this name with "sync" in many places, and reads the settings under it.
+            config.trainer.v1.trainer_mode = self.base_mode
             # The worker gets this node of the config only.
             config.actor_rollout_ref.hdpo = config.hdpo
         # Extra rollouts of the plain prompt show nothing of a teacher.
         threshold = 0.0 if self.hdpo.privileged.source == "problem" else self.hdpo.collapse_warning
         self.history = History(teacher=CollapseMonitor(threshold), knobs=dataclasses.asdict(self.hdpo))
         self.kept: KVBatchMeta | None = None
-        # Prompts of this step that stand in for prompts all of whose rollouts were lost.
-        self.refilled = 0
-        if self.hdpo.privileged.schedule == "next_step":
-            self.waiting = WaitingCliffs()
+        # Of the step so far, in which an asynchronous trainer may sample and update several times.
+        self.records: list[GroupRecord] = []
+        self.kept_lines: list[dict[str, Any]] = []
         super().__init__(config)
         self.replay_buffer.poll_interval = self.hdpo.poll_interval
         self.watchdog = Watchdog(
@@ -130,73 +128,56 @@ class HDPOTrainerSync(PPOTrainerSync):
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
-        role = Role.ActorRolloutRef if Role.ActorRolloutRef in self.mapping else Role.ActorRollout
+        role = next(r for r in (Role.Actor, Role.ActorRolloutRef, Role.ActorRollout) if r in self.role_worker_mapping)
         pool = self.mapping.pop(role)
         self.role_worker_mapping.pop(role)
-        if self.hdpo.reads_initial_model and not uses_lora(self.config):
+        if role is not Role.Actor and self.hdpo.reads_initial_model and not uses_lora(self.config):
             role = Role.ActorRolloutRef
-        self.role_worker_mapping[role] = ray.remote(HDPOWorker)
+        self.role_worker_mapping[role] = ray.remote(self.worker_cls)
         self.mapping[role] = pool
 
     # ---- one step ----
 
-    def _add_prompts_to_generate(self, num_prompts: int) -> int:
-        """With ``sync_refill_failed_groups`` verl asks for a prompt in the place of each that lost all its rollouts;
-        where every prompt does, it would ask for ever."""
-        self.refilled += num_prompts
-        asked, most = self.config.data.train_batch_size, self.hdpo.max_lost_rollouts
-        if self.refilled > most * asked:
-            raise RuntimeError(
-                f"step {self.global_steps}: {self.refilled} prompts lost all their rollouts and were replaced, beside "
-                f"{asked} that were asked for; hdpo.max_lost_rollouts={most:g} allows no more. The first error of an "
-                "agent-loop worker above says why"
-            )
-        return super()._add_prompts_to_generate(num_prompts)
-
-    def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
-        if self.waiting is not None:
-            self.waiting.asked.append(batch)
-        return super()._submit_batch_to_rollout(batch)
-
-    def prepare_step(self) -> dict:
-        """After this step's prompts, those of the last step's cliffs that have waited for it: verl's engines begin
-        with what takes longest."""
-        metrics = super().prepare_step()
-        rows = None if self.waiting is None else self.waiting.take(self.global_steps)
-        self.reissued = 0 if rows is None else super()._submit_batch_to_rollout(rows)
-        return metrics
+    def _step_metrics(self) -> dict[str, float]:
+        """What the step's groups came to, once all of them are known."""
+        return self.history.update(self.records)
 
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
-        self.refilled = 0
-        batch = super()._step_once(metrics, timing_raw, sample_batch_size + self.reissued)
+        batch = super()._step_once(metrics, timing_raw, sample_batch_size)
+        folder = self.config.trainer.get("rollout_data_dir", None)
         if self.kept is not None and self.kept.keys:
-            self._dump_kept(self.kept, self.config.trainer.get("rollout_data_dir", None))
+            if folder:
+                self.kept_lines += self._text_lines(self.kept)
             tq.kv_clear(keys=self.kept.keys, partition_id=self.kept.partition_id)
         self.kept = None
+        if self._is_last_update() and self.kept_lines:
+            write_kept(folder, self.global_steps, self.kept_lines)
+            self.kept_lines = []
         return batch
 
+    def _is_last_update(self) -> bool:
+        """Whether the step ends with this update; an asynchronous trainer may make several."""
+        return self.local_trigger_step == self.parameter_sync_step - 1
+
+    def _take_apart(self, batch: KVBatchMeta) -> tuple[KVBatchMeta, KVBatchMeta, dict[str, GroupRecord]]:
+        """A sampled batch as rollout rows, kept privileged rows, and the records of its groups."""
+        return transfer.split_batch(batch)
+
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, **kwargs: Any) -> KVBatchMeta:
-        batch, self.kept, records = transfer.split_batch(batch)
+        batch, self.kept, records = self._take_apart(batch)
         # With no row there is nothing to train on, whatever the knob says.
         most = self.hdpo.max_lost_rollouts if batch.keys else 0.0
         stop = lost_too_many(list(records.values()), most)
         if stop or not batch.keys:
             raise RuntimeError(f"step {self.global_steps}: {stop or 'there is no rollout to train on'}")
-        metrics.update(self.history.update(list(records.values())))
-        if self.waiting is not None:
-            metrics.update(self._let_wait(self.waiting, records))
+        self.records += records.values()
+        if self._is_last_update():
+            # Counted once for the whole step: verl averages over its updates.
+            metrics.update(self._step_metrics())
+            self.records = []
         if records:
             tq.kv_clear(keys=list(records), partition_id=batch.partition_id)
         return super()._balance_batch(batch, metrics, **kwargs)
-
-    def _let_wait(self, waiting: WaitingCliffs, records: dict[str, GroupRecord]) -> dict[str, float]:
-        waiting.remember(records)
-        if self.global_steps >= self.total_training_steps and len(waiting):
-            logger.warning(
-                f"the {len(waiting)} cliffs of the last step are not re-issued, unless a longer run goes on from its "
-                "checkpoint"
-            )
-        return {"hdpo/waiting_cliffs": len(waiting)}
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         schedule, share = self.hdpo.distillation_loss_schedule, self.history.cliff_share
@@ -206,6 +187,7 @@ class HDPOTrainerSync(PPOTrainerSync):
             interval = self.hdpo.gradient_ratio_interval
             batch.extra_info[transfer.KEPT] = transfer.KeptRows(
                 keys=self.kept.keys,
+                partition=self.kept.partition_id,
                 tokens=[tag["seq_len"] for tag in self.kept.tags],
                 factor=factor,
                 measure_gradients=interval > 0 and self.global_steps % interval == 0,
@@ -215,16 +197,14 @@ class HDPOTrainerSync(PPOTrainerSync):
             metrics[name.removeprefix("actor/")] = metrics.pop(name)
         return batch
 
-    def _dump_kept(self, kept: KVBatchMeta, folder: str | None) -> None:
-        """Write the step's kept trajectories as text, where verl dumps rollouts."""
-        if not folder:
-            return
+    def _text_lines(self, kept: KVBatchMeta) -> list[dict[str, Any]]:
+        """Kept trajectories as text, for the file beside verl's own dump of the rollouts."""
         data = tq.kv_batch_get(keys=kept.keys, partition_id=kept.partition_id, select_fields=transfer.FIELDS)
         lines = []
         for key, *texts, mask in zip(kept.keys, *(data[name].unbind() for name in transfer.FIELDS), strict=True):
             named = dict(zip(transfer.TEXTS, texts, strict=True))
             lines.append({"key": key, **kept_line(self.tokenizer.decode, named, mask)})
-        write_kept(folder, self.global_steps, lines)
+        return lines
 
     # ---- validation ----
 
@@ -263,13 +243,19 @@ class HDPOTrainerSync(PPOTrainerSync):
 
     # ---- checkpoints ----
 
-    def _save_checkpoint(self) -> None:
+    def _save_beside(self, folder: str) -> None:
+        """Write the recipe's files of a checkpoint folder."""
         self.history.rows = len(self.train_dataset)
-        # Before verl's own files: it writes the mark of a whole checkpoint last.
-        folder = os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}")
         self.history.save(folder)
-        if self.waiting is not None:
-            self.waiting.save(folder)
+
+    def _load_beside(self, folder: str) -> None:
+        """Read what :meth:`_save_beside` wrote."""
+        self.history.rows = len(self.train_dataset)
+        self.history.load(folder)
+
+    def _save_checkpoint(self) -> None:
+        # Before verl's own files: it writes the mark of a whole checkpoint last.
+        self._save_beside(os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}"))
         super()._save_checkpoint()
         checkpoints.delete_in_turn(self.config, self.resumed_step, self.global_steps)
 
@@ -278,13 +264,9 @@ class HDPOTrainerSync(PPOTrainerSync):
             super()._load_checkpoint()
         if self.global_steps == 0:
             return
-        self.history.rows = len(self.train_dataset)
         folder = checkpoints.root(self.config)
         if self.config.trainer.resume_mode == "resume_path":
             folder = os.path.dirname(os.path.abspath(self.config.trainer.resume_from_path))
         if folder == checkpoints.root(self.config):
             self.resumed_step = self.global_steps
-        folder = os.path.join(folder, f"global_step_{self.global_steps}")
-        self.history.load(folder)
-        if self.waiting is not None:
-            self.waiting.load(folder)
+        self._load_beside(os.path.join(folder, f"global_step_{self.global_steps}"))

@@ -45,10 +45,11 @@ def actors_of(trainer: Any) -> dict[str, ActorHandle]:
 
     for name, group in (("actor", "actor_rollout_wg"), ("reference", "ref_policy_wg"), ("critic", "critic_wg")):
         add(f"{name} rank", getattr(getattr(trainer, group, None), "workers", None))
-    servers = getattr(trainer, "llm_server_manager", None)
-    replicas = servers.get_replicas() if servers is not None else []
+    managers = [getattr(trainer, f"{name}_manager", None) for name in ("llm_server", "standalone_server")]
+    replicas = [replica for manager in managers if manager is not None for replica in manager.get_replicas()]
     add("engine server", [server for replica in replicas for server in replica.servers])
-    add("load balancer of the engines", [h for h in [getattr(servers, "global_load_balancer", None)] if h is not None])
+    balancers = [getattr(manager, "global_load_balancer", None) for manager in managers]
+    add("load balancer of the engines", [handle for handle in balancers if handle is not None])
     rewards = getattr(trainer, "reward_loop_manager", None)
     add("reward worker", getattr(rewards, "reward_loop_workers", None))
     add("agent-loop worker", getattr(getattr(trainer, "agent_loop_manager", None), "agent_loop_workers", None))

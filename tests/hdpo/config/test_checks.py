@@ -78,6 +78,8 @@ REFUSED = {
     "actor_rollout_ref.rollout.name=trtllm": "down to nothing",
     "skip.rollout_tq.enable=true": "have none",
     "trainer.v1.trainer_mode=separate_async": "a trainer without HDPO",
+    "trainer.v1.trainer_mode=colocate_async": "or set it to hdpo_colocate_async",
+    "hdpo.max_staleness=-1": "max_staleness=-1 must be null",
     "trainer.use_v1=false": "use_v1=true",
     "reward.reward_model.enable=true": "too late",
     "distillation.enabled=true": "HDPO's",

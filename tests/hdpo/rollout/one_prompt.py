@@ -30,17 +30,20 @@ class Store:
     def __init__(self) -> None:
         self.events: list[tuple[str, dict]] = []
         self.fields: dict[str, Any] = {}
+        self.partitions: dict[str, str] = {}
 
     def init(self) -> None:
         """Called by verl's worker."""
 
     async def async_kv_put(self, key: str, partition_id: str, tag: dict) -> None:
         self.events.append((key, tag))
+        self.partitions[key] = partition_id
 
     async def async_kv_batch_put(self, keys: list[str], fields: Any, tags: list[dict], partition_id: str) -> None:
         self.events += list(zip(keys, tags, strict=True))
         for i, key in enumerate(keys):
             self.fields[key] = fields[i]
+            self.partitions[key] = partition_id
 
     def record(self) -> GroupRecord:
         [record] = [r for _, tag in self.events if (r := transfer.record_of(tag))]
@@ -150,7 +153,12 @@ def run_prompt(
         )
         prompt |= {transfer.REISSUED: True, transfer.PLAIN_PROMPT_IDS: ids}
     trajectory = {"step": step, "sample_index": 0, "rollout_n": 0, "validate": validate}
-    asyncio.run(worker._run_prompt(prompt, {"temperature": 1.0}, trajectory))
+
+    async def run() -> None:
+        await worker._run_prompt(prompt, {"temperature": 1.0}, trajectory)
+        await asyncio.gather(*worker.background_tasks)
+
+    asyncio.run(run())
     assert worker.groups == {}
     return store, model, scored
 

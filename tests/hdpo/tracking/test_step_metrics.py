@@ -47,7 +47,6 @@ def test_step_metrics_by_hand() -> None:
         "new_cliffs": 0,
         "open_cliffs": 2,
         "ever_cliffs": 2,
-        "timing_s/privileged_wait": 1.0,
     }
     assert metrics == {f"hdpo/{k}": pytest.approx(v) for k, v in expected.items()}
 

@@ -293,7 +293,11 @@ def hand_over(worker: Any, kept: list[Row], data: Any, measure_gradients: bool =
 
     by_key = {f"u{i}_8_0": row for i, row in enumerate(kept)}
     names = ("prompt", "teacher_prompt", "response", "response_mask")
-    worker._fetch_columns = lambda keys: [[torch.tensor(getattr(by_key[k], name)) for k in keys] for name in names]
+
+    def fetch(keys: list[str], partition: str) -> list[list[torch.Tensor]]:
+        return [[torch.tensor(getattr(by_key[k], name)) for k in keys] for name in names]
+
+    worker._fetch_columns = fetch
     if by_key:
         tokens = [len(r.prompt + r.teacher_prompt + 2 * r.response) for r in kept]
         rows = transfer.KeptRows(list(by_key), tokens, measure_gradients, factor)

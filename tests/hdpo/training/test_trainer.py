@@ -16,7 +16,7 @@ from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.tracking.cliff_history import CliffHistory
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
-from recipe.hdpo.training.trainer import HDPOTrainerSync
+from recipe.hdpo.training.trainer_sync import HDPOTrainerSync
 from recipe.hdpo.transfer import record_tag, split_batch
 
 

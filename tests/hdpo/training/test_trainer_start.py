@@ -11,7 +11,7 @@ import pytest
 
 from examples.demo.sums_model import CHATML
 from recipe.hdpo.config.checks import check_config
-from recipe.hdpo.training.trainer import HDPOTrainerSync
+from recipe.hdpo.training.trainer_sync import HDPOTrainerSync
 from tests.hdpo.composed_config import composed_from
 
 ROW = {

@@ -23,7 +23,7 @@ from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training import trainer as trainer_module
-from recipe.hdpo.training.trainer import HDPOTrainerSync
+from recipe.hdpo.training.trainer_sync import HDPOTrainerSync
 from recipe.hdpo.training.waiting_cliffs import WaitingCliffs
 from tests.hdpo.composed_config import composed
 from tests.hdpo.training.test_waiting_cliffs import prompts, records
@@ -62,6 +62,8 @@ def make_trainer(step: int, *overrides: str, kept: dict[str, Any] = STORED) -> H
     tags = [transfer.privileged_tag(*row) for row in kept.values()]
     trainer.config, trainer.hdpo, trainer.global_steps = config, check_config(config), step
     trainer.kept = KVBatchMeta(list(kept), tags, "train")
+    trainer.records, trainer.kept_lines = [], []
+    trainer.local_trigger_step, trainer.parameter_sync_step = 0, 1
     trainer.history, trainer.total_training_steps = History(teacher=CollapseMonitor(0.0)), 100
     trainer.reissued, trainer.waiting = 0, WaitingCliffs() if config.hdpo.privileged.schedule == "next_step" else None
     trainer.tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))

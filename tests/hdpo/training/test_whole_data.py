@@ -14,7 +14,7 @@ from examples.demo.make_sums_model import make_tokenizer
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.startup import check_data
 from recipe.hdpo.rollout.chat_template import make_token_builder
-from recipe.hdpo.training.trainer import HDPOTrainerSync
+from recipe.hdpo.training.trainer_sync import HDPOTrainerSync
 from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
 from tests.hdpo.composed_config import composed
 
