@@ -104,6 +104,8 @@ REFUSED = {
     "hdpo.privileged.n=1.5": "must be of type int",
     "hdpo.privileged.source=hint": "solution, answer, problem",
     "hdpo.privileged.source=problem": "nothing to distill",
+    "hdpo.privileged.source=prefix": "hdpo.privileged.source='prefix' needs a share",
+    "hdpo.privileged.source=prefix:1": "strictly between 0 and 1, such as prefix:0.5",
     "hdpo.privileged.keep=some": "correct, all",
     "hdpo.privileged.use=drop": "distill, replace",
     "hdpo.collapse_warning=1.0": "fraction below 1",
