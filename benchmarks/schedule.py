@@ -5,9 +5,7 @@
 
 DIR is a run's trainer.rollout_data_dir, MODEL its model (for the tokenizer), FILE.jsonl verl's file logger.
 
-A rollout takes its tokens times a constant time per token, as long as the engine is not saturated. A step of GRPO ends
-its rollout phase with its longest rollout. With ``same_step`` a cliff's privileged rollouts begin when its last plain
-rollout has ended. With ``next_step`` they begin with the next step's prompts. The rest of a step takes the same time.
+What is assumed, and the sums, are in recipe/hdpo/algorithm/schedule_cost.py.
 """
 
 from __future__ import annotations
@@ -21,18 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Step:
-    """The rollouts of one step, in tokens.
-
-    Attributes:
-        longest: of each prompt's plain rollouts, [P].
-        cliff: whether all of a prompt's rollouts failed, [P].
-    """
-
-    longest: np.ndarray
-    cliff: np.ndarray
+from recipe.hdpo.algorithm.schedule_cost import Step, ratios
 
 
 @dataclass(frozen=True)
@@ -60,36 +47,6 @@ SCENARIOS = (
     Scenario(16384, 6000, 12000, 6000, 200.0),
 )
 SIGMA, MS_PER_TOKEN = 0.5, 8.0
-
-
-def rollout_tokens(steps: Sequence[Step], privileged: Sequence[np.ndarray]) -> np.ndarray:
-    """Tokens on the critical path of every step's rollout phase.
-
-    Args:
-        steps: one run's.
-        privileged: tokens of the longest privileged rollout of every cliff of each step, [cliffs of that step].
-
-    Returns:
-        one row a step; columns: GRPO, same_step, next_step.
-    """
-    found, before = [], np.zeros(0)
-    for step, shown in zip(steps, privileged, strict=True):
-        plain = step.longest.max()
-        same = max(plain, (step.longest[step.cliff] + shown).max(initial=0))
-        found.append((plain, same, max(plain, before.max(initial=0))))
-        before = shown
-    return np.array(found, dtype=float)
-
-
-def ratios(steps: Sequence[Step], privileged: Sequence[np.ndarray], ms: float, rest: float) -> tuple[float, float]:
-    """Mean step time over GRPO's, of same_step and of next_step.
-
-    Args:
-        ms: milliseconds per token.
-        rest: seconds of a step that are no rollout.
-    """
-    grpo, same, following = rollout_tokens(steps, privileged).mean(0) * ms / 1000 + rest
-    return same / grpo, following / grpo
 
 
 def made_up(

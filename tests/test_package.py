@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 import tomllib
 
 from recipe.hdpo import __version__
+from recipe.hdpo.config.rules import VERL_VERSION
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -62,6 +65,23 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_that_other_packag
     wheel = {name for name in built[1] if ".dist-info/" not in name}
     assert wheel == files("recipe", "hydra_plugins") | {"verl_recipe_hdpo.py"}
     assert "recipe/hdpo/py.typed" in wheel and not {"recipe/__init__.py", "hydra_plugins/__init__.py"} & wheel
+
+
+def test_the_recipes_folder_names_the_verl_and_the_packages_that_the_project_needs() -> None:
+    """As verl's collection of recipes wants it: a file of NAME=VALUE lines beside the README."""
+    lines = (ROOT / "recipe/hdpo/REQUIRED_VERL.txt").read_text().splitlines()
+    fields = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+    assert (
+        fields["MODE"] == "pinned_tag" and fields["TAG"] == f"v{VERL_VERSION}" and fields["UPSTREAM"].endswith(".git")
+    )
+    assert fields["GIT_SETUP"] == f"git clone --branch {fields['TAG']} {fields['UPSTREAM']} verl"
+    pip, install, *packages = shlex.split(fields["PIP_INSTALL"])
+    # verl brings Hydra.
+    assert (pip, install) == ("pip", "install") and {*packages, "hydra-core"} == set(PROJECT["dependencies"])
+    readme = (ROOT / "recipe/hdpo/README.md").read_text()
+    assert "## Required `verl` version" in readme and "(REQUIRED_VERL.txt)" in readme
+    named = {name.rstrip("/") for name in re.findall(r"`([\w/.]+(?:/|\.sh|\.py))`", readme)} - {"recipe/hdpo", "hdpo"}
+    assert len(named) > 10 and all((ROOT / "recipe/hdpo" / name).exists() for name in named)
 
 
 def test_commands_and_plugin_are_installed_as_the_project_names_them() -> None:

@@ -17,7 +17,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,19 @@ class Settings:
 DEFAULT = Settings()
 
 
-def train(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
+# Number of terms, whether privileged, how many chats, random numbers, tokenizer; gives input ids and labels.
+MakeBatch = Callable[[int, bool, int, random.Random, PreTrainedTokenizerBase], tuple[torch.Tensor, torch.Tensor]]
+
+
+def sums_batch(
+    size: int, privileged: bool, count: int, rng: random.Random, tokenizer: PreTrainedTokenizerBase
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return encode_batch([sample_chat(size, privileged, rng) for _ in range(count)], tokenizer)
+
+
+def train(
+    settings: Settings, tokenizer: PreTrainedTokenizerBase, make_batch: MakeBatch = sums_batch
+) -> Qwen2ForCausalLM:
     """AdamW, linear warm-up, cosine decay to 0; each step takes one plain and one privileged batch."""
     torch.manual_seed(settings.seed)
     rng = random.Random(settings.seed)
@@ -88,8 +100,7 @@ def train(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCau
         losses = []
         for privileged in (False, True):
             size = rng.choice(PRIVILEGED_TERMS) if privileged else rng.choices(plain_terms, settings.plain_weights)[0]
-            chats = [sample_chat(size, privileged, rng) for _ in range(settings.batch)]
-            ids, labels = encode_batch(chats, tokenizer)
+            ids, labels = make_batch(size, privileged, settings.batch, rng, tokenizer)
             loss = model(input_ids=ids, labels=labels).loss
             loss.backward()
             losses.append(loss.item())

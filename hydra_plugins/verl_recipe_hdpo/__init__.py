@@ -1,20 +1,12 @@
-"""Hydra finds HDPO's groups (``use``, ``hdpo``, ``control``, ``device``) from every config: ``+use=hdpo`` is enough.
+"""Hydra finds HDPO's groups in every program: ``+use=hdpo`` is enough.
 
-Hydra imports every module below ``hydra_plugins`` in every program that uses it: nothing else is imported here.
+Hydra imports every module below ``hydra_plugins`` in every program that uses it: nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
-from hydra.core.config_search_path import ConfigSearchPath
-from hydra.plugins.search_path_plugin import SearchPathPlugin
+import contextlib
 
-PROVIDER = "verl-recipe-hdpo"
-PATH = "pkg://recipe.hdpo.config"
-
-
-class HDPOSearchPath(SearchPathPlugin):
-    """Adds the recipe's config folder behind the program's own, which stays in front."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Called by Hydra before it composes."""
-        search_path.append(provider=PROVIDER, path=PATH)
+# Where another `recipe` hides HDPO there is nothing to find; verl_recipe_hdpo.py says so to those who use it.
+with contextlib.suppress(ModuleNotFoundError):
+    from recipe.hdpo.search_path import HDPOSearchPath as HDPOSearchPath

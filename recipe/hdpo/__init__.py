@@ -18,7 +18,7 @@ A folder says what its files may import. *Pure* ones import neither verl nor Ray
 - ``answers/``: when two answers are the same, by type (pure, but for math-verify)
 - ``evaluate.py``, ``compare.py``, ``evaluation/``: pass@k, paired comparison, report
 - ``cpu/``: what stock verl and vLLM lack on a CPU
-- ``plugin.py``: the only module whose import registers anything
+- ``plugin.py``: the only module whose import registers anything; ``search_path.py``: where Hydra finds the groups
 
 Importing this package imports nothing else.
 """

@@ -9,6 +9,9 @@ from recipe.hdpo import __version__
 COMMANDS = """\
 HDPO {version} for verl: https://arxiv.org/abs/2603.23871
 
+Ask first whether HDPO fits a model and data: cliffs, a teacher that follows, signs of copying, on one page
+  hdpo-preflight --help    or  python -m recipe.hdpo.preflight --help
+
 Train. verl's own command, with HDPO's configuration:
   python -m verl.trainer.main_ppo --config-path pkg://recipe.hdpo.config --config-name hdpo_trainer [key=value ...]
   Or on top of a verl command of your own: +use=hdpo

@@ -14,19 +14,18 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from recipe.hdpo.evaluation.arguments import check_arguments, parser
 from recipe.hdpo.evaluation.checkpoint import model_sha256, resolve_model, weights_dtype
-from recipe.hdpo.evaluation.generate import Engine, Response, Sampling
-from recipe.hdpo.evaluation.graders import grader_name
-from recipe.hdpo.evaluation.problems import Problem, ProblemSet, file_sha256, read_problems
-from recipe.hdpo.evaluation.records import GREEDY, SUMMARY, Meta, Sample, read_results
-from recipe.hdpo.evaluation.scoring import Grade, load_reward, score_response
+from recipe.hdpo.evaluation.drawing import draw_missing, settings_of
+from recipe.hdpo.evaluation.generate import Engine, Sampling
+from recipe.hdpo.evaluation.problems import read_problems
+from recipe.hdpo.evaluation.records import SUMMARY, Meta, read_results
+from recipe.hdpo.evaluation.scoring import load_reward, score_response
 from recipe.hdpo.evaluation.summary import print_summary, summarise
 from recipe.hdpo.evaluation.writer import ResultWriter
 
@@ -59,7 +58,12 @@ def evaluate(args: argparse.Namespace, command: str) -> dict[str, Any]:
     sampling = Sampling(args.n, args.temperature, args.top_p, args.top_k, args.max_tokens, args.seed)
     prompt_ids = engine.encode(problems.problems, args.max_tokens, args.chat_template_kwargs)
     meta = Meta(
-        settings=_settings(args, problems, model, engine, reward_file, reward.__name__),
+        settings=settings_of(args, sampling, engine, reward_file, reward.__name__)
+        | {
+            "problems_sha256": problems.sha256(),
+            "model_sha256": model_sha256(model),
+            "weights_dtype": weights_dtype(model),
+        },
         problems=len(problems.problems),
         about={
             "model": str(model.resolve()),
@@ -73,7 +77,7 @@ def evaluate(args: argparse.Namespace, command: str) -> dict[str, Any]:
         with ResultWriter(args.out, meta) as writer:
             if writer.cut_file:
                 print(f"The last line was cut off: it is now in {writer.cut_file}, and its sample is drawn again.")
-            _draw_missing(engine, prompt_ids, problems.problems, sampling, score, writer, args.batch_size)
+            draw_missing(engine, prompt_ids, problems.problems, sampling, score, writer, args.batch_size)
     finally:
         engine.close()
     summary = summarise(read_results(args.out), args.k, args.seed)
@@ -84,89 +88,6 @@ def evaluate(args: argparse.Namespace, command: str) -> dict[str, Any]:
     print(f"\nSamples: {args.out / 'samples.jsonl'}\nSummary: {args.out / 'summary.json'}")
     print(f"Next: python -m recipe.hdpo.compare baseline=OTHER_RESULTS this={args.out} --out report.html")
     return summary
-
-
-def _draw_missing(
-    engine: Engine,
-    prompt_ids: dict[str, list[int]],
-    problems: Sequence[Problem],
-    sampling: Sampling,
-    score_of: Callable[[Problem, str], Grade],
-    writer: ResultWriter,
-    batch_size: int,
-) -> None:
-    from tqdm import tqdm
-
-    by_id = {problem.id: problem for problem in problems}
-    wanted = [(problem.id, i) for problem in problems for i in range(GREEDY, sampling.n)]
-    strangers = writer.done - set(wanted)
-    if strangers:
-        raise ValueError(
-            f"{writer.folder}: samples.jsonl holds {len(strangers)} sample(s) that are none of these problems' "
-            f"({min(strangers)[0]}, ...). Nothing was drawn. Put the folder's own file back, or pass another --out."
-        )
-    missing = [key for key in wanted if key not in writer.done]
-    if not missing:
-        print(f"All {len(wanted)} samples are already in {writer.folder}.")
-        return
-    print(f"Drawing {len(missing)} of {len(wanted)} samples into {writer.folder}", flush=True)
-    engine.load()
-    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit="sample") as progress:
-        for start in range(0, len(missing), batch_size):
-            batch = missing[start : start + batch_size]
-            responses = engine.respond(batch, prompt_ids, sampling)
-            samples: list[Sample] = []
-            try:
-                for (id_, i), response in zip(batch, responses, strict=True):
-                    samples.append(_scored(by_id[id_], i, response, score_of))
-            finally:
-                # Those before one that cannot be scored, too.
-                writer.write(samples)
-            progress.update(len(batch))
-
-
-def _scored(problem: Problem, number: int, response: Response, score_of: Callable[[Problem, str], Grade]) -> Sample:
-    grade = score_of(problem, response.text)
-    return Sample(
-        problem_id=problem.id,
-        data_source=problem.data_source,
-        difficulty=problem.difficulty,
-        sample=number,
-        prompt=problem.prompt,
-        response=response.text,
-        answer=grade.answer,
-        score=grade.score,
-        tokens=response.tokens,
-        truncated=response.truncated,
-        unscored=grade.unscored,
-    )
-
-
-def _settings(
-    args: argparse.Namespace,
-    problems: ProblemSet,
-    model: Path,
-    engine: Engine,
-    reward_file: Path,
-    function: str,
-) -> dict[str, Any]:
-    """All that decides what the samples and their scores are."""
-    sampled = ("n", "temperature", "top_p", "top_k", "max_tokens", "seed", "limit", "success_reward")
-    # Named only where given, so that a folder made without them can be gone on with.
-    options = {name: value for name in ("chat_template_kwargs", "reward_kwargs") if (value := getattr(args, name))}
-    return {
-        **{name: getattr(args, name) for name in sampled},
-        **options,
-        "data_sha256": [file_sha256(file) for file in args.data],
-        "problems_sha256": problems.sha256(),
-        "model_sha256": model_sha256(model),
-        "weights_dtype": weights_dtype(model),
-        "dtype": engine.dtype,
-        "device": engine.device,
-        "grader": grader_name(reward_file),
-        "reward_function": function,
-        **engine.versions,
-    }
 
 
 if __name__ == "__main__":

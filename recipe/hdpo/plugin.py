@@ -46,10 +46,11 @@ def _register_async_trainers(trainer: ModuleType) -> None:
 
 
 def _register_search_path(_: ModuleType) -> None:
-    """Hydra looks for plug-ins in folders, and an editable installation has none. A second time changes nothing."""
+    """Hydra looks for plug-ins in folders named hydra_plugins. An editable installation has none, nor has a copy of
+    this folder among verl's recipes. A second time changes nothing."""
     from hydra.core.plugins import Plugins
 
-    from hydra_plugins.verl_recipe_hdpo import HDPOSearchPath
+    from recipe.hdpo.search_path import HDPOSearchPath
 
     Plugins.instance().register(HDPOSearchPath)
 

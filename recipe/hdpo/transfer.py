@@ -32,6 +32,8 @@ TRAIN, CLIFFS = "train", "hdpo_cliffs"
 
 # Column of a prompt, to the rollout workers: a cliff that has had its rollouts, for privileged ones only.
 REISSUED = "hdpo_reissued"
+# Column of such a prompt: the token ids that its plain rollouts read, made by their agent loop.
+PLAIN_PROMPT_IDS = "hdpo_plain_prompt_ids"
 
 # Extra info of a batch, from the trainer to the actor: a KeptRows.
 KEPT = "hdpo_kept"

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.schedule import SCENARIOS, Step, made_up, ratios, rollout_tokens, times_of_run
+from benchmarks.schedule import SCENARIOS, made_up, times_of_run
+from recipe.hdpo.algorithm.schedule_cost import Step, ratios, rollout_tokens
 
 
 def step(*longest: int, cliffs: str) -> Step:

@@ -5,9 +5,12 @@ Each test names who depends on the seam.
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -284,6 +287,29 @@ def test_weights_are_on_the_device_inside_the_engines_evaluation_mode_and_gather
     assert hasattr(FlatParamHandle, "uses_sharded_strategy")
 
 
+def test_fsdp2_notes_once_at_its_first_forward_which_weights_are_trained() -> None:
+    """recipe.hdpo.training.teachers._without_adapter"""
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
+    from torch.distributed.fsdp._fully_shard._fsdp_state import FSDPState
+
+    assert "if self._is_root is not None:\n            return" in inspect.getsource(FSDPState._lazy_init)
+    assert "self._lazy_init()" in inspect.getsource(FSDPState._root_pre_forward)
+    assert "if p.sharded_param.requires_grad" in inspect.getsource(FSDPParamGroup._init_mp_dtypes)
+    assert "FSDPState" in inspect.getsource(FSDPModule._get_fsdp_state)
+
+
+def test_an_inference_pass_has_micro_batches_of_its_own() -> None:
+    """recipe.hdpo.training.teacher_pass.assign_engine_settings"""
+    from verl.workers.engine_workers import ActorRolloutRefWorker
+
+    source = " ".join(inspect.getsource(ActorRolloutRefWorker.init_model).split())
+    for size in ("infer_max_token_len_per_gpu", "infer_micro_batch_size_per_gpu"):
+        key = size.replace("infer_", "")
+        assert f"actor_training_config.engine_config.{size} = ( self.config.rollout.log_prob_{key} )" in source
+        assert f"ref_training_config.engine_config.{size} = " in source and f"self.config.ref.ppo_{key}" in source
+
+
 def test_one_micro_batch_can_be_run_through_another_model() -> None:
     """recipe.hdpo.training.mixed_teacher"""
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
@@ -499,3 +525,103 @@ def test_validation_takes_a_sample_without_an_accuracy_for_a_wrong_one() -> None
     infos = {"reward": [1.0, 0.0], "acc": [1.0, None]}
     found = process_validation_metrics(["s", "s"], ["u", "u"], infos, expected_acc_counts={("s", "u"): 2})
     assert found["s"]["acc"]["mean@2"] == found["s"]["reward"]["mean@2"] == 0.5
+
+
+def test_the_sglang_server_takes_max_tokens_and_log_probs_as_vllms_does_and_leaves_one_position_free() -> None:
+    """recipe.hdpo.rollout.agent_loop, recipe.hdpo.config.lengths.unused_positions. Read, since SGLang is not there."""
+    server = Path(importlib.util.find_spec("verl").origin).parent / "workers/rollout/sglang_rollout"
+    source = (server / "async_sglang_server.py").read_text()
+    assert "max_possible_tokens = self.config.max_model_len - len(prompt_ids) - 1" in source
+    assert 'max_new_tokens = sampling_params.pop("max_tokens")' in source
+    assert 'return_logprob = sampling_params.pop("logprobs", False)' in source
+    assert '"sampling_params": sampling_params,' in source
+
+
+def test_main_ppo_imports_its_constants_before_hydra_composes_and_takes_the_check_of_a_config_by_name() -> None:
+    """recipe.hdpo.plugin: Hydra's search path comes with the first, and the second is wrapped before it is taken."""
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+    from verl.trainer import main_ppo
+    from verl.utils import config as verl_config
+
+    from recipe.hdpo.search_path import HDPOSearchPath
+
+    top = [node for node in ast.parse(inspect.getsource(main_ppo)).body if isinstance(node, ast.ImportFrom)]
+    imported = {(node.module, name.name) for node in top for name in node.names}
+    assert ("verl.trainer.constants_ppo", "get_ppo_ray_runtime_env") in imported
+    assert ("verl.utils.config", "validate_config") in imported
+    assert HDPOSearchPath in Plugins.instance().discover(SearchPathPlugin)
+    assert main_ppo.validate_config is verl_config.validate_config and hasattr(main_ppo.validate_config, "__wrapped__")
+    assert parameters(verl_config.validate_config) == ["config", "use_reference_policy", "use_critic"]
+    source = inspect.getsource(inspect.unwrap(main_ppo.main))
+    assert source.index("validate_config(\n        config=config,") < source.index("run_ppo(")
+
+
+def test_what_is_looked_at_before_ray_is_looked_at_by_verls_own_functions() -> None:
+    """recipe.hdpo.config.preflight"""
+    from ray._private.utils import read_ray_address
+    from verl.utils import hf_tokenizer
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+    from verl.utils.device import get_device_name, get_torch_device
+    from verl.utils.import_utils import load_extern_object
+
+    assert parameters(hf_tokenizer)[0] == "name_or_path" and "kwargs" in parameters(hf_tokenizer)
+    assert parameters(load_extern_object) == ["module_path", "object_name"]
+    assert parameters(get_device_name) == parameters(get_torch_device) == []
+    assert all(p.default is not p.empty for p in inspect.signature(read_ray_address).parameters.values())
+    read = set(re.findall(r'endswith\("(\.\w+)"\)', inspect.getsource(RLHFDataset._read_files_and_tokenize)))
+    assert read == {".parquet", ".json", ".jsonl"}
+
+
+def test_agent_loops_are_made_by_hydra_from_a_registry_with_a_client_of_the_servers() -> None:
+    """recipe.hdpo.rollout.privileged_agent: a second name, under which the same class gets another client."""
+    from verl.experimental.agent_loop import agent_loop
+
+    run = inspect.getsource(inspect.unwrap(agent_loop.AgentLoopWorker._run_agent_loop))
+    assert "agent_loop_config = _agent_loop_registry[agent_name]" in run
+    for argument in ("config=agent_loop_config", "trainer_config=DictConfigWrap(", "server_manager=self.llm_client"):
+        assert argument in run
+    init = inspect.getsource(agent_loop.AgentLoopWorker.__init__)
+    assert "_agent_loop_registry[agent_loop_config.name] = agent_loop_config" in init
+    assert {"single_turn_agent", "tool_agent"} <= set(agent_loop._agent_loop_registry)
+
+
+def test_agents_ask_the_client_turn_by_turn_with_the_whole_context_by_keyword() -> None:
+    """recipe.hdpo.rollout.privileged_agent.BudgetedServer"""
+    from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
+    from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
+    from verl.workers.rollout.llm_server import LLMServerClient
+
+    names = inspect.signature(inspect.unwrap(LLMServerClient.generate)).parameters
+    assert all(names[name].kind is inspect.Parameter.KEYWORD_ONLY for name in ("prompt_ids", "sampling_params"))
+    turn = inspect.getsource(ToolAgentLoop._handle_generating_state)
+    assert "self.server_manager.generate(" in turn and "prompt_ids=agent_data.prompt_ids" in turn
+    assert "self.server_manager.generate(" in inspect.getsource(inspect.unwrap(SingleTurnAgentLoop.run))
+
+
+def test_verls_tool_agent_chooses_tools_by_the_row_and_ends_where_an_answer_finds_no_room() -> None:
+    """recipe.hdpo.rollout.tool_agents"""
+    from verl.experimental.agent_loop.agent_loop import AgentLoopWorker
+    from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
+
+    run = inspect.getsource(inspect.unwrap(ToolAgentLoop.run))
+    assert 'tool_selection = extra_info.get("tool_selection")' in run and "if tool_selection and self.tools:" in run
+    assert run.count("model_dump(exclude_unset=True, exclude_none=True)") == 1
+    processing = inspect.getsource(ToolAgentLoop._handle_processing_tools_state)
+    end = processing.index("if len(response_mask) >= self.response_length:\n            return AgentState.TERMINATED")
+    assert end < processing.index("agent_data.response_mask = response_mask")
+    assert "self.ct_merge_context_msg(" in processing and "tools=schemas" in processing
+    init = inspect.getsource(ToolAgentLoop.__init__)
+    assert "ToolParser.get_tool_parser(self.rollout_config.multi_turn.format, self.tokenizer)" in init
+    assert "self.tools = load_all_tools(" in inspect.getsource(AgentLoopWorker.__init__)
+
+
+def test_tokens_of_the_model_have_a_mask_of_1_and_those_of_the_context_of_0() -> None:
+    """recipe.hdpo.rollout.agent_loop hands the mask on as it is."""
+    from verl.utils.tokenizer.continuous_token import ContinuousTokenBuilder
+
+    align = inspect.getsource(ContinuousTokenBuilder.align_response_metadata)
+    assert "aligned_mask += [1] * merge_result.appended_token_count" in align
+    assert "aligned_mask += [0] * merge_result.appended_token_count" in align
+    assert "aligned_mask += [0] * inserted_token_count" in align
+    assert "tools" in parameters(ContinuousTokenBuilder.build_initial_tokens)

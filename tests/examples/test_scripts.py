@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from examples.demo.sums_model import PRIVILEGED_TEMPLATE
 from examples.training import SETTINGS_VERSION
+from recipe.hdpo.config.adapt import adapt
 from recipe.hdpo.config.checks import check_config, refusals
 from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.lengths import max_privileged_prompt_length
@@ -21,7 +25,11 @@ from tests.hdpo.composed_config import composed_from, hydra_composed
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CONFIG = EXAMPLES.parent / "recipe/hdpo/config"
-SCRIPTS = sorted(EXAMPLES.glob("*.sh"))
+# On verl's own config with one flag: one base in the recipe's folder, and what calls it.
+BASE = EXAMPLES.parent / "recipe/hdpo/run_qwen3_8b_fsdp.sh"
+ONE_FLAG = [BASE, *sorted(EXAMPLES.glob("qwen3_*.sh"))]
+# On the recipe's config.
+SCRIPTS = [path for path in sorted(EXAMPLES.glob("*.sh")) if path not in ONE_FLAG]
 
 
 # Digest of what examples/cpu_demo.sh passes to verl. With a new version, its digest takes the place of the old one.
@@ -91,8 +99,81 @@ def test_every_control_takes_effect_in_every_script(script: Path, tmp_path: Path
         assert expected != plain.hdpo and composed(script, tmp_path, f"+control={path.stem}").hdpo == expected
 
 
+@pytest.fixture(scope="module")
+def one_flag(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DictConfig]:
+    """The configs of the scripts that start from verl's own, by name."""
+    folder, found = tmp_path_factory.mktemp("one_flag"), {}
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        for script in ONE_FLAG:
+            arguments = arguments_of(script, folder, "hdpo.topk=7", CHECKPOINTS="/shared")
+            assert arguments[0] == "+use=hdpo"
+            found[script.stem] = compose("ppo_trainer", overrides=arguments)
+    return found
+
+
+def test_every_one_flag_script_composes_an_accepted_config_with_checkpoints_of_its_own(
+    one_flag: dict[str, DictConfig],
+) -> None:
+    for config in one_flag.values():
+        hdpo = check_config(config)
+        assert (config.trainer.v1.trainer_mode, hdpo.topk, hdpo.privileged.n) == ("hdpo", 7, 1)
+        # A problem, a solution as long as a response, and a response.
+        derived = copy.deepcopy(config)
+        adapt(derived, hdpo)
+        assert max_privileged_prompt_length(derived, hdpo) == 1024 + 2048
+        OmegaConf.resolve(derived)
+    folders = {config.trainer.default_local_dir for config in one_flag.values()}
+    assert folders == {f"/shared/{config.trainer.experiment_name}" for config in one_flag.values()}
+    assert len(folders) == len(ONE_FLAG) == 5
+
+
+# What each script says it changes, and nothing else.
+CHANGED = {
+    "qwen3_4b": {"trainer.n_gpus_per_node": 4},
+    "qwen3_8b_lora": {
+        "actor_rollout_ref.model.lora_rank": 64,
+        "actor_rollout_ref.model.lora_alpha": 64,
+        "actor_rollout_ref.actor.optim.lr": 1e-5,
+    },
+    "qwen3_8b_sglang": {"actor_rollout_ref.rollout.name": "sglang"},
+    "qwen3_8b_2nodes": {
+        "trainer.nnodes": 2,
+        "data.train_batch_size": 512,
+        "actor_rollout_ref.actor.ppo_mini_batch_size": 128,
+    },
+}
+NAMED = ("experiment_name", "default_local_dir", "rollout_data_dir")
+
+
+def test_a_one_flag_script_changes_of_its_base_what_it_says_and_nothing_else(one_flag: dict[str, DictConfig]) -> None:
+    base = one_flag[BASE.stem]
+    assert set(CHANGED) == set(one_flag) - {BASE.stem}
+    for name, changes in CHANGED.items():
+        expected = copy.deepcopy(base)
+        for key, value in changes.items():
+            assert OmegaConf.select(base, key) != value
+            OmegaConf.update(expected, key, value)
+        for key in NAMED:
+            expected.trainer[key] = one_flag[name].trainer[key]
+        assert one_flag[name] == expected, name
+
+
+def test_the_models_that_the_one_flag_scripts_name_are_those_of_their_file_names(tmp_path: Path) -> None:
+    for script in ONE_FLAG:
+        [model] = [a for a in arguments_of(script, tmp_path, MODEL="") if a.startswith("actor_rollout_ref.model.path=")]
+        size = re.search(r"qwen3_(\d+b)", script.stem)[1].upper()
+        assert model == f"actor_rollout_ref.model.path=Qwen/Qwen3-{size}"
+
+
+def test_no_one_flag_script_sets_what_a_control_does(tmp_path: Path) -> None:
+    """It would win over the control, silently."""
+    controls = [OmegaConf.load(path) for path in (CONFIG / "control").glob("*.yaml")]
+    keys = {a.partition("=")[0] for script in ONE_FLAG for a in arguments_of(script, tmp_path) if a.startswith("hdpo.")}
+    assert keys and not [key for key in keys for c in controls if OmegaConf.select(c, key) is not None]
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
+@pytest.mark.parametrize("script", SCRIPTS + ONE_FLAG, ids=lambda p: p.name)
 def test_every_script_prints_its_header_on_help_and_needs_nothing_for_it(script: Path, flag: str) -> None:
     env = {"PATH": os.environ["PATH"]}
     done = subprocess.run(["bash", str(script), flag], env=env, capture_output=True, text=True, cwd="/", check=True)
@@ -198,11 +279,11 @@ def test_checkpoints_go_to_an_absolute_folder_of_their_own_for_every_name(script
 
 
 @pytest.mark.parametrize("missing", ["CHECKPOINTS", "DATA"])
-def test_several_nodes_need_shared_folders(missing: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["qwen2.5_math_1.5b_multinode.sh", "qwen3_8b_2nodes.sh"])
+def test_several_nodes_need_shared_folders(name: str, missing: str, tmp_path: Path) -> None:
     env = {**os.environ, "CHECKPOINTS": str(tmp_path), "DATA": str(tmp_path)}
-    script = str(EXAMPLES / "qwen2.5_math_1.5b_multinode.sh")
     del env[missing]
-    done = subprocess.run(["bash", script], env=env, capture_output=True, text=True)
+    done = subprocess.run(["bash", str(EXAMPLES / name)], env=env, capture_output=True, text=True)
     assert done.returncode != 0 and missing in done.stderr and "share" in done.stderr
 
 

@@ -31,6 +31,7 @@ class RolloutGroup:
         uid: the prompt's id in this step.
         size: K, how many rollouts the prompt has.
         rewards: reward by session id of every rollout that has been scored.
+        agent_name: verl's name of the agent loop that makes the rollouts.
         student_prompt_ids: token ids of the plain prompt, as the rollouts saw it.
         prompt_was_cut: whether that is only a part of the prompt.
         truncated: how many scored rollouts were stopped by the length limit.
@@ -42,6 +43,7 @@ class RolloutGroup:
 
     uid: str
     size: int
+    agent_name: str = "single_turn_agent"
     rewards: dict[int, float] = field(default_factory=dict)
     student_prompt_ids: list[int] = field(default_factory=list)
     settled: int = 0
@@ -118,6 +120,7 @@ class GroupRecord:
         skipped_truncated, kept_truncated: how many of those were left out for it, and how many are used all the same.
         first_error, first_error_at: the first error that cost a normal rollout, and its wall-clock time in seconds.
         reissued: whether this is a cliff of the step before, which has privileged rollouts only in this one.
+        plain_prompt_ids: of a cliff that is re-issued in the next step, what its rollouts read; empty for others.
     """
 
     prompt_id: str
@@ -143,6 +146,7 @@ class GroupRecord:
     first_error: str = ""
     first_error_at: float = 0.0
     reissued: bool = False
+    plain_prompt_ids: list[int] = field(default_factory=list)
 
 
 def is_success(reward: float, success_reward: float) -> bool:

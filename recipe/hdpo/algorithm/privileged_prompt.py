@@ -17,6 +17,8 @@ from typing import Any
 
 import jinja2
 
+from recipe.hdpo.algorithm.solution_prefix import prefix_share, solution_prefix
+
 Messages = list[dict[str, str]]
 
 # Letters, marks and symbols of Unicode that show nothing: fillers, a joiner, variation selectors, empty Braille.
@@ -34,7 +36,9 @@ class PrivilegedPromptBuilder:
     Attributes:
         template: see :func:`~recipe.hdpo.algorithm.message_template.compile_template`.
         placement: "user" replaces the last user message; "system" adds to (or makes) the system message.
-        source: "solution" gives the worked solution to the template, "answer" gives the final answer alone.
+        source: "solution" gives the worked solution to the template, "answer" gives the final answer alone,
+            "prefix:SHARE" the first part of the worked solution
+            (:func:`~recipe.hdpo.algorithm.solution_prefix.solution_prefix`).
         solution_key, answer_key: dotted paths into the data row.
         join_texts: whether a list of texts is one text, joined by line breaks.
     """
@@ -54,8 +58,8 @@ class PrivilegedPromptBuilder:
             row: the data row, e.g. with ``extra_info.solution`` and ``reward_model.ground_truth``.
 
         Raises:
-            NoPrivilegedText: the row has no text at the key that ``source`` needs, or no text but something else at
-                that of an answer which the template shows.
+            NoPrivilegedText: the row has no text at the key that ``source`` needs, or one of a single piece of which no
+                prefix can be shown, or no text but something else at that of an answer which the template shows.
             ValueError: there is no user message.
         """
         plain = [dict(message) for message in messages]
@@ -63,11 +67,8 @@ class PrivilegedPromptBuilder:
         if last_user is None:
             raise ValueError("a privileged prompt needs a user message; the row's prompt has none")
         answer = text_at(row, self.answer_key, join=self.join_texts)
-        key = self.answer_key if self.source == "answer" else self.solution_key
         # With source "answer" the worked solution must not leak through the template.
-        shown = {"problem": plain[last_user]["content"], "solution": text_at(row, key, join=self.join_texts)}
-        if not shown["solution"]:
-            raise NoPrivilegedText(f"{key}, where {why_no_text(row, key)} stands")
+        shown = {"problem": plain[last_user]["content"], "solution": self.shown(row)}
         text = self.template.render(shown, answer=answer or "")
         # Where the template shows an answer, and something other than a text stands there.
         if _is_no_text(row, self.answer_key, answer) and self.template.render(shown, answer="<answer>") != text:
@@ -79,6 +80,22 @@ class PrivilegedPromptBuilder:
         else:
             plain.insert(0, {"role": "system", "content": text})
         return plain
+
+    def shown(self, row: Mapping[str, Any]) -> str:
+        """The text that a row's privileged prompt shows as its solution: by ``source`` all of it, or a part.
+
+        Raises:
+            NoPrivilegedText: there is none.
+        """
+        key = self.answer_key if self.source == "answer" else self.solution_key
+        text = text_at(row, key, join=self.join_texts)
+        if text is None:
+            raise NoPrivilegedText(f"{key}, where {why_no_text(row, key)} stands")
+        share = prefix_share(self.source)
+        prefix = text if share is None else solution_prefix(text, share)
+        if prefix is None:
+            raise NoPrivilegedText(f"{key}, where a text of one line and one sentence stands, which has no first part")
+        return prefix
 
 
 def text_at(row: Mapping[str, Any], dotted_key: str, *, join: bool = False) -> str | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from recipe.hdpo.algorithm import coefficient
 from recipe.hdpo.algorithm.divergence_formulas import DivergenceKind
+from recipe.hdpo.algorithm.solution_prefix import PREFIX, prefix_share
 
 ESTIMATORS = ("hdpo", None)
 TEACHERS = ("drifting", "frozen", "ema", "mixed")
@@ -80,7 +81,7 @@ class PrivilegedConfig:
 
     def __post_init__(self) -> None:
         _require(self.n >= 0, f"hdpo.privileged.n={self.n} must be 0 (no privileged rollouts) or more")
-        _one_of("hdpo.privileged.source", self.source, SOURCES)
+        check_source("hdpo.privileged.source", self.source)
         _one_of("hdpo.privileged.keep", self.keep, KEEPS)
         _one_of("hdpo.privileged.use", self.use, USES)
         _one_of("hdpo.privileged.placement", self.placement, PLACEMENTS)
@@ -239,3 +240,17 @@ def _require(condition: bool, message: str) -> None:
 
 def _one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
     _require(value in choices, f"{where}={value!r} must be one of {', '.join(choices)}")
+
+
+def check_source(where: str, value: str) -> None:
+    """ValueError for a source of privileged text that there is not.
+
+    Args:
+        where: what the value is called, such as ``hdpo.privileged.source``.
+    """
+    try:
+        share = prefix_share(value)
+    except ValueError as error:
+        raise ValueError(f"{where}={error}") from error
+    if share is None:
+        _one_of(where, value, (*SOURCES, f"{PREFIX}:SHARE"))

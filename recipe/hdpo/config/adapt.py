@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.keys import select
-from recipe.hdpo.config.lengths import CONTEXT, derived_context
+from recipe.hdpo.config.lengths import CONTEXT, derived_context, unused_positions
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def fit_positions(config: DictConfig, hdpo: HDPOConfig, positions: int) -> None:
     context = select(config, CONTEXT)
     if hdpo.privileged.n == 0 or context is None or context <= positions:
         return
-    room = positions - config.data.max_response_length
+    room = positions - unused_positions(config) - config.data.max_response_length
     needed = hdpo.privileged.max_prompt_length or config.data.max_prompt_length + (hdpo.privileged.source != "problem")
     if room < needed:
         raise ValueError(

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.adapt import adapt
+from recipe.hdpo.config.agent_rules import idle_multi_turn
 from recipe.hdpo.config.keys import INTEGERS, NEVER_NULL, ROLLOUT, Rule, keys_read
 from recipe.hdpo.config.preflight import not_ready
 from recipe.hdpo.config.rules import RULES, wrong_verl
@@ -114,6 +115,8 @@ def _raise(title: str, messages: Iterable[str]) -> None:
 
 def warnings_of(config: DictConfig) -> Iterator[str]:
     """What may run, and should not be left as it is. Said once, in the driver."""
+    if idle := idle_multi_turn(config):
+        yield idle
     keeps_one = [key for key in KEEP if OmegaConf.select(config, key) == 1]
     if keeps_one and (OmegaConf.select(config, "trainer.save_freq") or 0) > 0:
         yield (

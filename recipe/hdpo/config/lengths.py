@@ -13,24 +13,36 @@ from recipe.hdpo.config.keys import ACTOR, REF, ROLLOUT, model_positions, select
 CONTEXT = f"{ROLLOUT}.max_model_len"
 
 
+def unused_positions(config: DictConfig) -> int:
+    """Positions of the context that hold neither prompt nor response: verl's SGLang server leaves one free."""
+    return int(select(config, f"{ROLLOUT}.name") == "sglang")
+
+
+def usable_context(config: DictConfig) -> int | None:
+    """Tokens of a prompt and its response together; None without a context length."""
+    context = select(config, CONTEXT)
+    return None if context is None else context - unused_positions(config)
+
+
 def max_privileged_prompt_length(config: DictConfig, hdpo: HDPOConfig) -> int | None:
     """Longest privileged prompt in tokens; None without a context length (:func:`wanted_context` gives one)."""
     if hdpo.privileged.max_prompt_length is not None:
         return hdpo.privileged.max_prompt_length
-    context = select(config, CONTEXT)
+    context = usable_context(config)
     return None if context is None else context - config.data.max_response_length
 
 
 def wanted_context(config: DictConfig, hdpo: HDPOConfig) -> int:
-    """Tokens of a privileged prompt and its response, where nothing limits them.
+    """The context length that a privileged prompt and its response need, where nothing limits them.
 
     A worked solution may be as long as a response: problem, solution and response together take
     ``data.max_prompt_length`` + 2 ``data.max_response_length``. A prompt that shows none is as long as any.
     """
     prompt, response = config.data.max_prompt_length, config.data.max_response_length
+    room = response + unused_positions(config)
     if hdpo.privileged.max_prompt_length is not None:
-        return hdpo.privileged.max_prompt_length + response
-    return prompt + response if hdpo.privileged.source == "problem" else prompt + 2 * response
+        return hdpo.privileged.max_prompt_length + room
+    return prompt + room if hdpo.privileged.source == "problem" else prompt + response + room
 
 
 def derived_context(config: DictConfig, hdpo: HDPOConfig) -> tuple[int, str] | None:
@@ -44,7 +56,7 @@ def derived_context(config: DictConfig, hdpo: HDPOConfig) -> tuple[int, str] | N
         limits[f"the model's {positions} positions"] = positions
     tight = min(limits, key=lambda name: limits[name], default=None)
     context = wanted if tight is None else min(wanted, limits[tight])
-    room = context - config.data.max_response_length
+    room = context - unused_positions(config) - config.data.max_response_length
     how = "a prompt and a solution as long as a response" if context == wanted else f"what {tight} leave"
     if hdpo.privileged.max_prompt_length is not None:
         how = "hdpo.privileged.max_prompt_length"

@@ -18,7 +18,13 @@ from recipe.hdpo.config.keys import (
     sequence_parallel_size,
     uses_lora,
 )
-from recipe.hdpo.config.lengths import CONTEXT, max_privileged_prompt_length, training_budgets, wanted_context
+from recipe.hdpo.config.lengths import (
+    CONTEXT,
+    max_privileged_prompt_length,
+    training_budgets,
+    unused_positions,
+    wanted_context,
+)
 
 ATTENTION = f"{MODEL}.override_config.attn_implementation"
 
@@ -208,12 +214,15 @@ def no_room_for_the_solution(config: DictConfig, hdpo: HDPOConfig) -> str | None
 
 def no_room_for_the_response(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     wanted, context = hdpo.privileged.max_prompt_length, select(config, CONTEXT)
-    room = None if context is None else context - config.data.max_response_length
+    unused = unused_positions(config)
+    room = None if context is None else context - unused - config.data.max_response_length
     if hdpo.privileged.n == 0 or wanted is None or room is None or wanted <= room:
         return None
+    free = f" and {unused} position that the engine leaves free" if unused else ""
     return (
         f"hdpo.privileged.max_prompt_length={wanted} leaves no full response: {CONTEXT}={context} minus "
-        f"data.max_response_length={config.data.max_response_length} is {room}: lower the first or raise the second"
+        f"data.max_response_length={config.data.max_response_length}{free} is {room}: lower the first or raise the "
+        "second"
     )
 
 

@@ -2,7 +2,7 @@
 
 Where one value alone is wrong, it stands in the table :data:`TABLE`; all else is a function, a rule. A rule takes
 the composed config and the recipe's knobs, and returns a message, or None where the config is fine. Rules on the models
-and on lengths are in ``model_rules.py``.
+and on lengths are in ``model_rules.py``, those on agent loops in ``agent_rules.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from omegaconf import DictConfig
 
 from recipe.hdpo.algorithm.message_template import compile_template
 from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.config.agent_rules import AGENT_RULES
 from recipe.hdpo.config.async_rules import ASYNC_RULES
+from recipe.hdpo.config.engine_rules import engines_of_odd_size
 from recipe.hdpo.config.keys import ACTOR, ROLLOUT, Rule, is_derived, select
 from recipe.hdpo.config.model_rules import MODEL_RULES
 
@@ -92,7 +94,6 @@ TABLE: tuple[WrongValue | OnlyValues, ...] = (
         "stores fields that every row of a step has, and the groups' records have none",
     ),
     WrongValue("algorithm.filter_groups.enable", True, "evicts groups of equal reward, so every cliff"),
-    WrongValue(f"{ROLLOUT}.multi_turn.enable", True, "makes several turns, and privileged rollouts are single-turn"),
     WrongValue(
         "distillation.enabled",
         True,
@@ -130,12 +131,6 @@ TABLE: tuple[WrongValue | OnlyValues, ...] = (
         ("fsdp", "fsdp2"),
         "is another engine than FSDP, and the distillation term is written for the FSDP engine",
         "use fsdp2 (or fsdp)",
-    ),
-    OnlyValues(
-        f"{ROLLOUT}.agent.default_agent_loop",
-        ("single_turn_agent",),
-        "is another agent, and privileged rollouts are single-turn",
-        "use single_turn_agent",
     ),
 )
 
@@ -234,11 +229,13 @@ RULES: tuple[Rule, ...] = (
     other_trainer,
     no_rollout_hook,
     other_engine,
+    engines_of_odd_size,
     one_rollout,
     late_reward,
     cpu_without_platform,
     *ASYNC_RULES,
     *MODEL_RULES,
+    *AGENT_RULES,
     too_many_replacements,
     bad_template,
 )

@@ -8,12 +8,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.config.agent_rules import unknown_agents
 from recipe.hdpo.config.model_rules import topk_message
 from recipe.hdpo.data.checks import check_rows
 
 logger = logging.getLogger(__name__)
 
-STUDENT_AGENT = "single_turn_agent"
 LARGE_VOCABULARY = 10_000
 
 
@@ -50,14 +50,14 @@ def check_data(config: DictConfig, hdpo: HDPOConfig, dataset: Any) -> None:
             at, and that is said.
 
     Raises:
-        ValueError: multi-modal data, another agent, or what :mod:`recipe.hdpo.data.checks` refuses.
+        ValueError: multi-modal data, an agent that verl does not know, or what :mod:`recipe.hdpo.data.checks` refuses.
     """
     frame: Any = getattr(dataset, "dataframe", None)
     if not hasattr(frame, "select_columns"):
         check_rows(config, hdpo, dataset)
         logger.warning(
             f"{type(dataset).__name__} has no Hugging Face dataset as its `dataframe`, so its rows are not checked: "
-            "HDPO takes text prompts, single-turn agents, and a solution in every row (cliffs without are counted)"
+            "HDPO takes text prompts, and a solution in every row (cliffs without are counted)"
         )
         return
     columns = set(frame.column_names)
@@ -67,9 +67,6 @@ def check_data(config: DictConfig, hdpo: HDPOConfig, dataset: Any) -> None:
                 f"data column '{config.data[key]}' (data.{key}) is multi-modal, and HDPO's privileged prompts are "
                 "text: remove the column, or name another one"
             )
-    if "agent_name" in columns and set(frame["agent_name"]) != {STUDENT_AGENT}:
-        raise ValueError(
-            f"data column 'agent_name' names agents other than {STUDENT_AGENT}, and privileged rollouts are "
-            "single-turn: remove the column"
-        )
+    if "agent_name" in columns and (problem := unknown_agents(config, set(frame["agent_name"]))):
+        raise ValueError(f"data column 'agent_name' names {problem}")
     check_rows(config, hdpo, dataset)

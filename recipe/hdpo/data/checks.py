@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.hdpo import math_process, reward
+from recipe.hdpo.algorithm.solution_prefix import prefix_share
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.data import prompts, solutions, truths
 from recipe.hdpo.data.readers import count, row_names
@@ -154,11 +155,13 @@ def _report_sample(graded: dict[str, list[int]], size: int, frame: Any, files: s
 
 
 def _check_texts(config: DictConfig, hdpo: HDPOConfig, frame: Any, files: str) -> None:
-    options, worked = hdpo.privileged, hdpo.privileged.source == "solution"
-    name = f"{options.source}_key"
+    options, worked = hdpo.privileged, hdpo.privileged.source != "answer"
+    name = "solution_key" if worked else "answer_key"
     key, join = getattr(options, name), options.join_texts
     found = solutions.rows_without(frame, key, join=join)
     without = sorted(position for rows in found.values() for position in rows)
+    if len(without) < len(frame):
+        _check_prefixes(hdpo, frame, files)
     if not without:
         return
     stands = ", ".join(f"{why} in {len(rows)}" for why, rows in sorted(found.items(), key=lambda item: -len(item[1])))
@@ -177,3 +180,22 @@ def _check_texts(config: DictConfig, hdpo: HDPOConfig, frame: Any, files: str) -
         f"{len(without)} of {len(frame)} training rows have no text at {key} (there stands {stands}{remedy}); as "
         f"cliffs they are skipped and counted (hdpo/skipped_no_solution). First: {row_names(frame, without)}"
     )
+
+
+def _check_prefixes(hdpo: HDPOConfig, frame: Any, files: str) -> None:
+    options = hdpo.privileged
+    share = prefix_share(options.source)
+    if share is None:
+        return
+    sample = truths.sample_positions(len(frame), SAMPLE)
+    whole = solutions.without_prefix(frame, options.solution_key, share, sample, join=options.join_texts)
+    if not whole:
+        return
+    message = (
+        f"of a sample of {len(sample)} rows of {files} {len(whole)} have a solution of one line and one sentence at "
+        f"{options.solution_key}, which has no first part to show (hdpo.privileged.source={options.source}); as cliffs "
+        f"they are skipped and counted (hdpo/skipped_no_solution). First: {row_names(frame, whole)}"
+    )
+    if len(whole) == len(sample):
+        raise ValueError(f"{message}. Set hdpo.privileged.source=solution, or write solutions in several lines")
+    logger.warning(message)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recipe.hdpo.algorithm.privileged_prompt import text_at, why_no_text
+from recipe.hdpo.algorithm.solution_prefix import solution_prefix
 from recipe.hdpo.data.readers import by_kind, read_rows, shows_letters, suspects
 
 # What verl's own preparations, the hub's data sets and users' files call a worked solution or a final answer.
@@ -33,6 +34,20 @@ def rows_without(frame: Any, key: str, *, join: bool) -> dict[str, list[int]]:
         (i, None if text_at(row, key, join=join) is not None else why_no_text(row, key))
         for i, row in zip(positions, rows, strict=True)
     )
+
+
+def without_prefix(frame: Any, key: str, share: float, positions: Sequence[int], *, join: bool) -> list[int]:
+    """Those of some positions at which a text stands that has no first part, since it is of one piece.
+
+    Args:
+        frame: a Hugging Face ``Dataset``.
+        share: see :func:`~recipe.hdpo.algorithm.solution_prefix.solution_prefix`.
+        join: whether a list of texts is one text.
+    """
+    column = key.partition(".")[0]
+    texts = (text_at(row, key, join=join) for row in read_rows(frame, [column], positions))
+    found = zip(positions, texts, strict=True)
+    return [i for i, text in found if text is not None and solution_prefix(text, share) is None]
 
 
 def other_places(frame: Any, key: str, truth_key: str, *, worked: bool, join: bool) -> list[tuple[str, int, int]]:

@@ -7,10 +7,11 @@ The data flow, file by file (``recipe/hdpo/evaluate.py`` and ``recipe/hdpo/compa
 ===============  ============================================================================  ======
 file             what it holds                                                                 layer
 ===============  ============================================================================  ======
-arguments.py     the command line of evaluate                                                  pure
+arguments.py     the command line of evaluate, and what preflight shares of it                 pure
 problems.py      rows of verl parquet files, checked, with stable ids                          pure
 checkpoint.py    Hugging Face folder or verl checkpoint -> Hugging Face folder                 verl
 generate.py      vLLM's offline engine: greedy and seeded samples                              vllm
+drawing.py       draws, scores and writes the samples that a folder lacks                      pure
 scoring.py       the reward function, and the answer it extracted                              pure
 writer.py        one JSON line per sample; resume, refusals                                    pure
 records.py       strict reading of what was written                                            pure

@@ -49,6 +49,7 @@ class Engine:
     """A loaded model.
 
     Attributes:
+        tokenizer: the model's.
         device: ``cuda`` or ``cpu``.
         dtype: what the engine computes in.
         versions: of vllm, torch and transformers.
@@ -82,50 +83,72 @@ class Engine:
             self._options["gpu_memory_utilization"] = gpu_memory_utilization
         else:
             self._options["enforce_eager"] = True
-        self._tokenizer: Any = transformers.AutoTokenizer.from_pretrained(self._model)
+        self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(self._model)
         self._limit = getattr(transformers.AutoConfig.from_pretrained(self._model), "max_position_embeddings", None)
         self._llm: Any = None
 
     def encode(
         self, problems: Sequence[Problem], max_tokens: int, template_kwargs: Mapping[str, Any] | None = None
     ) -> dict[str, list[int]]:
-        """Prompt token ids of every problem, by the model's chat template with a generation prompt, and with
-        ``template_kwargs`` (verl's ``data.apply_chat_template_kwargs``).
+        """Prompt token ids of every problem (:meth:`token_ids`), which fit into the engine's context from now on.
 
         Raises:
             ValueError: no chat template, or prompts that leave no room for ``max_tokens`` (nothing is ever
                 cut off).
         """
-        if self._tokenizer.chat_template is None:
-            raise ValueError(f"{self._model}: the tokenizer has no chat template. Use a chat model, or add a template.")
-        ids = {
-            p.id: self._tokenizer.apply_chat_template(
-                p.prompt, add_generation_prompt=True, return_dict=False, **(template_kwargs or {})
-            )
-            for p in problems
-        }
-        longest = max(len(tokens) for tokens in ids.values())
-        room = (self._limit or longest + max_tokens) - max_tokens
-        long = [problem for problem, tokens in ids.items() if len(tokens) > room]
+        ids = self.token_ids(problems, template_kwargs)
+        room = self.room(max_tokens)
+        long = [problem for problem, tokens in ids.items() if room is not None and len(tokens) > room]
         if long:
+            longest = max(len(tokens) for tokens in ids.values())
             raise ValueError(
                 f"{len(long)} of {len(ids)} prompts (the longest has {longest} tokens; first: {long[0]}) and "
                 f"--max-tokens {max_tokens} do not fit into the model's {self._limit} positions. Lower "
                 "--max-tokens."
             )
-        self._options["max_model_len"] = longest + max_tokens
+        self.make_room(ids, max_tokens)
+        return ids
+
+    def token_ids(
+        self, problems: Sequence[Problem], template_kwargs: Mapping[str, Any] | None = None
+    ) -> dict[str, list[int]]:
+        """Prompt token ids of every problem, by the model's chat template with a generation prompt, and with
+        ``template_kwargs`` (verl's ``data.apply_chat_template_kwargs``).
+
+        Raises:
+            ValueError: no chat template.
+        """
+        if self.tokenizer.chat_template is None:
+            raise ValueError(f"{self._model}: the tokenizer has no chat template. Use a chat model, or add a template.")
+        return {
+            p.id: self.tokenizer.apply_chat_template(
+                p.prompt, add_generation_prompt=True, return_dict=False, **(template_kwargs or {})
+            )
+            for p in problems
+        }
+
+    def room(self, max_tokens: int) -> int | None:
+        """Tokens of the longest prompt that the model has positions for beside a response; None: no limit is known."""
+        return None if self._limit is None else self._limit - max_tokens
+
+    def make_room(self, prompt_ids: Mapping[str, list[int]], max_tokens: int) -> None:
+        """Let the context hold these prompts with a response; called several times it holds the longest of all."""
+        longest = max(map(len, prompt_ids.values())) + max_tokens
+        longest = max(longest, self._options.get("max_model_len", 0))
+        self._options["max_model_len"] = longest
         if self.device == "cpu":
             # A prompt cut into chunks rewinds the request's random generator, which torch's CPU generator cannot.
             self._options["enable_chunked_prefill"] = False
-            self._options["max_num_batched_tokens"] = max(longest + max_tokens, 4096)
-        return ids
+            self._options["max_num_batched_tokens"] = max(longest, 4096)
 
     def load(self) -> None:
-        """Start the engine; call :meth:`encode` first, which fixes the context length.
+        """Start the engine, once; call :meth:`encode` or :meth:`make_room` first, which fix the context length.
 
         Raises:
             RuntimeError: vLLM refused the model or the memory.
         """
+        if self._llm is not None:
+            return
         from vllm import LLM
 
         try:
@@ -151,7 +174,7 @@ class Engine:
         prompts = [TokensPrompt(prompt_token_ids=prompt_ids[problem]) for problem, _ in requests]
         outputs = [out.outputs[0] for out in self._llm.generate(prompts, params, use_tqdm=False)]
         # Decoded as the trainer does it; vLLM's own text leaves out a last character that is not complete.
-        texts = [self._tokenizer.decode(list(o.token_ids), skip_special_tokens=True) for o in outputs]
+        texts = [self.tokenizer.decode(list(o.token_ids), skip_special_tokens=True) for o in outputs]
         return [
             Response(text, len(o.token_ids), o.finish_reason == "length")
             for text, o in zip(texts, outputs, strict=True)

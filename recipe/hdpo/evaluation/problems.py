@@ -25,6 +25,7 @@ class Problem:
         prompt: chat messages, ``{"role", "content"}`` each.
         ground_truth: ``reward_model.ground_truth``.
         extra_info: the row's ``extra_info``, handed to the reward function.
+        row: the whole row, from which a privileged prompt takes its text.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Problem:
     prompt: list[dict[str, str]]
     ground_truth: Any
     extra_info: dict[str, Any]
+    row: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass
@@ -162,4 +164,5 @@ def _problem(row: dict[str, Any]) -> Problem:
         prompt=messages,
         ground_truth=ground_truth,
         extra_info=extra_info,
+        row=row,
     )

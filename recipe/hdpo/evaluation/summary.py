@@ -185,9 +185,9 @@ def _metrics(table: ProblemTable, rows: np.ndarray, seed: int, max_tokens: int) 
 
 
 def _rows_by(labels: list[str]) -> dict[str, np.ndarray]:
-    return {name: np.flatnonzero(np.array(labels) == name) for name in sorted(set(labels), key=_natural)}
+    return {name: np.flatnonzero(np.array(labels) == name) for name in sorted(set(labels), key=natural)}
 
 
-def _natural(label: str) -> list[tuple[int, float, str]]:
+def natural(label: str) -> list[tuple[int, float, str]]:
     """Sort key that puts level 10 after level 9."""
     return [(0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in label.split()]

@@ -37,8 +37,8 @@ from recipe.hdpo.algorithm.seeds import derived_seed
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.config.keys import is_async
 from recipe.hdpo.rollout.chat_template import make_prompt_builder
-from recipe.hdpo.rollout.outputs import UnscoredRollout
-from recipe.hdpo.rollout.privileged_agent import PRIVILEGED_AGENT, PrivilegedPromptTooLong, PrivilegedRollout
+from recipe.hdpo.rollout.outputs import UnscoredRollout, single_output
+from recipe.hdpo.rollout.privileged_agent import MARK, PrivilegedPromptTooLong, PrivilegedRollout, privileged_agent
 from recipe.hdpo.rollout.scoring import ScoringWorker
 
 logger = logging.getLogger(__name__)
@@ -63,10 +63,10 @@ class HDPOAgentLoopWorker(ScoringWorker):
             return await super()._run_prompt(prompt, sampling_params, trajectory, trace)
         uid = prompt["uid"]
         size = int(prompt.get("__rollout_n__", self.config.actor_rollout_ref.rollout.n))
+        group = RolloutGroup(uid=uid, size=size, agent_name=prompt["agent_name"])
         if prompt.pop(transfer.REISSUED, False):
-            group = RolloutGroup(uid=uid, size=size)
             return await self._run_reissued(group, prompt, dict(sampling_params), trajectory, trace)
-        self.groups[uid] = RolloutGroup(uid=uid, size=size)
+        self.groups[uid] = group
         try:
             await super()._run_prompt(prompt, sampling_params, trajectory, trace)
         finally:
@@ -95,25 +95,29 @@ class HDPOAgentLoopWorker(ScoringWorker):
         await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
 
     async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
-        privileged: PrivilegedRollout | None = kwargs.pop("hdpo_privileged_rollout", None)
-        if privileged is not None:
-            return await self._keep(output, privileged, kwargs)
+        privileged: PrivilegedRollout | None = kwargs.pop(MARK, None)
+        group = self.groups.get(kwargs["uid"]) if privileged is None else privileged.group
         outputs = output if isinstance(output, list) else [output]
+        if group is not None and outputs:
+            single_output(outputs, group.agent_name, text_only=self.hdpo.privileged.n > 0)
+        if privileged is not None:
+            return await self._keep(outputs[0], privileged, kwargs)
         if outputs:
             await self._score(outputs, validate, kwargs)
         await super()._agent_loop_postprocess(output, validate, **kwargs)
-        group = self.groups.get(kwargs["uid"])
         if group is not None and outputs:
+            # Awaited first: others of the group count meanwhile.
+            cut_off = await self._was_cut_off(outputs[-1], group.agent_name)
             group.rewards[kwargs["session_id"]] = outputs[-1].reward_score
             group.student_prompt_ids = list(outputs[-1].prompt_ids)
-            group.truncated += self._was_cut_off(outputs[-1])
+            group.truncated += cut_off
 
     async def _finish_group(
         self, group: RolloutGroup, sampling_params: dict, trajectory: dict, trace: bool, kwargs: dict
     ) -> None:
         """Run a cliff's privileged rollouts and leave the group's record. Never raises: the group's normal rollouts
         stay valid whatever happens here."""
-        group.prompt_was_cut = self._prompt_was_cut(group.student_prompt_ids, kwargs)
+        group.prompt_was_cut = self._prompt_was_cut(group.student_prompt_ids, group.agent_name, kwargs)
         problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
         record = group.record(problem, self.hdpo.success_reward)
         try:
@@ -121,6 +125,8 @@ class HDPOAgentLoopWorker(ScoringWorker):
                 await self._let_follow(group, sampling_params, trajectory, trace, kwargs)
             elif record.cliff and self.hdpo.privileged.schedule == "same_step":
                 await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
+            elif record.cliff:
+                record.plain_prompt_ids = group.student_prompt_ids
         except Exception:
             record.errors += 1
             logger.exception(f"privileged rollouts of prompt {group.uid} failed; its normal rollouts are kept")
@@ -138,14 +144,15 @@ class HDPOAgentLoopWorker(ScoringWorker):
         if self.hdpo.privileged.n == 0:
             return
         uid = str(uuid.uuid4())
-        row = {k: v for k, v in kwargs.items() if k not in ("session_id", "global_steps")} | {"uid": uid}
+        row = {k: v for k, v in kwargs.items() if k not in ("session_id", "global_steps")}
+        row |= {"uid": uid, "agent_name": group.agent_name, transfer.PLAIN_PROMPT_IDS: group.student_prompt_ids}
         await tq.async_kv_batch_put(
             keys=[uid],
             fields=transfer.cliff_fields({**row, transfer.REISSUED: True}),
             tags=[transfer.cliff_tag(trajectory["step"])],
             partition_id=self.partition,
         )
-        follower = RolloutGroup(uid=uid, size=group.size)
+        follower = RolloutGroup(uid=uid, size=group.size, agent_name=group.agent_name)
         prompt = {**row, "global_steps": trajectory["step"]}
         task = asyncio.create_task(self._run_reissued(follower, prompt, dict(sampling_params), trajectory, trace))
         self.background_tasks.add(task)
@@ -156,13 +163,12 @@ class HDPOAgentLoopWorker(ScoringWorker):
     ) -> None:
         """A cliff that has had its rollouts: its privileged ones, and no others. Never raises, and always ends as
         ``finished``: the trainer takes it from there."""
+        group.student_prompt_ids = list(prompt.pop(transfer.PLAIN_PROMPT_IDS))
         kwargs = {k: v for k, v in prompt.items() if k not in ("agent_name", "__rollout_n__", "__do_sample__")}
         problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
         record = GroupRecord(problem, cliff=False, solved=False, reissued=True)
         await tq.async_kv_put(key=group.uid, partition_id=self.partition, tag={"status": "running"})
         try:
-            # The ids that the plain rollouts had: a prompt that verl cut is no cliff.
-            group.student_prompt_ids = list(self.token_builder.build_initial_tokens(list(kwargs["raw_prompt"])))
             await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
         except Exception:
             record.errors += 1
@@ -188,8 +194,7 @@ class HDPOAgentLoopWorker(ScoringWorker):
             record.no_solution += options.n
             logger.warning(f"cliff {record.prompt_id} is skipped: its row has no text at {missing}")
             return
-        # vLLM's server would otherwise derive max_tokens from the length of a plain prompt.
-        params = {**sampling_params, "max_tokens": self.config.actor_rollout_ref.rollout.response_length}
+        params = dict(sampling_params)
         if options.use == "distill":
             params["logprobs"] = False  # nobody reads them
         results = await asyncio.gather(
@@ -197,13 +202,13 @@ class HDPOAgentLoopWorker(ScoringWorker):
                 self._run_seeded(
                     dict(params),
                     trajectory,
-                    agent_name=PRIVILEGED_AGENT,
+                    agent_name=privileged_agent(group.agent_name),
                     trace=trace,
                     **{
                         **kwargs,
                         "raw_prompt": messages,
                         "session_id": group.size + j,
-                        "hdpo_privileged_rollout": PrivilegedRollout(group, record, plain),
+                        MARK: PrivilegedRollout(group, record, plain),
                     },
                 )
                 for j in range(options.n)
@@ -221,14 +226,14 @@ class HDPOAgentLoopWorker(ScoringWorker):
     async def _keep(self, output: AgentLoopOutput, privileged: PrivilegedRollout, kwargs: dict) -> None:
         """Score a privileged rollout as the student's answer to the plain prompt; keep it if it is to be kept."""
         group, record, options = privileged.group, privileged.record, self.hdpo.privileged
-        cut_off = self._was_cut_off(output)
+        cut_off = await self._was_cut_off(output, group.agent_name)
         teacher_prompt_ids, output.prompt_ids = output.prompt_ids, group.student_prompt_ids
         await self._score([output], False, {**kwargs, "raw_prompt": privileged.plain_messages})
         record.rollouts += 1
         record.privileged_truncated += cut_off
         solved = is_success(output.reward_score, self.hdpo.success_reward)
         record.solved_privileged += solved
-        if not output.response_ids or not (solved or options.keep == "all"):
+        if not any(output.response_mask) or not (solved or options.keep == "all"):
             return
         if cut_off and not options.keep_truncated:
             record.skipped_truncated += 1

@@ -46,6 +46,25 @@ def make_token_builder(config: DictConfig, tokenizer: Any, processor: Any, hf_co
     )
 
 
+@dataclass(frozen=True)
+class _WithTools:
+    """A builder whose prompts show tools, for :func:`render`."""
+
+    builder: Any
+    schemas: list[dict]
+
+    def build_initial_tokens(self, messages: list[dict]) -> list[int]:
+        return self.builder.build_initial_tokens(messages, tools=self.schemas)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.builder, name)
+
+
+def with_tools(builder: Any, schemas: list[dict] | None) -> Any:
+    """The builder of prompts that show these tools; the same builder for None."""
+    return builder if schemas is None else _WithTools(builder, schemas)
+
+
 class NotRendered(ValueError):
     """The chat template makes no prompt of some messages; the text is the template's own reason."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,36 @@ from recipe.hdpo.algorithm.cliff import UNSCORED
 
 class UnscoredRollout(ValueError):
     """Nobody knows whether the rollout failed. It is lost: it makes no cliff and has no advantage."""
+
+
+class UnusableOutput(ValueError):
+    """What an agent loop returned cannot be trained on by HDPO. The rollout is lost."""
+
+
+def single_output(outputs: Sequence[AgentLoopOutput], agent_name: str, *, text_only: bool) -> AgentLoopOutput:
+    """The one output of a session.
+
+    Args:
+        outputs: what the agent loop returned, at least one.
+        text_only: whether images, videos and sounds are refused.
+
+    Raises:
+        UnusableOutput: there are several, or the one holds more than text.
+    """
+    if len(outputs) > 1:
+        raise UnusableOutput(
+            f"agent loop {agent_name} returned {len(outputs)} outputs for one rollout. HDPO takes one: the K rollouts "
+            "of a prompt, its cliffs and its advantages are counted by outputs. Let it return one, with a "
+            "response_mask of 0 where a tool, an environment or another agent wrote"
+        )
+    [output] = outputs
+    kinds = sorted(kind for kind, values in (output.multi_modal_data or {}).items() if values)
+    if kinds and text_only:
+        raise UnusableOutput(
+            f"agent loop {agent_name} returned {' and '.join(kinds)}, from a tool or the prompt, and HDPO's kept "
+            "trajectories are text: use tools that answer in text"
+        )
+    return output
 
 
 def usable_reward(score: Any, extra_info: Mapping[str, Any] | None = None) -> float:

@@ -1,33 +1,30 @@
-"""The agent loop of a privileged rollout, and what it is told about its group."""
+"""The agent loop of a privileged rollout, and what it is told about its group.
+
+It is the agent loop that made the plain rollouts, tools and turns included, with two differences: a prompt that is too
+long is refused, never cut, and the budget of tokens for all turns is counted from the privileged prompt on.
+"""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
-from verl.experimental.agent_loop.agent_loop import register
-from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
+import hydra.utils
+from omegaconf import OmegaConf
+from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
 
 from recipe.hdpo.algorithm.cliff import GroupRecord, RolloutGroup
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.config.lengths import max_privileged_prompt_length
 
-PRIVILEGED_AGENT = "hdpo_privileged_agent"
+# Name of an argument of a privileged rollout: its PrivilegedRollout.
+MARK = "hdpo_privileged_rollout"
+PREFIX = "hdpo_privileged_"
 
 
 class PrivilegedPromptTooLong(ValueError):
     """The privileged prompt leaves no room for a full response."""
-
-
-@register(PRIVILEGED_AGENT)
-class PrivilegedAgentLoop(SingleTurnAgentLoop):
-    """verl's single-turn agent with one difference: a prompt that is too long is refused, never cut."""
-
-    def _cap_text_prompt_length(self, prompt_ids: list[int]) -> list[int]:
-        hdpo = read_hdpo(self.config)
-        longest = max_privileged_prompt_length(self.config, hdpo)
-        if longest is not None and len(prompt_ids) > longest:
-            raise PrivilegedPromptTooLong(f"the privileged prompt has {len(prompt_ids)} tokens; the limit is {longest}")
-        return prompt_ids
 
 
 @dataclass
@@ -46,3 +43,91 @@ class PrivilegedRollout:
     group: RolloutGroup
     record: GroupRecord
     plain_messages: list[dict]
+
+
+def privileged_agent(agent_name: str) -> str:
+    """The name by which verl's worker makes the privileged twin of an agent loop.
+
+    Raises:
+        KeyError: verl knows no such loop.
+    """
+    name, plain = PREFIX + agent_name, OmegaConf.create(_agent_loop_registry[agent_name])
+    twin = {"_target_": f"{__name__}.make_privileged_loop", "hdpo_loop": plain["_target_"]}
+    # A loop from the user's file of agent loops may have arguments of its own.
+    _agent_loop_registry[name] = OmegaConf.merge(plain, twin)
+    return name
+
+
+def make_privileged_loop(hdpo_loop: str, server_manager: Any, trainer_config: Any, **arguments: Any) -> Any:
+    """The twin, for one rollout; called by Hydra with what the plain loop's class would be called with.
+
+    Args:
+        hdpo_loop: the plain loop's class, dotted.
+
+    Raises:
+        ValueError: what makes the plain loop is no class.
+    """
+    plain = hydra.utils.get_object(hdpo_loop)
+    if not isinstance(plain, type):
+        raise ValueError(f"the agent loop {hdpo_loop} is a {type(plain).__name__}: privileged rollouts need a class")
+    config = trainer_config.config
+    longest = max_privileged_prompt_length(config, read_hdpo(config))
+    server = BudgetedServer(server_manager, longest, config.actor_rollout_ref.rollout.response_length)
+    return _privileged_class(plain)(server_manager=server, trainer_config=trainer_config, **arguments)
+
+
+class BudgetedServer:
+    """verl's client of the rollout servers, for one privileged rollout.
+
+    vLLM's server would derive how many tokens a turn may have from the longest plain prompt.
+
+    Args:
+        server: verl's client.
+        longest_prompt: in tokens; None for no limit.
+        response_length: tokens that all turns, those of tools included, may have together.
+    """
+
+    def __init__(self, server: Any, longest_prompt: int | None, response_length: int) -> None:
+        self.server, self.longest_prompt, self.response_length = server, longest_prompt, response_length
+        self.prompt_length: int | None = None
+
+    async def generate(self, *args: Any, prompt_ids: list[int], sampling_params: dict[str, Any], **kwargs: Any) -> Any:
+        """One turn, with the tokens that earlier ones have left.
+
+        Raises:
+            PrivilegedPromptTooLong: the first turn's prompt.
+        """
+        if self.prompt_length is None:
+            if self.longest_prompt is not None and len(prompt_ids) > self.longest_prompt:
+                raise PrivilegedPromptTooLong(
+                    f"the privileged prompt has {len(prompt_ids)} tokens; the limit is {self.longest_prompt}"
+                )
+            self.prompt_length = len(prompt_ids)
+        left = self.response_length - (len(prompt_ids) - self.prompt_length)
+        limits = ("max_tokens", "max_new_tokens")
+        # A loop of the user's own may ask for less.
+        asked = [sampling_params[key] for key in limits if sampling_params.get(key) is not None]
+        params = {key: value for key, value in sampling_params.items() if key not in limits}
+        # 1 is the least that vLLM takes, and what verl's server makes of less.
+        params["max_tokens"] = max(1, min([left, *asked]))
+        return await self.server.generate(*args, prompt_ids=prompt_ids, sampling_params=params, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.server, name)
+
+
+class _Privileged:
+    """What the twin's class overrides."""
+
+    def _cap_text_prompt_length(self, prompt_ids: list[int]) -> list[int]:
+        return prompt_ids  # the server refuses one that is too long
+
+    async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> Any:
+        # The plain loop sees what it sees for a plain rollout.
+        kwargs.pop(MARK, None)
+        return await super().run(sampling_params, **kwargs)  # type: ignore[misc]
+
+
+@functools.cache
+def _privileged_class(plain: type) -> type:
+    return type(f"Privileged{plain.__name__}", (_Privileged, plain), {})

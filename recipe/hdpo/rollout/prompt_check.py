@@ -15,8 +15,9 @@ from omegaconf import DictConfig
 from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, text_at
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.data.readers import read_rows, row_name
-from recipe.hdpo.rollout.chat_template import make_prompt_builder
+from recipe.hdpo.rollout.chat_template import make_prompt_builder, with_tools
 from recipe.hdpo.rollout.prompt_faults import PromptPair
+from recipe.hdpo.rollout.tool_agents import ToolAgents
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,10 @@ def check_prompts(config: DictConfig, hdpo: HDPOConfig, builder: Any, dataset: A
     if not shows or not hasattr(frame, "select_columns") or key not in frame.column_names:
         return
     options = hdpo.privileged
-    columns = {key, "extra_info", options.solution_key.split(".")[0], options.answer_key.split(".")[0]}
+    columns = {key, "extra_info", "agent_name", options.solution_key.split(".")[0], options.answer_key.split(".")[0]}
     positions = range(0, len(frame), max(1, len(frame) // MAX_READ))
     rows = zip(positions, read_rows(frame, sorted(columns & set(frame.column_names)), positions), strict=True)
+    agents = ToolAgents.of(config, builder.tokenizer)
     messages, said, printed = make_prompt_builder(hdpo), set[str](), False
     for position, row in sorted(_sample(key, hdpo, rows, len(frame)).items()):
         name = f"training {row_name(position, row)}"
@@ -61,7 +63,8 @@ def check_prompts(config: DictConfig, hdpo: HDPOConfig, builder: Any, dataset: A
             raise ValueError(
                 f"hdpo.privileged.template cannot be rendered for {name}: {type(error).__name__}: {error}"
             ) from error
-        pair = PromptPair(builder, row[key], privileged)
+        agent = row.get("agent_name") or config.actor_rollout_ref.rollout.agent.default_agent_loop
+        pair = PromptPair(with_tools(builder, agents.schemas(agent, row)), row[key], privileged)
         if fault := pair.fault():
             raise ValueError(f"the privileged prompt of {name} {fault}")
         if not printed:

@@ -10,10 +10,12 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from recipe.hdpo.algorithm.cliff import UNSCORED
 from recipe.hdpo.algorithm.privileged_prompt import text_at
 from recipe.hdpo.config.checks import read_hdpo
+from recipe.hdpo.config.lengths import usable_context
 from recipe.hdpo.rollout.chat_template import make_token_builder
 from recipe.hdpo.rollout.greedy_validation import GreedyValidationWorker
 from recipe.hdpo.rollout.outputs import UnscoredRollout, end_token_ids, is_cut_off, usable_reward
 from recipe.hdpo.rollout.reward_limit import RewardLimit
+from recipe.hdpo.rollout.tool_agents import ToolAgents, makes_verls_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ class ScoringWorker(GreedyValidationWorker):
         # The one that verl's agent loops make their prompts with.
         hf_config = self.model_config.hf_config
         self.token_builder = make_token_builder(self.config, self.tokenizer, self.processor, hf_config)
+        self.tool_agents = ToolAgents(self.tools, self.rollout_config.multi_turn.format, self.tokenizer)
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
         await self.reward_limit(super()._compute_score(outputs, kwargs=kwargs))
@@ -44,19 +47,28 @@ class ScoringWorker(GreedyValidationWorker):
             logger.warning(f"a rollout of validation prompt {kwargs['uid']} counts as wrong: {reason}")
             final.reward_score, final.extra_fields["reward_extra_info"] = 0.0, {UNSCORED: str(reason)}
 
-    def _was_cut_off(self, output: AgentLoopOutput) -> bool:
-        """Whether the length limit stopped a response; ``prompt_ids`` are those that it was sampled from."""
-        longest, context = self.rollout_config.response_length, self.rollout_config.max_model_len
+    async def _was_cut_off(self, output: AgentLoopOutput, agent_name: str) -> bool:
+        """Whether a limit stopped a response; ``prompt_ids`` are those that it was sampled from."""
+        longest, context = self.rollout_config.response_length, usable_context(self.config)
         if context is not None:
             longest = min(longest, context - len(output.prompt_ids))
-        return is_cut_off(output, longest, self.end_ids)
+        if is_cut_off(output, longest, self.end_ids):
+            return True
+        return await self.tool_agents.calls_in_vain(agent_name, output)
 
-    def _prompt_was_cut(self, prompt_ids: list[int], kwargs: dict) -> bool:
+    def _prompt_was_cut(self, prompt_ids: list[int], agent_name: str, kwargs: dict) -> bool:
         """Whether verl cut the plain prompt from the left, to exactly the limit; it logs that and does no more."""
         limit = self.rollout_config.prompt_length
         if len(prompt_ids) < limit:
             return False
-        length = len(self.token_builder.build_initial_tokens(list(kwargs["raw_prompt"])))
+        if not makes_verls_prompts(agent_name):
+            logger.warning(
+                f"a prompt of agent loop {agent_name} has {len(prompt_ids)} tokens, the limit that verl cuts to: it "
+                "is taken for no cliff, since only that loop knows whether it is whole"
+            )
+            return True
+        schemas = self.tool_agents.schemas(agent_name, kwargs)
+        length = len(self.token_builder.build_initial_tokens(list(kwargs["raw_prompt"]), tools=schemas))
         if length > limit:
             logger.warning(
                 f"the prompt of row index {text_at(kwargs, 'extra_info.index')} has {length} tokens, more than "

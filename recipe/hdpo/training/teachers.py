@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from tensordict import TensorDict
+from torch.distributed.fsdp import FSDPModule
 
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK
 from recipe.hdpo.training.mixed_teacher import MixedCollector
@@ -46,8 +47,11 @@ def _without_adapter(engine: Any) -> Iterator[None]:
     """As verl's, and weights that were gathered meanwhile are let go of.
 
     PEFT switches the gradient of the adapter's weights off and on again, on those that the model holds at that moment.
-    Were these the gathered ones at the end, the shards would stay without a gradient.
+    Were these the gathered ones at the end, the shards would stay without a gradient. And FSDP2 notes at its first
+    forward which weights are trained, and in which precision their gradients are added up: that has to come before.
     """
+    if isinstance(engine.module, FSDPModule):
+        engine.module._get_fsdp_state()._lazy_init()
     with engine.disable_adapter():
         yield
         give_up_gathered(engine.module)

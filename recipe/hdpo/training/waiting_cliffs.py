@@ -59,13 +59,16 @@ class WaitingCliffs:
             KeyError: a cliff that was not among the step's prompts.
         """
         cliffs = {key for key, record in records.items() if record.cliff}
+        read = {key: records[key].plain_prompt_ids for key in cliffs}
         found = []
         for batch in self.asked:
             keys = [transfer.record_key(uid) for uid in batch["uid"]]
             chosen = [row for row, key in enumerate(keys) if key in cliffs]
             cliffs -= set(keys)
             if chosen:
-                found.append(tu.index_select_tensor_dict(batch, chosen))
+                rows = tu.index_select_tensor_dict(batch, chosen)
+                tu.assign_non_tensor_stack(rows, transfer.PLAIN_PROMPT_IDS, [read[keys[row]] for row in chosen])
+                found.append(rows)
         if cliffs:
             raise KeyError(f"cliffs that are no prompts of this step: {sorted(cliffs)}")
         self.asked, self.rows = [], tu.concat_tensordict(found) if found else None

@@ -69,8 +69,7 @@ def test_every_yaml_field_has_a_comment_above_and_none_beside(path: Path) -> Non
 REFUSED = {
     "actor_rollout_ref.actor.fsdp_config.pad_to_length=true": "pad_to_length",
     "algorithm.filter_groups.enable=true": "every cliff",
-    "actor_rollout_ref.rollout.multi_turn.enable=true": "single-turn",
-    "actor_rollout_ref.rollout.agent.default_agent_loop=tool_agent": "tool_agent",
+    "actor_rollout_ref.rollout.agent.default_agent_loop=my_agent": "verl knows the agent loops",
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class=null": "never re-issues cliffs",
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class=json.JSONDecoder": "or a class derived from it",
     "actor_rollout_ref.rollout.agent.agent_loop_manager_class=nowhere.Manager": "cannot be imported as a class",
@@ -100,10 +99,13 @@ REFUSED = {
     "hdpo.adv_estimator=grpo": "must be hdpo, or null",
     "critic.enable=true": "reads none",
     "actor_rollout_ref.rollout.name=hf": "no engine",
+    "actor_rollout_ref.rollout.tensor_model_parallel_size=3": "engine of 3 accelerators does not divide the 8",
     "hdpo.privileged.n=-1": "hdpo.privileged.n=-1",
     "hdpo.privileged.n=1.5": "must be of type int",
     "hdpo.privileged.source=hint": "solution, answer, problem",
     "hdpo.privileged.source=problem": "nothing to distill",
+    "hdpo.privileged.source=prefix": "hdpo.privileged.source='prefix' needs a share",
+    "hdpo.privileged.source=prefix:1": "strictly between 0 and 1, such as prefix:0.5",
     "hdpo.privileged.keep=some": "correct, all",
     "hdpo.privileged.use=drop": "distill, replace",
     "hdpo.collapse_warning=1.0": "fraction below 1",
@@ -293,6 +295,13 @@ def test_rollout_seeds_are_refused_for_an_engine_that_names_them_otherwise() -> 
     sglang = "actor_rollout_ref.rollout.name=sglang"
     assert "is vLLM's, not sglang's" in next(refusals(composed(sglang, "hdpo.rollout_seed=1")))
     assert not list(refusals(composed(sglang)))
+
+
+def test_a_position_that_sglangs_server_leaves_free_is_no_room_for_a_response() -> None:
+    lengths = ("data.max_response_length=1024", "hdpo.privileged.max_prompt_length=1024")
+    assert not list(refusals(composed(*lengths)))
+    [message] = refusals(composed(*lengths, "actor_rollout_ref.rollout.name=sglang"))
+    assert "leaves no full response" in message and "minus data.max_response_length=1024 and 1 position" in message
 
 
 def test_only_the_recipes_rollout_hook_can_do_what_rollout_knobs_ask_for() -> None:

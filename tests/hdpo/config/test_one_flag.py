@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from recipe.hdpo import plugin
 from recipe.hdpo.config.adapt import adapt, fit_positions
 from recipe.hdpo.config.checks import read_hdpo, refusals
 from recipe.hdpo.config.switched_on import lost_choices, silent_grpo
+from recipe.hdpo.search_path import HDPOSearchPath
 from tests.hdpo.composed_config import CONFIG, composed
 
 GRPO = (
@@ -30,6 +35,7 @@ LENGTHS = (
     "data.max_response_length=2000",
     "actor_rollout_ref.rollout.max_model_len=null",
 )
+SGLANG = "actor_rollout_ref.rollout.name=sglang"
 
 
 def verls(*overrides: str, hydra: bool = False) -> DictConfig:
@@ -52,9 +58,25 @@ def test_one_flag_brings_knobs_trainer_rollout_hook_and_callback(switched_on: Di
     assert not list(refusals(switched_on))
 
 
+def test_verls_default_of_two_accelerators_an_engine_is_refused_on_one_and_is_one_on_the_cpu_default() -> None:
+    [message] = refusals(verls(*GRPO, "+use=hdpo", "trainer.n_gpus_per_node=1"))
+    assert message.startswith("actor_rollout_ref.rollout.tensor_model_parallel_size=2: an engine of 2 accelerators")
+    assert verls("+use=hdpo", "+device=cpu").actor_rollout_ref.rollout.tensor_model_parallel_size == 1
+
+
 def test_the_longer_way_composes_the_same(switched_on: DictConfig) -> None:
     longer = verls("hydra.searchpath=[pkg://recipe.hdpo.config]", "+hdpo=default", "+use=hdpo", *GRPO)
     assert longer == OmegaConf.masked_copy(switched_on, [str(key) for key in switched_on if key != "hydra"])
+
+
+def test_a_copy_of_the_recipes_folder_without_hydras_plug_in_has_the_flag_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """verl's collection of recipes holds the folder recipe/hdpo alone, and verl imports the plug-in from it."""
+    monkeypatch.setitem(sys.modules, "hydra_plugins", None)
+    kinds = Plugins.instance().plugin_type_to_subclass_list
+    monkeypatch.setitem(kinds, SearchPathPlugin, [k for k in kinds[SearchPathPlugin] if k is not HDPOSearchPath])
+    assert verls("+use=hdpo").use == "hdpo"  # a text, as without the group
+    plugin._register_search_path(sys)
+    assert verls("+use=hdpo").trainer.v1.trainer_mode == "hdpo"
 
 
 def adapted(*overrides: str) -> tuple[DictConfig, list[str]]:
@@ -87,6 +109,10 @@ def test_another_estimator_runs_where_it_is_asked_for() -> None:
         (("hdpo.privileged.max_prompt_length=1500",), None, 3500, "hdpo.privileged.max_prompt_length"),
         (("+control=matched_grpo",), None, 3000, "as long as any prompt"),
         (("+control=grpo",), None, None, None),
+        # SGLang's server leaves one position free.
+        ((SGLANG,), None, 5001, "up to 3000 tokens"),
+        ((SGLANG,), 4096, 4096, "up to 2095 tokens"),
+        ((SGLANG, "hdpo.privileged.max_prompt_length=1500"), None, 3501, "up to 1500 tokens"),
     ],
 )
 def test_the_context_that_is_left_open_holds_a_privileged_prompt_and_a_response(
@@ -117,6 +143,9 @@ def test_a_model_that_is_known_only_at_start_up_lowers_what_was_derived() -> Non
     assert config.actor_rollout_ref.rollout.max_model_len == 4096
     with pytest.raises(ValueError, match=r"leave 1000 tokens beside .*2000, and a privileged prompt needs 1001"):
         fit_positions(config, hdpo, 3000)
+    config, _ = adapted(*LENGTHS, SGLANG)
+    with pytest.raises(ValueError, match="leave 1000 tokens beside"):
+        fit_positions(config, hdpo, 3001)
 
 
 def test_the_teacher_pass_makes_room_itself_and_verls_own_budgets_shorten_trained_privileged_prompts() -> None:

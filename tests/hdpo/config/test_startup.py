@@ -82,12 +82,12 @@ def test_controls_that_show_nothing_need_no_solution(control: str) -> None:
     check([{"extra_info": {"solution": ""}}], f"+control={control}")
 
 
-def test_multi_modal_rows_and_other_agents_are_refused() -> None:
+def test_multi_modal_rows_and_agents_that_verl_does_not_know_are_refused() -> None:
     with pytest.raises(ValueError, match=r"data\.image_key"):
         check([{**ROW, "images": [1]}])
-    with pytest.raises(ValueError, match="agent_name"):
-        check([{**ROW, "agent_name": "tool_agent"}])
-    check([{**ROW, "agent_name": "single_turn_agent"}])
+    with pytest.raises(ValueError, match=r"'agent_name' names my_agent, and verl knows the agent loops .*tool_agent"):
+        check([{**ROW, "agent_name": name} for name in ("tool_agent", "my_agent")])
+    check([{**ROW, "agent_name": name} for name in ("tool_agent", "single_turn_agent")])
 
 
 def _hf_config(size: int) -> SimpleNamespace:

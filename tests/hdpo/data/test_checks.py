@@ -312,6 +312,17 @@ def test_a_final_answer_is_looked_for_where_it_is_what_is_shown(check: Check) ->
         check(rows, {"hdpo.privileged.source": "answer"})
 
 
+def test_solutions_of_one_piece_have_no_prefix_and_are_counted_before_training(check: Check, caplog: Any) -> None:
+    prefix = {"hdpo.privileged.source": "prefix:0.5"}
+    two_lines = GOOD | {"extra_info": {"index": 7, "solution": "1+1=2\n#### 2"}}
+    check([two_lines, GOOD, two_lines], prefix)
+    assert "of a sample of 3 rows" in caplog.text and "1 have a solution of one line" in caplog.text
+    assert "row 1 (index 0)" in caplog.text
+    with pytest.raises(ValueError, match=r"2 have a solution of one line .* Set hdpo\.privileged\.source=solution"):
+        check([GOOD, GOOD], prefix)
+    check([GOOD], {"hdpo.privileged.source": "solution"})
+
+
 def test_of_many_rows_the_first_1000_are_looked_at_and_that_is_said(check: Check) -> None:
     with pytest.raises(ValueError, match=r"extra_info\.answer has text in 1000 of the first 1000 rows: set"):
         check([GOOD | {"extra_info": {"answer": "1+1=2"}}] * 1001)

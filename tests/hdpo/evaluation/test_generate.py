@@ -43,7 +43,7 @@ class Tokenizer:
 
 def _engine(tokenizer, limit):
     engine = Engine.__new__(Engine)
-    engine._tokenizer, engine._limit, engine._model, engine._options, engine.device = tokenizer, limit, "m", {}, "cpu"
+    engine.tokenizer, engine._limit, engine._model, engine._options, engine.device = tokenizer, limit, "m", {}, "cpu"
     return engine
 
 
@@ -61,6 +61,16 @@ def test_prompts_that_leave_no_room_are_refused_by_name_and_never_cut():
     assert len(engine.encode(_problems("a" * 10), 8)["a" * 10]) == 12
     with pytest.raises(ValueError, match=r"1 of 2 prompts \(the longest has 13 tokens; first: b{11}\) .* 20 positions"):
         engine.encode(_problems("a", "b" * 11), 8)
+
+
+def test_the_context_holds_the_longest_of_all_prompts_whatever_came_last():
+    engine = _engine(Tokenizer(), 20)
+    engine.encode(_problems("a" * 10), 8)
+    engine.make_room({"b": [1] * 3}, 8)
+    assert engine._options["max_model_len"] == 20
+    engine.make_room({"c": [1] * 5000}, 8)
+    assert (engine._options["max_model_len"], engine._options["max_num_batched_tokens"]) == (5008, 5008)
+    assert (engine.room(8), _engine(Tokenizer(), None).room(8)) == (12, None)
 
 
 def test_a_model_without_a_chat_template_is_refused():

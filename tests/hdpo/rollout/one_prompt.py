@@ -88,6 +88,8 @@ def run_prompt(
     scores: Mapping[str, Any] = MappingProxyType({RIGHT: 1.0}),
     validate: bool = False,
     reissued: bool = False,
+    agent_name: str = "single_turn_agent",
+    row: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Store, Model, list[dict]]:
     """One prompt through ``_run_prompt``; returns the store, the model and what the reward function was given.
 
@@ -98,6 +100,7 @@ def run_prompt(
         step: the training step.
         scores: what the reward function returns by response, 0 for any other.
         reissued: whether the prompt is a cliff of the step before.
+        row: further columns of the data row.
     """
     from transformers import AutoTokenizer
     from verl.trainer.ppo.v1 import agent_loop_tq
@@ -137,13 +140,18 @@ def run_prompt(
     prompt = {
         "uid": "uid-1",
         "raw_prompt": messages or [{"role": "user", "content": "PROBLEM"}],
-        "agent_name": "single_turn_agent",
+        "agent_name": agent_name,
         "data_source": "d",
         "global_steps": step,
         "reward_model": {"ground_truth": "ANSWER"},
         "extra_info": {"solution": solution, "another": "ANOTHER"},
-        **({transfer.REISSUED: True} if reissued else {}),
+        **row,
     }
+    if reissued:
+        ids = worker.token_builder.build_initial_tokens(
+            prompt["raw_prompt"], tools=worker.tool_agents.schemas(agent_name, prompt)
+        )
+        prompt |= {transfer.REISSUED: True, transfer.PLAIN_PROMPT_IDS: ids}
     trajectory = {"step": step, "sample_index": 0, "rollout_n": 0, "validate": validate}
 
     async def run() -> None:

@@ -24,6 +24,17 @@ def test_source_answer_shows_the_answer_alone(chat_model, monkeypatch) -> None:
     assert all("ANSWER" in p and "SOLUTION" not in p for p in model.prompts[3:])
 
 
+def test_source_prefix_shows_the_first_part_alone_and_a_solution_without_one_is_skipped(
+    chat_model, monkeypatch
+) -> None:
+    prefix = "hdpo.privileged.source=prefix:0.5"
+    skipped, model, _ = run_prompt(chat_model, monkeypatch, lambda _: WRONG, prefix)
+    assert (skipped.record().no_solution, len(model.prompts)) == (2, 3)
+    _, model, _ = run_prompt(chat_model, monkeypatch, lambda _: WRONG, prefix, solution="FIRST PART\nLAST PART")
+    assert len(model.prompts) == 5
+    assert all("FIRST PART" in p and "LAST PART" not in p for p in model.prompts[3:])
+
+
 def test_keep_all_keeps_wrong_privileged_rollouts_too(chat_model, monkeypatch) -> None:
     store, _, _ = run_prompt(chat_model, monkeypatch, lambda _: WRONG, "hdpo.privileged.keep=all")
     record = store.record()

@@ -12,6 +12,7 @@ import pytest
 from datasets import Dataset
 from omegaconf import DictConfig
 
+from examples.agent.agent_model import CALCULATOR
 from examples.demo.sums_model import CHATML, make_tokenizer
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.checks import check_config
@@ -265,3 +266,20 @@ def test_a_tokenizer_that_makes_no_prompt_is_named_with_the_way_out(template: st
     assert missing is not None and re.search(said, missing) and "custom_chat_template" in missing
     assert missing_chat_template(_builder(CHATML)) is None
     assert "apply_chat_template" not in vars(_tokenizer())
+
+
+def test_prompts_are_looked_at_with_the_tools_that_the_rows_agent_shows(capsys: pytest.CaptureFixture) -> None:
+    """A template that leaves the system message out where it shows tools, and nowhere else."""
+    without = "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}"
+    template = f"{{% if tools %}}<turn>{{{{ tools[0].function.name }}}}<end>{without}{{% endif %}}" + CHATML
+    rollout = "actor_rollout_ref.rollout"
+    agent = (
+        f"{rollout}.agent.default_agent_loop=tool_agent",
+        f"{rollout}.multi_turn.function_tool_path={CALCULATOR}",
+    )
+    check(template, *agent)
+    assert "<turn>calculate<end><|im_start|>user\n" in capsys.readouterr().out
+    check(template, SYSTEM)
+    with pytest.raises(ValueError, match="drops the system turn; teacher = student"):
+        check(template, SYSTEM, *agent)
+    check(template, SYSTEM, *agent, rows=[ROW | {"agent_name": "single_turn_agent"}])

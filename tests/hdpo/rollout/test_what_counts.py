@@ -165,12 +165,14 @@ def test_cut_off_normal_rollouts_are_counted_beside_them(chat_model, monkeypatch
     assert step_metrics([record], CliffHistory())["hdpo/truncated_rate"] == pytest.approx(1 / 3)
 
 
-def test_a_context_that_ends_before_the_response_does_cuts_it_off(chat_model, monkeypatch) -> None:
+@pytest.mark.parametrize(("engine", "unused"), [("vllm", 0), ("sglang", 1)])
+def test_a_context_that_ends_before_the_response_does_cuts_it_off(chat_model, monkeypatch, engine, unused) -> None:
     _, model, _ = run_prompt(chat_model, monkeypatch, lambda _: WRONG)
     length = len(model.tokenizer(model.prompts[0], add_special_tokens=False).input_ids)
     for room, cut_off in ((len(WRONG), 3), (len(WRONG) + 1, 0)):
-        context = f"actor_rollout_ref.rollout.max_model_len={length + room}"
-        record = run_prompt(chat_model, monkeypatch, lambda _: WRONG, context)[0].record()
+        context = f"actor_rollout_ref.rollout.max_model_len={length + room + unused}"
+        name = f"actor_rollout_ref.rollout.name={engine}"
+        record = run_prompt(chat_model, monkeypatch, lambda _: WRONG, context, name)[0].record()
         assert record.truncated == cut_off
 
 

@@ -33,7 +33,10 @@ def prompts(*uids: str) -> TensorDict:
 
 
 def records(cliffs: str, others: str = "") -> dict[str, GroupRecord]:
-    return {transfer.record_key(uid): GroupRecord(uid, cliff=uid in cliffs, solved=False) for uid in cliffs + others}
+    return {
+        transfer.record_key(uid): GroupRecord(uid, cliff=uid in cliffs, solved=False, plain_prompt_ids=[ord(uid), 7])
+        for uid in cliffs + others
+    }
 
 
 def solutions(batch: TensorDict) -> list[str]:
@@ -46,6 +49,7 @@ def test_exactly_the_cliffs_wait_in_whatever_order_records_come_and_in_how_many_
     rows = waiting.take(5)
     assert rows is not None and solutions(rows) == ["solution a", "solution c", "solution d"]
     assert [row[0]["content"] for row in rows["raw_prompt"]] == ["problem a", "problem c", "problem d"]
+    assert list(rows[transfer.PLAIN_PROMPT_IDS]) == [[97, 7], [99, 7], [100, 7]]
     assert rows["global_steps"] == 5 and rows[transfer.REISSUED] is True
     assert len(set(rows["uid"])) == 3 and not {"a", "c", "d"} & set(rows["uid"])
     assert waiting.take(6) is None and waiting.asked == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ SHAPES: dict[str, tuple[int, dict[str, Any]]] = {
     "FSDP1, 1 rank": (1, {"strategy": "fsdp"}),
     "FSDP1, 2 ranks": (2, {"strategy": "fsdp"}),
     "HSDP of FSDP1, 2 x 2 ranks": (4, {"strategy": "fsdp", "fsdp_size": 2}),
+    "sequence parallel, 2 ranks": (2, {"ulysses_sequence_parallel_size": 2}),
+    "sequence parallel, 2 x 2 ranks": (4, {"ulysses_sequence_parallel_size": 2}),
+    "sequence parallel on FSDP1, 2 ranks": (2, {"strategy": "fsdp", "ulysses_sequence_parallel_size": 2}),
 }
 STORAGE: dict[str, dict[str, Any]] = {
     "on the device": {},
@@ -33,6 +36,9 @@ CHECKPOINTING: dict[str, dict[str, Any]] = {
     "no gradient checkpointing": {"enable_gradient_checkpointing": False},
 }
 EMBEDDINGS = {"untied": False, "tied": True}
+# bf16: weights and activations of a forward, with float32 weights in the optimizer and float32 sums of gradients.
+PRECISIONS: dict[str, dict[str, Any]] = {"float32": {}, "bf16": {"dtype": "bf16"}}
+HEADS: dict[str, dict[str, Any]] = {"logits": {}, "fused head": {"fused_head": True}}
 CUTS: dict[str, dict[str, Any]] = {
     "packed, dynamic": {"max_tokens": 24},
     "packed, 1 row": {"dynamic": False},
@@ -99,6 +105,8 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "gathering": tuple(GATHERING),
     "checkpointing": tuple(CHECKPOINTING),
     "embeddings": tuple(EMBEDDINGS),
+    "precision": tuple(PRECISIONS),
+    "head": tuple(HEADS),
     "cut": tuple(CUTS),
     "teacher": TEACHERS,
     "steps": tuple(STEPS),
@@ -117,6 +125,8 @@ class Case:
     gathering: str = "default"
     checkpointing: str = "gradient checkpointing"
     embeddings: str = "untied"
+    precision: str = "float32"
+    head: str = "logits"
     cut: str = "packed, dynamic"
     teacher: str = "drifting"
     steps: str = "1 step"
@@ -127,6 +137,22 @@ class Case:
     def ranks(self) -> int:
         return SHAPES[self.shape][0]
 
+    @property
+    def dealt_to(self) -> int:
+        """Data-parallel ranks."""
+        return self.ranks // SHAPES[self.shape][1].get("ulysses_sequence_parallel_size", 1)
+
+    @property
+    def rounds_as_defined(self) -> bool:
+        """Whether gradients are rounded where the definition rounds them: a sequence's, once, and no sum of several.
+
+        FSDP1 sums in bf16 what it does not sum over ranks at once, autograd what comes to the logits from two places.
+        """
+        sums_in_float32 = "FSDP1" not in self.shape or self.gathering == "gradients summed every micro-batch"
+        one_by_one = self.cut == "packed, 1 row" and "sequence parallel" not in self.shape and sums_in_float32
+        two_places = self.head == "logits" and bool(OBJECTIVES[self.objective].actor.get("entropy_coeff"))
+        return self.precision == "float32" or (one_by_one and not two_places)
+
     def __str__(self) -> str:
         default = Case()
         changed = [getattr(self, name) for name in FACTORS if getattr(self, name) != getattr(default, name)]
@@ -134,24 +160,27 @@ class Case:
 
 
 def is_refused(choices: Iterable[Choice]) -> bool:
-    """Whether these choices together are refused by the recipe's rules, or are the same as others.
+    """Whether these choices together are refused by the recipe's rules or by verl, or are the same as others.
 
-    FSDP1 has no offload_policy: verl passes over it.
+    FSDP1 has no offload_policy: verl passes over it. verl slices packed rows alone, and wants whole micro-batches: a
+    rank's half of its two rollouts is one row.
     """
     found = dict(choices)
-    dynamic = "dynamic" in found.get("cut", "")
-    fsdp1 = "FSDP1" in found.get("shape", "")
-    return (dynamic and OBJECTIVES[found.get("objective", "hdpo")].per_micro_batch) or (
-        fsdp1 and found.get("storage") == "offload_policy"
+    cut, shape, halves = found.get("cut", ""), found.get("shape", ""), found.get("steps") == "2 mini-batches"
+    return (
+        ("dynamic" in cut and OBJECTIVES[found.get("objective", "hdpo")].per_micro_batch)
+        or ("FSDP1" in shape and found.get("storage") == "offload_policy")
+        or ("sequence parallel" in shape and "padded" in cut)
+        or (halves and cut == "padded, 2 rows" and bool(shape) and Case(shape=shape).dealt_to == 4)
     )
 
 
-def covering(sets: Sequence[tuple[str, ...]]) -> list[Case]:
+def covering(sets: Sequence[tuple[str, ...]], factors: Mapping[str, Sequence[str]] = FACTORS) -> list[Case]:
     """Cases that hold every combination of choices of each set of factors, and few of them, by a greedy search."""
     wanted = {
         frozenset(zip(names, values, strict=True))
         for names in sets
-        for values in itertools.product(*(FACTORS[name] for name in names))
+        for values in itertools.product(*(factors[name] for name in names))
         if not is_refused(zip(names, values, strict=True))
     }
     rng, cases = random.Random(0), []
@@ -160,7 +189,7 @@ def covering(sets: Sequence[tuple[str, ...]]) -> list[Case]:
         for name in rng.sample(order := [n for n in FACTORS if n not in choices], len(order)):
             concerned = [w for w in wanted if any(n == name for n, _ in w)]
             gains = {}
-            for value in FACTORS[name]:
+            for value in factors[name]:
                 chosen = {**choices, name: value}
                 # Sets that are fulfilled, and those that still can be.
                 done = sum(w <= chosen.items() for w in concerned)
@@ -179,7 +208,11 @@ def every(strength: int) -> list[Case]:
 
 
 def in_ci() -> list[Case]:
-    """Every pair of choices of how the engine is set up, and every objective once."""
-    engine = ["shape", "storage", "gathering", "cut", "teacher", "steps"]
+    """Every pair of choices of how the engine is set up, and every objective once.
+
+    Without sequence parallelism, which has tests of its own: test_sequence_parallel.py.
+    """
+    engine = ["shape", "storage", "gathering", "precision", "head", "cut", "teacher", "steps"]
+    whole = {**FACTORS, "shape": tuple(name for name in SHAPES if "sequence parallel" not in name)}
     others = [(name,) for name in FACTORS]
-    return covering([*itertools.combinations(engine, 2), *others])
+    return covering([*itertools.combinations(engine, 2), *others], whole)

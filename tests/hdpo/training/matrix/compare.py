@@ -15,7 +15,9 @@ from tests.hdpo.training.matrix.cases import (
     CUTS,
     GATHERING,
     GRADIENT_NORMS,
+    HEADS,
     OBJECTIVES,
+    PRECISIONS,
     SHAPES,
     STEPS,
     STORAGE,
@@ -25,11 +27,11 @@ from tests.hdpo.training.matrix.definition import Files, by_rank, expected, make
 
 
 def job_of(case: Case, files: Files, rate: float) -> Job:
-    """The case for the ranks. Every rank holds its share of every mini-batch."""
+    """The case for the ranks. Every data-parallel rank holds its share of every mini-batch."""
     rollouts, kept = make_rows(case)
     adapter = {"lora_rank": 4, "lora_alpha": 8, "lora_adapter_path": files.adapters[case.embeddings]}
     return Job(
-        rollouts=[[row for part in rollouts for row in by_rank(part, case.ranks)[r]] for r in range(case.ranks)],
+        rollouts=[[row for part in rollouts for row in by_rank(part, case.dealt_to)[r]] for r in range(case.dealt_to)],
         kept=[row for part in kept for row in part],
         model_dir=files.models[case.embeddings],
         mini_batch_size=len(rollouts[0]),
@@ -42,6 +44,7 @@ def job_of(case: Case, files: Files, rate: float) -> Job:
             "distillation_loss_coef": LAMBDA,
             "topk": TOPK,
             "teacher": "frozen" if "frozen" in case.teacher else "drifting",
+            **HEADS[case.head],
         },
         actor=OBJECTIVES[case.objective].actor,
         engine={
@@ -51,6 +54,7 @@ def job_of(case: Case, files: Files, rate: float) -> Job:
         },
         model={**CHECKPOINTING[case.checkpointing], **(adapter if "adapter" in case.teacher else {})},
         **CUTS[case.cut],
+        **PRECISIONS[case.precision],
     )
 
 
@@ -92,6 +96,11 @@ def _plain_weights(case: Case, files: Files) -> Iterable[tuple[str, torch.Tensor
     return ((n, p.detach()) for n, p in plain_model(files.models[case.embeddings], adapter).named_parameters())
 
 
-def is_exact(errors: Errors) -> bool:
-    """Rounding alone: of float32 weights of about 1 that move by 0.1 in all."""
-    return errors.change < 1e-4 and errors.jsd < 1e-4 and errors.norms < 1e-4
+# bf16 has 8 bits. Which sums of gradients are rounded to them depends on the cut; 4 % is the most that was seen.
+ROUNDED = 0.06
+
+
+def is_exact(case: Case, errors: Errors) -> bool:
+    """Rounding alone: of float32 weights of about 1 that move by 0.1 in all, or else of gradients to bf16."""
+    limit = 1e-4 if case.rounds_as_defined else ROUNDED
+    return max(errors.change, errors.jsd, errors.norms) < limit

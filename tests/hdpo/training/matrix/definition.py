@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from tests.hdpo.training.brute_force import LAMBDA, TOPK, make_kept, make_rollou
 from tests.hdpo.training.fsdp_ranks import Row, make_actor_config, make_model
 from tests.hdpo.training.matrix.cases import CUTS, EMBEDDINGS, OBJECTIVES, STEPS, Case
 
+Model = Callable[[torch.Tensor], Any]
 # Rollouts, of which a mini-batch has all or the half.
 ROLLOUTS = 8
 REFERENCE_LOG_PROB, OLD_LOG_PROB = -2.5, -2.0
@@ -99,6 +100,20 @@ def plain_model(model_dir: str, adapter_dir: str | None) -> torch.nn.Module:
     return PeftModel.from_pretrained(model, adapter_dir, is_trainable=True) if adapter_dir else model
 
 
+class InHalf:
+    """A model that computes in bf16, as verl's engine does: every sequence reads rounded copies of float32 weights, and
+    the gradients of the copies are added up in float32.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model = model
+
+    def __call__(self, input_ids: torch.Tensor) -> Any:
+        rounded = {n: p.bfloat16() for n, p in self.model.named_parameters()}
+        with torch.autocast("cpu", torch.bfloat16):
+            return torch.func.functional_call(self.model, rounded, (input_ids,))
+
+
 def expected(case: Case, files: Files) -> Expected:
     """The update by definition."""
     has_adapter = "adapter" in case.teacher
@@ -107,7 +122,9 @@ def expected(case: Case, files: Files) -> Expected:
     )
     rollouts, kept = make_rows(case)
     teacher_dir = files.teacher_dir(case)
-    teacher = plain_model(teacher_dir, None) if teacher_dir else model
+    in_precision = InHalf if case.precision == "bf16" else lambda model: model
+    student = in_precision(model)
+    teacher = in_precision(plain_model(teacher_dir, None)) if teacher_dir else student
     with torch.no_grad(), model.disable_adapter() if case.teacher == "adapter, frozen" else nullcontext():
         teacher_logits = [[response_logits(teacher, r.teacher_prompt, r.response) for r in part] for part in kept]
     weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -116,8 +133,8 @@ def expected(case: Case, files: Files) -> Expected:
     rate = 0.0
     for step in range(STEPS[case.steps][0] * STEPS[case.steps][1]):
         part = step % len(rollouts)
-        distillation = mean_jsd(model, kept[part], teacher_logits[part])
-        terms = {"grpo": policy_loss(model, rollouts[part], case), "distillation": LAMBDA * distillation}
+        distillation = mean_jsd(student, kept[part], teacher_logits[part])
+        terms = {"grpo": policy_loss(student, rollouts[part], case), "distillation": LAMBDA * distillation}
         gradients = {
             name: torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
             for name, loss in terms.items()
@@ -134,20 +151,20 @@ def expected(case: Case, files: Files) -> Expected:
     return Expected(change, rate, *found[0])
 
 
-def mean_jsd(model: torch.nn.Module, kept: list[Row], teacher_logits: list[torch.Tensor]) -> torch.Tensor:
+def mean_jsd(model: Model, kept: list[Row], teacher_logits: list[torch.Tensor]) -> torch.Tensor:
     """L_JSD of a mini-batch's kept trajectories."""
     students = [response_logits(model, row.prompt, row.response) for row in kept]
-    pairs = zip(torch.cat(students), torch.cat(teacher_logits), strict=True)
+    pairs = zip(torch.cat(students).float(), torch.cat(teacher_logits).float(), strict=True)
     return torch.stack([jsd(student_V, teacher_V, TOPK) for student_V, teacher_V in pairs]).mean()
 
 
-def policy_loss(model: torch.nn.Module, rows: list[Row], case: Case) -> torch.Tensor:
+def policy_loss(model: Model, rows: list[Row], case: Case) -> torch.Tensor:
     """verl's loss of a mini-batch, all at once. Losses that are means over a micro-batch are given these, as verl cuts
     them, and are averaged over ranks."""
     objective = OBJECTIVES[case.objective]
     parts, ranks = [rows], 1
     if objective.per_micro_batch:
-        size, ranks = CUTS[case.cut].get("micro_batch_size", 1), case.ranks
+        size, ranks = CUTS[case.cut].get("micro_batch_size", 1), case.dealt_to
         parts = [share[i : i + size] for share in by_rank(rows, ranks) for i in range(0, len(share), size)]
     config = make_actor_config(objective.actor, len(rows))
     config.global_batch_info.update(
@@ -156,11 +173,14 @@ def policy_loss(model: torch.nn.Module, rows: list[Row], case: Case) -> torch.Te
         global_batch_size=len(rows),
         loss_scale_factor=config.loss_scale_factor,
     )
-    return sum(_verls_loss(model, part, config) for part in parts) / ranks
+    is_rounded = case.precision == "bf16" and case.head == "logits"
+    return sum(_verls_loss(model, part, config, is_rounded) for part in parts) / ranks
 
 
-def _verls_loss(model: torch.nn.Module, rows: list[Row], config: Any) -> torch.Tensor:
+def _verls_loss(model: Model, rows: list[Row], config: Any, is_rounded: bool) -> torch.Tensor:
+    """``is_rounded``: log-probabilities and entropies are rounded to bf16, as verl's are without flash attention."""
     from verl.trainer.ppo.core_algos import agg_loss, get_policy_loss_fn, kl_penalty
+    from verl.utils.torch_functional import entropy_from_logits
 
     def padded(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
         return torch.nn.utils.rnn.pad_sequence(list(tensors), batch_first=True)
@@ -168,7 +188,9 @@ def _verls_loss(model: torch.nn.Module, rows: list[Row], config: Any) -> torch.T
     def per_token(values: Iterable[float]) -> torch.Tensor:
         return padded(torch.full((len(row.response),), v) for row, v in zip(rows, values, strict=True))
 
-    log_probs = [response_logits(model, row.prompt, row.response).log_softmax(-1) for row in rows]
+    logits = [response_logits(model, row.prompt, row.response) for row in rows]
+    logits = logits if is_rounded else [part.float() for part in logits]
+    log_probs = [part.log_softmax(-1) for part in logits]
     picked = padded(
         lp.gather(-1, torch.tensor(row.response)[:, None])[:, 0] for lp, row in zip(log_probs, rows, strict=True)
     )
@@ -185,7 +207,7 @@ def _verls_loss(model: torch.nn.Module, rows: list[Row], config: Any) -> torch.T
     )
     settings = dict(loss_mask=mask, loss_agg_mode=config.loss_agg_mode, **config.global_batch_info)
     if config.entropy_coeff:
-        entropy = padded(-(lp.exp() * lp).sum(-1) for lp in log_probs)
+        entropy = padded(entropy_from_logits(part) for part in logits)
         loss = loss - config.entropy_coeff * agg_loss(entropy, **settings)
     if config.use_kl_loss:
         divergence = kl_penalty(picked, per_token([REFERENCE_LOG_PROB] * len(rows)), config.kl_loss_type)

@@ -1,0 +1,26 @@
+"""Rules on the engines of the rollouts."""
+
+from __future__ import annotations
+
+import math
+
+from omegaconf import DictConfig
+
+from recipe.hdpo.config import HDPOConfig
+from recipe.hdpo.config.keys import ROLLOUT, select
+
+PARTS = [f"{ROLLOUT}.{part}_parallel_size" for part in ("tensor_model", "data", "pipeline_model")]
+RANKS = ("trainer.nnodes", "trainer.n_gpus_per_node")
+
+
+def engines_of_odd_size(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    """Each engine takes the ranks of a group of its own. verl finds out after every worker has loaded its model."""
+    parts, ranks = ({key: select(config, key, 1) for key in keys} for keys in (PARTS, RANKS))
+    size, all_ranks = math.prod(parts.values()), math.prod(ranks.values())
+    if all_ranks % size == 0:
+        return None
+    said = [" x ".join(f"{key}={n}" for key, n in part.items() if n != 1 or part is ranks) for part in (parts, ranks)]
+    return (
+        f"{said[0]}: an engine of {size} accelerators does not divide the {all_ranks} that there are ({said[1]}): "
+        f"set {PARTS[0]}=1 (verl's own default is 2), or another divisor"
+    )

@@ -1,0 +1,38 @@
+"""Agent loops in a config: which are known, and what is said where a switch changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from recipe.hdpo.config.agent_rules import AGENT, LOOPS, TURNS, unknown_agents
+from recipe.hdpo.config.checks import refusals, warnings_of
+from tests.hdpo.composed_config import composed
+
+TOOL = (f"{TURNS}.enable=true", f"{AGENT}=tool_agent")
+
+
+def test_verls_agents_and_those_of_the_users_file_are_accepted(tmp_path: Path) -> None:
+    file = tmp_path / "loops.yaml"
+    OmegaConf.save([{"name": "mine", "_target_": "a.B"}], file)
+    own = (f"{AGENT}=mine", f"{LOOPS}={file}")
+    for overrides in (TOOL, own, (f"{AGENT}=single_turn_agent",)):
+        assert list(refusals(composed(*overrides))) == []
+    [message] = refusals(composed(f"{AGENT}=mine"))
+    assert message.startswith(f"{AGENT} is mine, and verl knows the agent loops ") and LOOPS in message
+    assert unknown_agents(composed(*own), ["mine", "tool_agent"]) is None
+    assert "theirs, and verl knows" in str(unknown_agents(composed(*own), ["mine", "theirs"]))
+
+
+def test_a_form_of_calls_that_verl_does_not_parse_is_refused_where_calls_are_parsed() -> None:
+    wrong = f"{TURNS}.format=mine"
+    [message] = refusals(composed(*TOOL, wrong))
+    assert message.startswith(f"{TURNS}.format=mine is no form of tool calls that verl parses") and "hermes" in message
+    assert list(refusals(composed(wrong))) == []
+
+
+def test_several_turns_of_a_single_turn_agent_are_said_to_be_one() -> None:
+    [message] = warnings_of(composed(TOOL[0]))
+    assert message.startswith(f"{TURNS}.enable=true changes nothing by itself") and AGENT in message
+    assert list(warnings_of(composed(*TOOL))) == []
