@@ -120,10 +120,10 @@ def test_the_bound_is_a_knob_and_verls_own_where_that_is_null(overrides: tuple, 
     assert max_staleness(config, config.hdpo.max_staleness) == expected
 
 
-def buffer_of(most: float, asked: int = 4) -> tuple[ReplayBufferAsync, Evictions, list[int]]:
+def buffer_of(most: float, asked: int = 4, strategy: str = "drop") -> tuple[ReplayBufferAsync, Evictions, list[int]]:
     """verl's own buffer, which may use groups of up to 2 versions, and how many prompts it asked for anew."""
     refills: list[int] = []
-    sizes: dict[str, Any] = {"max_off_policy_threshold": 2, "max_off_policy_strategy": "drop", "sampler_kwargs": {}}
+    sizes: dict[str, Any] = {"max_off_policy_threshold": 2, "max_off_policy_strategy": strategy, "sampler_kwargs": {}}
     buffer = ReplayBufferAsync("colocate_async", {}, refill_fn=refills.append, poll_interval=0.0, **sizes)
     return buffer, Evictions(buffer, asked, most), refills
 
@@ -177,3 +177,24 @@ def test_verls_buffer_counts_and_samples_nothing_of_the_cliffs_partition(queue: 
     batch, _ = buffer.sample(4, transfer.TRAIN, 1)
     assert {key.split("_")[0] for key in batch.keys} == {"a"}
     assert queue.tags[transfer.CLIFFS] == before
+
+
+@pytest.mark.parametrize(("strategy", "taken"), [("drop", {"old", "new"}), ("wait", {"old", "slow"})])
+def test_verl_takes_the_groups_that_finish_first_unless_it_waits_for_those_of_the_step_before(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, strategy: str, taken: set[str]
+) -> None:
+    """What docs/async.md says of batches: a slow group, so mostly a cliff, is put off by quick ones of a later step."""
+    for uid, step in (("old", 1), ("slow", 1), ("new", 2), ("newer", 2)):
+        queue.add_group(uid, step, cliff=uid == "slow")
+    slow = queue.tags[transfer.TRAIN]["slow"]
+    slow["status"] = "running"
+    buffer, _, _ = buffer_of(0.5, strategy=strategy)
+
+    def polled(partition_id: str, last_debug_time: float) -> float:
+        slow["status"] = "finished"
+        return last_debug_time
+
+    monkeypatch.setattr(buffer, "_wait_for_next_poll", polled)
+    batch, _ = buffer.sample(2, transfer.TRAIN, 2)
+    found = {key.split("_")[0] for key in batch.keys}
+    assert found == taken or (strategy == "drop" and found == {"old", "newer"})
