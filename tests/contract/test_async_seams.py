@@ -104,3 +104,10 @@ def test_verl_still_logs_a_line_with_flush() -> None:
     from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 
     assert "flush=True" in inspect.getsource(PPOTrainerSeparateAsync._setup)
+
+
+def test_verl_still_saves_weights_that_are_on_the_host_without_a_copy() -> None:
+    """recipe.hdpo.training.verl_bugs: once this fails, the work-around can go."""
+    from verl.utils import fsdp_utils
+
+    assert "local_gpu_tensor.detach().cpu()" in inspect.getsource(fsdp_utils.fsdp2_sharded_save_to_cpu)

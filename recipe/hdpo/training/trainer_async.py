@@ -5,6 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 from transfer_queue import KVBatchMeta
 from verl.experimental.separation.engine_workers import DetachActorWorker
+from verl.single_controller.base.decorator import Dispatch, register
 from verl.trainer.ppo.v1 import trainer_separate_async
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
@@ -16,7 +17,7 @@ from recipe.hdpo.training.actor import HDPOWorker
 from recipe.hdpo.training.arrivals import Arrivals
 from recipe.hdpo.training.evictions import Evictions
 from recipe.hdpo.training.trainer import HDPOTrainer
-from recipe.hdpo.training.verl_bugs import accept_flush
+from recipe.hdpo.training.verl_bugs import accept_flush, copy_of_weights
 
 accept_flush(trainer_separate_async)
 
@@ -56,6 +57,12 @@ class HDPOTrainerColocateAsync(HDPOTrainerAsync, PPOTrainerColocateAsync):
 
 class HDPODetachWorker(HDPOWorker, DetachActorWorker):
     """HDPO's worker that can put older weights into place, for log-probabilities inside a cycle of several updates."""
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def save_model_to_cpu(self, n: int) -> None:
+        """Keep the weights under a number."""
+        super().save_model_to_cpu(n)
+        self.cpu_saved_models[n] = copy_of_weights(self.cpu_saved_models[n], self.actor.engine.module)
 
 
 class HDPOTrainerSeparateAsync(HDPOTrainerAsync, PPOTrainerSeparateAsync):

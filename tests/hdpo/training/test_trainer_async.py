@@ -182,7 +182,7 @@ def test_the_separate_trainers_worker_is_hdpos_and_can_put_older_weights_into_pl
     assert role is expected and trainer.mapping[role] == "global_pool"
     assert issubclass(kind, HDPOWorker) and issubclass(kind, DetachActorWorker)
     assert HDPODetachWorker.init_model is HDPOWorker.init_model
-    assert HDPODetachWorker.save_model_to_cpu is DetachActorWorker.save_model_to_cpu
+    assert HDPODetachWorker.restore_model_from_cpu is DetachActorWorker.restore_model_from_cpu
 
 
 def test_a_reference_model_for_a_kl_term_stays_verls_where_it_has_workers_of_its_own() -> None:
