@@ -9,6 +9,14 @@ Variants, all on the same student logits and the same teacher top-k:
     plain         the same JSD_k written out over the whole vocabulary with autograd, in float32
     verl_full     verl's compute_forward_kl_topk, default path (a log-softmax over the vocabulary)
     verl_chunked  the same with use_chunked_topk=True
+    head_logits   from hidden states: the head's product, then ours
+    head_fused    from hidden states: recipe.hdpo.algorithm.fused_head.fused_head, which never makes the logits
+
+The last two start before the logits, and their backward goes on to hidden states and the head's weight: compare them
+with one another. The fused head gives log-probabilities as well. They run when asked for, since a product in bf16 takes
+minutes on many CPUs:
+
+    python -m benchmarks.jsd --tokens 1024 --dtype fp32 --variants ours head_logits head_fused
 
 verl's function computes another divergence (a forward KL without a tail) and, for its overlap metric, a top-k
 of the student's logits. The time of that top-k alone is measured too, so that it can be taken off.
@@ -33,6 +41,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +51,7 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
+from benchmarks.jsd_head import Head, head_fused, head_logits, make_head
 from recipe.hdpo.algorithm.divergence import topk_divergence
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, teacher_topk
 
@@ -92,6 +102,9 @@ VARIANTS: dict[str, Callable[[], Loss]] = {
     "verl_full": lambda: verl_forward_kl(chunked=False),
     "verl_chunked": lambda: verl_forward_kl(chunked=True),
 }
+# These read hidden states and the head's weight in the place of logits.
+HEAD_VARIANTS = {"head_logits": head_logits, "head_fused": head_fused}
+ALL = [*VARIANTS, *HEAD_VARIANTS]
 
 
 def make_inputs(tokens: int, vocab: int, k: int, dtype: torch.dtype, device: str) -> tuple[torch.Tensor, TeacherTopK]:
@@ -114,11 +127,30 @@ def measure(run: Callable[[], object], device: str) -> Figures:
     return {"seconds": wall, "cpu_seconds": cpu, "extra_bytes": _peak(device) - level}
 
 
-def measure_loss(loss: Loss, logits: torch.Tensor, teacher: TeacherTopK) -> Figures:
-    """`measure` of the loss and its backward; leaves no gradient behind."""
-    figures = measure(lambda: loss(logits, teacher).sum().backward(), logits.device.type)
-    logits.grad = None
-    return figures
+@dataclass
+class Bench:
+    """What all variants read: a teacher, and logits or, from another random model, hidden states and a head."""
+
+    logits_NV: torch.Tensor
+    teacher: TeacherTopK
+    head: Head
+
+    @classmethod
+    def make(cls, args: argparse.Namespace, tokens: int) -> "Bench":
+        dtype = DTYPES[args.dtype]
+        logits, teacher = make_inputs(tokens, args.vocab, args.k, dtype, args.device)
+        return cls(logits, teacher, make_head(tokens, args.vocab, args.hidden, dtype, args.device))
+
+    def measure(self, name: str, losses: dict[str, Loss]) -> Figures:
+        """`measure` of a variant's loss and its backward; leaves no gradient behind."""
+        if name in HEAD_VARIANTS:
+            run = lambda: HEAD_VARIANTS[name](self.head, self.teacher).sum().backward()  # noqa: E731
+        else:
+            run = lambda: losses[name](self.logits_NV, self.teacher).sum().backward()  # noqa: E731
+        figures = measure(run, self.logits_NV.device.type)
+        self.logits_NV.grad = None
+        self.head.clear()
+        return figures
 
 
 def _reset_peak(device: str) -> int:
@@ -144,8 +176,10 @@ def _peak(device: str) -> int:
 def fit_tokens(args: argparse.Namespace, losses: dict[str, Loss], dtype: torch.dtype) -> int:
     """The number of tokens, halved until the logits and the hungriest variant fit into the free memory."""
     probe = min(args.tokens, PROBE_TOKENS)
-    logits, teacher = make_inputs(probe, args.vocab, args.k, dtype, args.device)
-    needs = {name: measure_loss(loss, logits, teacher)["extra_bytes"] / probe for name, loss in losses.items()}
+    bench = Bench.make(args, probe)
+    # The fused head's need does not grow with the tokens.
+    growing = [name for name in args.variants if name != "head_fused"]
+    needs = {name: bench.measure(name, losses)["extra_bytes"] / probe for name in growing} or {"logits": 0.0}
     hungriest = max(needs, key=lambda name: needs[name])
     per_token = needs[hungriest] + args.vocab * dtype.itemsize
     free = torch.cuda.mem_get_info()[0] if args.device == "cuda" else psutil.virtual_memory().available
@@ -163,14 +197,14 @@ def fit_tokens(args: argparse.Namespace, losses: dict[str, Loss], dtype: torch.d
 def run_benchmark(args: argparse.Namespace) -> dict[str, Any]:
     """Measure the variants, taking turns; returns what --out stores."""
     dtype = DTYPES[args.dtype]
-    losses = {name: VARIANTS[name]() for name in args.variants}
+    losses = {name: VARIANTS[name]() for name in args.variants if name in VARIANTS}
     tokens = fit_tokens(args, losses, dtype)
-    logits, teacher = make_inputs(tokens, args.vocab, args.k, dtype, args.device)
-    runs: dict[str, list[Figures]] = {name: [] for name in [*losses, "student_topk"]}
+    bench = Bench.make(args, tokens)
+    runs: dict[str, list[Figures]] = {name: [] for name in [*args.variants, "student_topk"]}
     for _ in tqdm(range(args.repeats), desc="rounds", unit="round"):
-        for name, loss in losses.items():
-            runs[name].append(measure_loss(loss, logits, teacher))
-        runs["student_topk"].append(measure(lambda: logits.detach().topk(args.k), args.device))
+        for name in args.variants:
+            runs[name].append(bench.measure(name, losses))
+        runs["student_topk"].append(measure(lambda: bench.logits_NV.detach().topk(args.k), args.device))
     medians = {
         name: {key: statistics.median(run[key] for run in of_one) for key in of_one[0]} for name, of_one in runs.items()
     }
@@ -197,6 +231,10 @@ def ratios(medians: dict[str, Figures]) -> Figures:
         found["memory_vs_verl_leaner"] = _over(mine["extra_bytes"], min(path["extra_bytes"] for path in paths))
         without_topk = faster["seconds"] - medians["student_topk"]["seconds"]
         found["time_vs_verl_faster_less_its_topk"] = mine["seconds"] / without_topk
+    if "head_logits" in medians and "head_fused" in medians:
+        fused, whole = medians["head_fused"], medians["head_logits"]
+        found["fused_head_memory_vs_logits"] = _over(fused["extra_bytes"], whole["extra_bytes"])
+        found["fused_head_time_vs_logits"] = fused["seconds"] / whole["seconds"]
     return found
 
 
@@ -224,10 +262,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--vocab", type=int, default=151_936)
     parser.add_argument("--k", type=int, default=64)
+    parser.add_argument("--hidden", type=int, default=64, help="width of the hidden states that the head variants read")
     parser.add_argument("--dtype", choices=list(DTYPES), default="bf16", help="dtype of the student's logits")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; figures are medians over them")
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=ALL, default=list(VARIANTS))
     parser.add_argument("--memory-fraction", type=float, default=0.8, help="share of the free memory to use")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; PyTorch's default if left out")
     parser.add_argument("--out", type=Path, default=None, help="where to write the figures as JSON")

@@ -104,6 +104,15 @@ def jsd_table() -> str:
     return table(["rows", *VARIANTS], body)
 
 
+def jsd_head_table() -> str:
+    """Time and extra memory from hidden states on: whole logits, and the fused head."""
+    body = []
+    for rows in ("1024", "2048"):
+        medians = _json(f"benchmarks/jsd_head_{rows}.json")["medians"]
+        body.append([f"{int(rows):,}", _jsd(medians["head_logits"]), _jsd(medians["head_fused"])])
+    return table(["rows", "head, logits, this", "fused head"], body)
+
+
 def _jsd(median: dict[str, float] | None) -> str:
     if median is None:
         return "not run"

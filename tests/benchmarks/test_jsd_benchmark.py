@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import jsd
+from recipe.hdpo.algorithm.teacher_topk import TeacherTopK
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TINY = ["--tokens", "12", "--vocab", "60", "--k", "5", "--repeats", "2", "--device", "cpu"]
@@ -30,15 +31,44 @@ def test_both_verl_paths_compute_the_forward_kl_of_the_given_teacher():
         torch.testing.assert_close(jsd.VARIANTS[name]()(logits, teacher), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_whole_logits_and_the_fused_head_agree_in_value_and_gradient():
+    head, (_, teacher) = (
+        jsd.make_head(12, 60, 8, torch.float32, "cpu"),
+        jsd.make_inputs(12, 60, 5, torch.float32, "cpu"),
+    )
+    leaves = [head.hidden_NH, head.weight_VH]
+    values, gradients = [], []
+    for variant in jsd.HEAD_VARIANTS.values():
+        values.append(variant(head, teacher))
+        gradients.append(torch.autograd.grad(values[-1].sum(), leaves))
+    torch.testing.assert_close(*values, rtol=1e-5, atol=1e-6)
+    assert values[0].min() > 1e-3
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_fused_heads_memory_does_not_grow_with_the_tokens_and_that_of_logits_does():
+    def peak(name: str, tokens: int) -> float:
+        head = jsd.make_head(tokens, 40_000, 8, torch.float32, "cpu")
+        teacher = TeacherTopK(torch.arange(5).repeat(tokens, 1), torch.full((tokens, 5), -3.0))
+        run = jsd.HEAD_VARIANTS[name]
+        return jsd.measure(lambda: run(head, teacher).sum().backward(), "cpu")["extra_bytes"]
+
+    growth = {name: peak(name, 1000) - peak(name, 500) for name in jsd.HEAD_VARIANTS}
+    logits = 500 * 40_000 * 4
+    assert growth["head_logits"] > 1.5 * logits
+    assert abs(growth["head_fused"]) < 0.2 * logits
+
+
 def test_run_writes_figures_of_every_variant(tmp_path, capsys):
-    jsd.main([*TINY, "--out", str(tmp_path / "jsd.json")])
+    jsd.main([*TINY, "--variants", *jsd.ALL, "--out", str(tmp_path / "jsd.json")])
     stored = json.loads((tmp_path / "jsd.json").read_text())
-    assert set(stored["medians"]) == {*jsd.VARIANTS, "student_topk"}
+    assert set(stored["medians"]) == {*jsd.ALL, "student_topk"}
     assert all(len(runs) == 2 for runs in stored["runs"].values())
     assert all(figures["seconds"] > 0 for figures in stored["medians"].values())
     assert stored["setting"]["tokens"] == 12
     printed = capsys.readouterr().out
-    assert all(name in printed for name in jsd.VARIANTS)
+    assert all(name in printed for name in jsd.ALL)
 
 
 def test_a_ratio_to_what_was_too_small_to_measure_is_no_number():
