@@ -46,6 +46,7 @@ def preflight(args: argparse.Namespace, command: str) -> dict[str, Any]:
         read_phrases(args.phrases)
     problems = read_problems(args.data, args.limit)
     # vLLM and transformers take seconds to import.
+    from recipe.hdpo.preflight.advice import command as shell_command
     from recipe.hdpo.preflight.drawing import draw
     from recipe.hdpo.preflight.numbers import compute
     from recipe.hdpo.preflight.page import html_page
@@ -63,7 +64,7 @@ def preflight(args: argparse.Namespace, command: str) -> dict[str, Any]:
     for entry in numbers["left_out"]:
         print(f"{entry['count']} {entry['what']}: {'; '.join(entry['named'])}")
     if verdict.flags:
-        print("\nSettings that follow:\n" + "\n".join(f"  {flag}" for flag, _ in verdict.flags))
+        print(f"\nSettings that follow:\n{shell_command(verdict.flags)}")
     print(f"\nPage: {args.out / PAGE}\nFigures: {args.out / JSON}")
     return found
 

@@ -140,11 +140,23 @@ def _copying(entry: Json) -> str:
     figures, worst = entry["leaks"], largest_excess(entry["leaks"])
     if worst is None:
         return "nothing is known of copying"
-    shown, plain = figures["on_cliffs"][worst[1]], figures["plain"][worst[1]]
     if worst[0] == 0.0:
-        return f"no sign of copying is more frequent in those than in plain right ones ({', '.join(SIGNS)})"
+        return _no_excess(figures)
+    shown, plain = figures["on_cliffs"][worst[1]], figures["plain"][worst[1]]
     beside = "no plain rollout is right to compare with" if plain is None else f"of plain right ones {percent(plain)}"
     return f"{percent(shown)} of those {SAYINGS[worst[1]]} ({beside})"
+
+
+def _no_excess(figures: Json) -> str:
+    """What is said where no sign is more frequent than in plain rollouts."""
+    shown = figures["on_cliffs"]
+    sign = max((sign for sign in SIGNS if shown[sign]), key=lambda sign: shown[sign]["estimate"])
+    if shown[sign]["estimate"] == 0.0:
+        return "none of those shows a sign of copying"
+    plain = percent(figures["plain"][sign])
+    return (
+        f"{percent(shown[sign])} of those {SAYINGS[sign]}, but so do {plain} of plain right ones: it tells nothing here"
+    )
 
 
 def _cliff_share(numbers: Json) -> Json | None:

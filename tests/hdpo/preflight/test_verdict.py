@@ -89,6 +89,14 @@ def test_the_sentences_are_the_figures() -> None:
     assert "ran into" not in text and "Nearly every prompt" not in text
 
 
+def test_a_sign_that_plain_rollouts_show_as_often_is_said_to_tell_nothing() -> None:
+    text = " ".join(judge(args(), numbers(0.3, {"solution": source(0.8, copies=0.9, plain=0.95)})).sentences)
+    assert "90 % [85, 95] of those repeat 50 % or more of their length in one run, but so do 95 % [90, 100] of " in text
+    assert "right ones: it tells nothing here." in text
+    clean = " ".join(judge(args(), numbers(0.3, {"solution": source(0.8)})).sentences)
+    assert "none of those shows a sign of copying" in clean
+
+
 def test_what_else_may_be_wrong_is_said() -> None:
     text = " ".join(judge(args(), numbers(0.98, {"prefix:0.5": source(0.8, plain=None)}, cut=6)).sentences)
     assert "Nearly every prompt is a cliff: look at the reward" in text
