@@ -6,7 +6,7 @@
 #   bash recipe/hdpo/run_qwen3_8b_fsdp.sh [overrides, e.g. hdpo.distillation_loss_coef=0.01 hdpo.teacher=frozen +control=answer_only]
 # DATA (a folder with train.parquet and test.parquet), MODEL (a folder or a name on the hub), NAME, CHECKPOINTS (a folder), NNODES and
 # NGPUS_PER_NODE can be set. Checkpoints go to CHECKPOINTS/NAME; another arm needs a NAME of its own.
-# Not run: no GPUs were at hand. A test composes this config and checks it. What ran on CPUs began from the recipe's own config.
+# Not run: no GPUs were at hand. A test composes this config and checks it; the same way to start ran on CPUs, with a small model.
 set -euo pipefail
 case ${1:-} in -h | --help) exec sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" ;; esac
 

@@ -5,6 +5,9 @@ more from a frozen one, a second copy of the first weights. Both re-issue cliffs
 in the same one. The model is random and the reward is a checksum of the response, so cliffs and kept trajectories come
 by chance. That no step of the last three of four has both a kept trajectory and a policy gradient has odds of about 1
 to 10^5; that the two others keep nothing, 1 to 2,500.
+
+The first is a GRPO command on verl's own config with one flag more, and every logger; the second begins with the
+recipe's config.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +29,7 @@ from data_preprocess import sums
 from recipe.hdpo import transfer
 from recipe.hdpo.tracking.kept_text import kept_files
 from tests.e2e import reward
+from tests.e2e.logs import Values, tensorboard_values, wandb_values
 from tests.hdpo.training.fsdp_ranks import make_chat_model
 
 pytestmark = pytest.mark.e2e
@@ -35,6 +40,13 @@ STEPS, MORE, J = 4, 2, 6
 CHAT, END = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
 
 
+# The interpreter of the first training: what a GRPO command has on verl's own config, and one flag.
+ONE_FLAG = """#!/bin/bash
+[ "${*:3:4}" = "--config-path pkg://recipe.hdpo.config --config-name hdpo_trainer" ] || exit 2
+exec %s "${@:1:2}" algorithm.adv_estimator=grpo actor_rollout_ref.rollout.name=vllm +use=hdpo "${@:7}"
+"""
+
+
 @dataclass
 class Run:
     """One training run: metrics by step, and its console."""
@@ -43,10 +55,13 @@ class Run:
     console: str
 
 
-def train(out: Path, model: Path, data: Path, steps: int, name: str, *overrides: str) -> Run:
+def train(
+    out: Path, model: Path, data: Path, steps: int, name: str, *overrides: str, python: str = sys.executable
+) -> Run:
     """examples/cpu_demo.sh with a tiny model."""
     metrics = out / f"{name}.jsonl"
     env = {**os.environ, "MODEL": str(model), "DATA": str(data), "OUT": str(out), "METRICS": str(metrics)}
+    env |= {"PYTHON": python, "WANDB_MODE": "offline", "WANDB_DIR": str(out), "TENSORBOARD_DIR": str(out / "events")}
     command = [
         "bash",
         "examples/cpu_demo.sh",
@@ -75,7 +90,7 @@ def train(out: Path, model: Path, data: Path, steps: int, name: str, *overrides:
         "actor_rollout_ref.rollout.val_kwargs.temperature=1.0",
         *overrides,
     ]
-    done = subprocess.run(command, cwd=ROOT, env={**env, "PYTHON": sys.executable}, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     return Run({line["step"]: line["data"] for line in lines}, done.stdout + done.stderr)
@@ -91,7 +106,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(folder: Path) -> Run:
-    return train(folder / "run", folder / "model", folder / "data", STEPS, "first")
+    python = folder / "one_flag"
+    python.write_text(ONE_FLAG % sys.executable)
+    python.chmod(0o755)
+    run = (folder / "run", folder / "model", folder / "data", STEPS, "first")
+    return train(*run, "trainer.logger=[console,file,tensorboard,wandb]", python=str(python))
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +214,22 @@ def test_validation_logs_the_unbiased_pass_at_k_beside_verls_own(first: Run) -> 
     assert last["val-hdpo/hdpo/sums/pass@1"] == pytest.approx(mean)
     assert 0.0 <= last["val-hdpo/hdpo/sums/greedy"] <= 1.0
     assert not any("greedy_score" in name for name in last)
+
+
+def test_one_flag_on_verls_own_config_takes_hdpos_estimator_in_the_place_of_the_commands(first: Run) -> None:
+    assert "HDPO: advantages are HDPO's leave-one-out ones: algorithm.adv_estimator=grpo gives way" in first.console
+    assert "HDPO: data.filter_overlong_prompts=false" in first.console  # verl's own default, not the recipe's
+
+
+@pytest.mark.parametrize("read", [lambda out: tensorboard_values(out / "events"), wandb_values], ids=["events", "W&B"])
+def test_tensorboard_and_wandb_get_every_hdpo_metric_of_the_file_logger_with_its_value(
+    first: Run, folder: Path, read: Callable[[Path], Values]
+) -> None:
+    written = {(step, name): value for step, data in first.metrics.items() for name, value in data.items()}
+    hdpos = {key: value for key, value in written.items() if key[1].startswith(("hdpo/", "val-hdpo/"))}
+    found = {key: value for key, value in read(folder / "run").items() if key[1].startswith(("hdpo/", "val-hdpo/"))}
+    assert len({name for _, name in hdpos}) > 30
+    assert found == pytest.approx(hdpos, rel=1e-6)  # events are float32
 
 
 def test_every_promised_metric_reaches_the_logger(first: Run) -> None:
