@@ -97,7 +97,8 @@ def test_commands_and_plugin_are_installed_as_the_project_names_them() -> None:
 def test_every_command_answers_help(command: str) -> None:
     path = Path(sysconfig.get_path("scripts")) / command
     done = subprocess.run([str(path), "--help"], capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.startswith(f"usage: python -m {PROJECT['scripts'][command][:-5]}")
+    module = PROJECT["scripts"][command].removesuffix(":main").removesuffix(".__main__")
+    assert done.returncode == 0 and done.stdout.startswith(f"usage: python -m {module} ")
 
 
 def test_python_m_recipe_hdpo_lists_every_command_and_control() -> None:
