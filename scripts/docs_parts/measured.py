@@ -88,6 +88,8 @@ def _json(path: str) -> Any:
 def overhead(name: str) -> str:
     """A figure of `benchmarks/overhead.py`: milliseconds of a part of the step, or a ratio to GRPO's step."""
     value = _json("benchmarks/overhead.json")[name]
+    if name.startswith("steps"):
+        return f"{value:.0f}"
     return f"{value:.3f}" if name.startswith("ratio") else f"{100 * value:.0f}" if "rate" in name else _ms(value)
 
 
