@@ -163,12 +163,14 @@ class HDPOAgentLoopWorker(ScoringWorker):
     ) -> None:
         """A cliff that has had its rollouts: its privileged ones, and no others. Never raises, and always ends as
         ``finished``: the trainer takes it from there."""
-        group.student_prompt_ids = list(prompt.pop(transfer.PLAIN_PROMPT_IDS))
-        kwargs = {k: v for k, v in prompt.items() if k not in ("agent_name", "__rollout_n__", "__do_sample__")}
+        own = ("agent_name", "__rollout_n__", "__do_sample__", transfer.PLAIN_PROMPT_IDS)
+        kwargs = {k: v for k, v in prompt.items() if k not in own}
         problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
         record = GroupRecord(problem, cliff=False, solved=False, reissued=True)
         await tq.async_kv_put(key=group.uid, partition_id=self.partition, tag={"status": "running"})
         try:
+            # Not in a checkpoint of a version that did not write them.
+            group.student_prompt_ids = list(prompt[transfer.PLAIN_PROMPT_IDS])
             await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
         except Exception:
             record.errors += 1

@@ -88,6 +88,7 @@ def run_prompt(
     scores: Mapping[str, Any] = MappingProxyType({RIGHT: 1.0}),
     validate: bool = False,
     reissued: bool = False,
+    plain_ids: bool = True,
     agent_name: str = "single_turn_agent",
     row: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Store, Model, list[dict]]:
@@ -100,6 +101,7 @@ def run_prompt(
         step: the training step.
         scores: what the reward function returns by response, 0 for any other.
         reissued: whether the prompt is a cliff of the step before.
+        plain_ids: whether it brings the token ids that its rollouts read.
         row: further columns of the data row.
     """
     from transformers import AutoTokenizer
@@ -151,7 +153,7 @@ def run_prompt(
         ids = worker.token_builder.build_initial_tokens(
             prompt["raw_prompt"], tools=worker.tool_agents.schemas(agent_name, prompt)
         )
-        prompt |= {transfer.REISSUED: True, transfer.PLAIN_PROMPT_IDS: ids}
+        prompt |= {transfer.REISSUED: True} | ({transfer.PLAIN_PROMPT_IDS: ids} if plain_ids else {})
     trajectory = {"step": step, "sample_index": 0, "rollout_n": 0, "validate": validate}
 
     async def run() -> None:

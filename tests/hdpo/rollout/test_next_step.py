@@ -47,3 +47,12 @@ def test_a_re_issued_cliff_that_fails_in_every_way_still_finishes_and_says_so(ch
     assert store.events[-1] == ("uid-1", {"status": "finished"}) and store.record().errors == 1
     store, *_ = run_prompt(chat_model, monkeypatch, lambda _: RIGHT, NEXT, reissued=True, solution=None)
     assert store.events[-1] == ("uid-1", {"status": "finished"}) and store.record().no_solution == 2
+
+
+def test_a_cliff_of_a_checkpoint_without_its_token_ids_is_counted_as_an_error_and_still_ends(
+    chat_model, monkeypatch
+) -> None:
+    store, model, _ = run_prompt(chat_model, monkeypatch, solves_when_shown, NEXT, reissued=True, plain_ids=False)
+    record = store.record()
+    assert (record.errors, record.rollouts, model.prompts) == (1, 0, [])
+    assert store.events[-1] == ("uid-1", {"status": "finished"})
