@@ -10,7 +10,7 @@ PYTEST := $(PY) -m pytest -n $(WORKERS)
 PLAN ?= sums
 RESULTS ?= docs/results/$(PLAN)
 
-.PHONY: help setup demo demo-compare demo-llm study study-smoke test test-fast lint docs docs-parts lock benchmark clean
+.PHONY: help setup demo demo-compare demo-llm study study-smoke paper-table test test-fast lint docs docs-parts lock benchmark clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s $$'\t'
@@ -32,6 +32,9 @@ study: setup  ## every arm, tuned, several seeds: hours; goes on where it stoppe
 
 study-smoke: setup  ## the study's machinery in minutes, into outputs/
 	@$(PY) -m examples.study.run --plan smoke --results outputs/study-smoke/results
+
+paper-table: setup  ## the paper's Tables 1 and 3 beside one's own runs (RUNS=FOLDER of examples/paper/runs.sh)
+	@$(PY) -m examples.paper.table $(RUNS)
 
 test: setup  ## all checks and tests
 	@$(MAKE) --no-print-directory lint docs
