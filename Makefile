@@ -40,8 +40,8 @@ test: setup  ## all checks and tests
 	@$(MAKE) --no-print-directory lint docs
 	@$(PYTEST)
 
-test-fast: setup  ## all tests but the end-to-end ones
-	@$(PYTEST) -m 'not e2e'
+test-fast: setup  ## all tests but the end-to-end ones and the slow ones (`pytest -m slow`)
+	@$(PYTEST) -m 'not e2e and not slow'
 
 lint: setup  ## ruff and mypy
 	@$(PY) -m ruff check .

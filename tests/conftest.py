@@ -38,13 +38,20 @@ TOGETHER = {
     "tests/hdpo/test_layers.py": "new interpreters",
 }
 
+# Fixtures that start further processes, which import verl or torch: their tests are slow.
+PROCESSES = {"rank_groups", "with_plugin", "without_plugin", "card_figures"}
+
 
 def _share(nodeid: str) -> str:
     """What one process takes at a time: one of the above, or a file."""
     return next((name for path, name in TOGETHER.items() if nodeid.startswith(path)), nodeid.partition("::")[0])
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and PROCESSES & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
     order = list(TOGETHER.values())
     items.sort(key=lambda item: order.index(share) if (share := _share(item.nodeid)) in order else len(order))
 

@@ -20,6 +20,8 @@ import tomllib
 from recipe.hdpo import __version__
 from recipe.hdpo.config.rules import VERL_VERSION
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOT_SOURCE = shutil.ignore_patterns(

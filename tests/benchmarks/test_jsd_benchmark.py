@@ -9,7 +9,7 @@ import torch
 from benchmarks import jsd
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 TINY = ["--tokens", "12", "--vocab", "60", "--k", "5", "--repeats", "2", "--device", "cpu"]
 
 

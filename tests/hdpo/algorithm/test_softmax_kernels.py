@@ -16,6 +16,8 @@ import torch
 
 from recipe.hdpo.algorithm import softmax_kernels
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 # More words than one block of the kernels holds.
 PROGRAM = """

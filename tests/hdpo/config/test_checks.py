@@ -335,6 +335,7 @@ CONTROLS = {
 }
 
 
+@pytest.mark.slow
 def test_every_control_is_one_flag_and_changes_what_it_says_and_nothing_else() -> None:
     assert {path.stem for path in (CONFIG / "control").glob("*.yaml")} == set(CONTROLS)
     plain = composed()

@@ -6,6 +6,7 @@ that a rank asks for are handed to it by their keys.
 
 from __future__ import annotations
 
+import itertools
 import os
 import traceback
 from collections.abc import Callable
@@ -215,16 +216,19 @@ def _serve(rank: int, world_size: int, folder: str, jobs: Any, results: Any) -> 
         WORLD_SIZE=str(world_size),
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT="0",
-        DIST_INIT_METHOD=f"file://{folder}/store",
     )
     torch.set_num_threads(1)
     offload.simulate()
     packed_attention.register()
     path = Path(folder) / f"result_{rank}.pt"
-    while True:
+    for number in itertools.count():
         try:
             function, args = jobs.get()
+            os.environ["DIST_INIT_METHOD"] = f"file://{folder}/store_{number}"
             torch.save(function(rank, *args), path)
+            # Each gloo group of a mesh has threads that wake 100 times a second until it is destroyed.
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
             results.put((rank, path))
         except BaseException:
             results.put((rank, traceback.format_exc()))
