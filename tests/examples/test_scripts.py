@@ -114,22 +114,31 @@ def one_flag(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DictConfig]:
 def test_every_one_flag_script_composes_an_accepted_config_with_checkpoints_of_its_own(
     one_flag: dict[str, DictConfig],
 ) -> None:
-    for config in one_flag.values():
+    for name, config in one_flag.items():
         hdpo = check_config(config)
         assert (config.trainer.v1.trainer_mode, hdpo.topk, hdpo.privileged.n) == ("hdpo", 7, 1)
         # A problem, a solution as long as a response, and a response.
         derived = copy.deepcopy(config)
         adapt(derived, hdpo)
-        assert max_privileged_prompt_length(derived, hdpo) == 1024 + 2048
+        responses = 16384 if name == "qwen3_8b_long" else 2048
+        assert max_privileged_prompt_length(derived, hdpo) == 1024 + responses
         OmegaConf.resolve(derived)
     folders = {config.trainer.default_local_dir for config in one_flag.values()}
     assert folders == {f"/shared/{config.trainer.experiment_name}" for config in one_flag.values()}
-    assert len(folders) == len(ONE_FLAG) == 5
+    assert len(folders) == len(ONE_FLAG) == 7
 
 
 # What each script says it changes, and nothing else.
 CHANGED = {
     "qwen3_4b": {"trainer.n_gpus_per_node": 4},
+    "qwen3_4b_ema": {"trainer.n_gpus_per_node": 4, "hdpo.teacher": "ema"},
+    "qwen3_8b_long": {
+        "data.max_response_length": 16384,
+        "actor_rollout_ref.actor.ulysses_sequence_parallel_size": 2,
+        "actor_rollout_ref.actor.ppo_max_token_len_per_gpu": 20480,
+        "hdpo.fused_head": True,
+        "hdpo.privileged.schedule": "next_step",
+    },
     "qwen3_8b_lora": {
         "actor_rollout_ref.model.lora_rank": 64,
         "actor_rollout_ref.model.lora_alpha": 64,
