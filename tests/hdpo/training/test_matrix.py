@@ -30,7 +30,7 @@ def test_the_update_is_verls_policy_gradient_and_lambda_times_that_of_the_mean_j
     run: Run, files: Files, case: cases.Case
 ) -> None:
     errors = compare.compare(case, run, files)
-    assert compare.is_exact(case, errors), errors
+    assert compare.is_exact(case, errors, files), errors
 
 
 @pytest.mark.parametrize("shape", ["FSDP2, 1 rank", "FSDP1, 1 rank"])
@@ -38,7 +38,7 @@ def test_the_update_is_verls_policy_gradient_and_lambda_times_that_of_the_mean_j
 def test_an_adapter_learns_where_gathered_weights_are_kept(run: Run, files: Files, shape: str, teacher: str) -> None:
     case = cases.Case(shape=shape, teacher=teacher, gathering="reshard_after_forward=false")
     errors = compare.compare(case, run, files)
-    assert compare.is_exact(case, errors), errors
+    assert compare.is_exact(case, errors, files), errors
 
 
 @pytest.mark.parametrize("head", cases.HEADS)
@@ -50,7 +50,7 @@ def test_a_bf16_update_is_that_of_a_bf16_model_that_reads_one_sequence_at_a_time
     case = cases.Case(precision="bf16", cut="packed, 1 row", teacher=teacher, head=head)
     assert case.rounds_as_defined
     errors = compare.compare(case, run, files)
-    assert compare.is_exact(case, errors), errors
+    assert compare.is_exact(case, errors, files), errors
 
 
 def test_an_adapter_with_a_frozen_teacher_is_trained_in_float32_beside_bf16(run: Run, files: Files) -> None:
@@ -58,7 +58,7 @@ def test_an_adapter_with_a_frozen_teacher_is_trained_in_float32_beside_bf16(run:
     gathering = "gradients summed every micro-batch"
     case = cases.Case(precision="bf16", cut="packed, 1 row", teacher="adapter, frozen", gathering=gathering)
     errors = compare.compare(case, run, files)
-    assert compare.is_exact(case, errors), errors
+    assert compare.is_exact(case, errors, files), errors
 
 
 def test_every_policy_loss_and_aggregation_that_verl_registers_is_in_the_matrix_or_refused() -> None:

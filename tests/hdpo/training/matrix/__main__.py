@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number, case in enumerate(cases, 1):
             try:
                 errors = compare(case, run, files)
-                fine, text = is_exact(case, errors), str(errors)
+                fine, text = is_exact(case, errors, files), str(errors)
                 largest[case.rounds_as_defined] = max(largest[case.rounds_as_defined], errors.change)
             except Exception as error:
                 fine, text = False, f"{type(error).__name__}: {error}"

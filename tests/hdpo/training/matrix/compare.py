@@ -23,7 +23,7 @@ from tests.hdpo.training.matrix.cases import (
     STORAGE,
     Case,
 )
-from tests.hdpo.training.matrix.definition import Files, by_rank, expected, make_rows, plain_model
+from tests.hdpo.training.matrix.definition import Files, by_rank, expected, make_rows, plain_model, rounding
 
 
 def job_of(case: Case, files: Files, rate: float) -> Job:
@@ -96,11 +96,17 @@ def _plain_weights(case: Case, files: Files) -> Iterable[tuple[str, torch.Tensor
     return ((n, p.detach()) for n, p in plain_model(files.models[case.embeddings], adapter).named_parameters())
 
 
-# bf16 has 8 bits. Which sums of gradients are rounded to them depends on the cut; 4 % is the most that was seen.
+# bf16 has 8 bits. Which sums of gradients are rounded to them depends on the cut.
 ROUNDED = 0.06
+# So many times what bf16 does to the definition's own update: the engine rounds sums of gradients as well.
+TIMES = 3
 
 
-def is_exact(case: Case, errors: Errors) -> bool:
-    """Rounding alone: of float32 weights of about 1 that move by 0.1 in all, or else of gradients to bf16."""
-    limit = 1e-4 if case.rounds_as_defined else ROUNDED
-    return max(errors.change, errors.jsd, errors.norms) < limit
+def is_exact(case: Case, errors: Errors, files: Files) -> bool:
+    """Rounding alone: of float32 weights of about 1 that move by 0.1 in all, or else of gradients to bf16. Where bf16
+    moves the definition's own update (a ratio may pass the edge of the clip), :data:`TIMES` as far."""
+    if max(errors.jsd, errors.norms) >= (1e-4 if case.rounds_as_defined else ROUNDED):
+        return False
+    if case.rounds_as_defined:
+        return errors.change < 1e-4
+    return errors.change < ROUNDED or errors.change < TIMES * rounding(case, files)

@@ -7,6 +7,7 @@ The policy loss is verl's own, handed all rollouts of a mini-batch at once; L_JS
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -88,6 +89,14 @@ class Expected:
     rate: float
     jsd: float
     norms: dict[str, float]
+
+
+def rounding(case: Case, files: Files) -> float:
+    """How far computing in bf16 alone moves the update of a bf16 case, as a share of it. Usually some percent; more
+    where it moves a ratio over the edge of the clip, so that a later step takes other tokens."""
+    rounded, plain = expected(case, files), expected(dataclasses.replace(case, precision="float32"), files)
+    own_W, plain_W = (torch.cat([g.flatten() / e.rate for g in e.change.values()]) for e in (rounded, plain))
+    return float((own_W - plain_W).norm() / plain_W.norm())
 
 
 @functools.cache
