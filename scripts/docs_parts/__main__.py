@@ -42,6 +42,7 @@ BLOCKS: Blocks = {
     "knobs": configuration.knobs_table,
     "knobs-divergence": lambda: configuration.knobs_table("divergence"),
     "knobs-privileged": lambda: configuration.knobs_table("privileged"),
+    "knobs-gate": lambda: configuration.knobs_table("privileged.gate"),
     "controls": configuration.controls_table,
     "switches": configuration.switches_table,
 }

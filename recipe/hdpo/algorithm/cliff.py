@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,7 @@ class RolloutGroup:
         truncated: how many scored rollouts were stopped by the length limit.
         unscored: how many of the lost rollouts ended, but without a reward that is a finite number.
         first_error, first_error_at: text of the first error that cost a rollout, and its wall-clock time in seconds.
+        plain_signs: of the correct rollouts that came to their end, as in :class:`GroupRecord`.
         settled: how many rollouts have ended, with a reward or with an error.
         settled_at: wall-clock time in seconds at which the last one ended.
     """
@@ -53,6 +55,7 @@ class RolloutGroup:
     unscored: int = 0
     first_error: str = ""
     first_error_at: float = 0.0
+    plain_signs: list[dict[str, Any]] = field(default_factory=list)
 
     def settle(self, now: float) -> bool:
         """Count one ended rollout; True for the last one of the group."""
@@ -91,6 +94,7 @@ class RolloutGroup:
             overlong=self.prompt_was_cut,
             first_error=self.first_error,
             first_error_at=self.first_error_at,
+            plain_signs=self.plain_signs,
         )
 
 
@@ -121,6 +125,11 @@ class GroupRecord:
         first_error, first_error_at: the first error that cost a normal rollout, and its wall-clock time in seconds.
         reissued: whether this is a cliff of the step before, which has privileged rollouts only in this one.
         plain_prompt_ids: of a cliff that is re-issued in the next step, what its rollouts read; empty for others.
+        plain_signs: signs of copying (:class:`~recipe.hdpo.algorithm.gate.Signs`, as a dict) in the correct normal
+            rollouts that came to their end; what they are compared with is the text that a cliff would have been shown.
+        kept_signs: the same of the kept privileged rollouts, by the key of their row.
+        dropped: how many privileged rollouts the gate left out, by its reason.
+        step_check_errors: how often the step check failed on a privileged rollout.
     """
 
     prompt_id: str
@@ -147,6 +156,10 @@ class GroupRecord:
     first_error_at: float = 0.0
     reissued: bool = False
     plain_prompt_ids: list[int] = field(default_factory=list)
+    plain_signs: list[dict[str, Any]] = field(default_factory=list)
+    kept_signs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
+    step_check_errors: int = 0
 
 
 def is_success(reward: float, success_reward: float) -> bool:

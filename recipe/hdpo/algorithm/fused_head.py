@@ -98,6 +98,7 @@ def head_topk(
     weight_VH: torch.Tensor,
     k: int | None,
     *,
+    labels_M: torch.Tensor | None = None,
     temperature_M: torch.Tensor | None = None,
     chunk_size: int | None = None,
 ) -> TeacherTopK:
@@ -110,10 +111,13 @@ def head_topk(
     chunks = HeadChunks(hidden_MH, weight_VH, temperature_M, chunk_size)
     ids = torch.empty(len(hidden_MH), k, dtype=torch.int64, device=hidden_MH.device)
     log_probs = torch.empty(ids.shape, dtype=working_dtype(hidden_MH.dtype), device=ids.device)
+    at_labels = None if labels_M is None else log_probs.new_empty(len(hidden_MH))
     for span in chunks.spans():
-        found = teacher_topk(chunks.load(span), k)
+        found = teacher_topk(chunks.load(span), k, labels_M=None if labels_M is None else labels_M[span])
         ids[span], log_probs[span] = found.ids, found.log_probs
-    return TeacherTopK(ids=ids, log_probs=log_probs)
+        if at_labels is not None and found.response_log_probs is not None:
+            at_labels[span] = found.response_log_probs
+    return TeacherTopK(ids=ids, log_probs=log_probs, response_log_probs=at_labels)
 
 
 class _FusedHead(torch.autograd.Function):

@@ -18,12 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from recipe.hdpo.algorithm.gate import WORKLESS_SHARE as WORKLESS_SHARE
 from recipe.hdpo.algorithm.reference_phrases import PHRASES
 
 # A response of which one run of the privileged text makes up this share is counted as a copy.
 COPIED_SHARE = 0.5
-# A response with fewer tokens than this share of the worked solution's is counted as one without work.
-WORKLESS_SHARE = 0.5
 
 # Not inside a word. Chinese and Japanese have no space between words, and Korean words have endings.
 _LETTER = r"[^\W\d_\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from recipe.hdpo.algorithm.softmax_rows import to_device, working_dtype
-from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, check_rows, teacher_topk
+from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, check_rows, concatenated, teacher_topk
 
 # Entries of logits that are interpolated at a time.
 _CHUNK = 2**24
@@ -24,6 +24,7 @@ def mixed_topk(
     *,
     weight: float,
     rows_M: torch.Tensor | None = None,
+    labels_M: torch.Tensor | None = None,
     chunk_size: int | None = None,
 ) -> TeacherTopK:
     """The k most likely tokens of the mixture at each row, with their log-probabilities under its full softmax.
@@ -31,7 +32,7 @@ def mixed_topk(
     Args:
         first_NV, second_NV: (N, V) logits of the two teachers, any floating dtype; computed in float32 (float64 for
             float64).
-        k, rows_M: as for :func:`teacher_topk`.
+        k, rows_M, labels_M: as for :func:`teacher_topk`.
         weight: w, of the second teacher, in [0, 1]. At an end the result is that teacher's own, bit for bit.
         chunk_size: rows that are interpolated at a time; None picks it from V.
 
@@ -47,14 +48,16 @@ def mixed_topk(
         raise ValueError(f"weight={weight} must lie in [0, 1], from the first teacher to the second.")
     if weight in (0.0, 1.0):
         alone_NV = second_NV if weight else first_NV
-        return teacher_topk(alone_NV, k, rows_M=rows_M, chunk_size=chunk_size)
+        return teacher_topk(alone_NV, k, rows_M=rows_M, labels_M=labels_M, chunk_size=chunk_size)
     rows_M = torch.arange(len(first_NV)) if rows_M is None else rows_M
     check_rows(rows_M, len(first_NV))
     rows_M, dtype = to_device(rows_M, first_NV.device), working_dtype(first_NV.dtype)
     size = chunk_size or max(1, _CHUNK // max(1, first_NV.shape[1]))
-    parts = [
-        teacher_topk(torch.lerp(first_NV[rows].to(dtype), second_NV[rows].to(dtype), weight), k, chunk_size=chunk_size)
-        # A chunk of no rows, so that k is checked for none too.
-        for rows in rows_M.split(size) or [rows_M]
-    ]
-    return TeacherTopK(ids=torch.cat([p.ids for p in parts]), log_probs=torch.cat([p.log_probs for p in parts]))
+    parts = []
+    # A chunk of no rows, so that k is checked for none too.
+    for begin in range(0, len(rows_M), size) or [0]:
+        rows = rows_M[begin : begin + size]
+        mixed = torch.lerp(first_NV[rows].to(dtype), second_NV[rows].to(dtype), weight)
+        labels = None if labels_M is None else labels_M[begin : begin + size]
+        parts.append(teacher_topk(mixed, k, labels_M=labels, chunk_size=chunk_size))
+    return concatenated(parts)

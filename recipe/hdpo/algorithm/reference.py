@@ -82,6 +82,8 @@ class Kept:
 class Controls:
     """What single tokens may add: ``clip`` bounds JSD_k, ``a`` and ``b`` are those of w_t.
 
+    A trajectory whose Delta is below ``least_reliance`` has w_t = 0.
+
     Example:
         ``Controls(clip=0.05, entropy_damping=1.0, reliance_damping=3.3)``
     """
@@ -89,6 +91,7 @@ class Controls:
     clip: float = float("inf")
     entropy_damping: float = 0.0
     reliance_damping: float = 0.0
+    least_reliance: float = float("-inf")
 
 
 class Loss(NamedTuple):
@@ -129,7 +132,8 @@ def weights(row: Kept, topk: int, controls: Controls) -> list[float]:
     """w_t of each token of a trajectory."""
     p_TV, q_TV = row.teacher_TV.detach().softmax(-1), row.student_TV.detach().softmax(-1)
     gaps = [math.log(q_V[token] / p_V[token]) for q_V, p_V, token in zip(q_TV, p_TV, row.ids, strict=False)]
-    reliance = math.exp(controls.reliance_damping * min(statistics.fmean(gaps or [0.0]), 0.0))
+    delta = statistics.fmean(gaps or [0.0])
+    reliance = math.exp(controls.reliance_damping * min(delta, 0.0)) if delta >= controls.least_reliance else 0.0
     entropies = []
     for p_V in p_TV:
         best = p_V.topk(topk).values.tolist()

@@ -8,6 +8,7 @@ through in chunks, so nothing of size rows x vocabulary is made beside the logit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,8 +23,8 @@ class TeacherTopK:
     Attributes:
         ids: (M, K) int64, token ids, distinct within a row.
         log_probs: (M, K) float32 (float64 if the logits were), from the teacher's *full* softmax.
-        response_log_probs: (M,) log-probabilities of the tokens that the response has at these positions, where
-            something reads them; they stay where they are when the rest is moved.
+        response_log_probs: (M,) log-probabilities of the tokens that the response has at these positions, of the same
+            softmax; None where these were not named. They stay where they are when the rest is moved by :meth:`to`.
 
     Raises:
         ValueError: the two shapes differ, or the dtypes are not int64 and a floating one.
@@ -40,12 +41,15 @@ class TeacherTopK:
     def to_host(self) -> TeacherTopK:
         """The same rows in the host's memory. From CUDA they are copied without waiting: synchronise before reading."""
         if not self.ids.is_cuda:
-            return self.to(torch.device("cpu"))
-        ids, log_probs = (
-            torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True)
-            for t in (self.ids, self.log_probs)
+            on_host, at_response = self.to(torch.device("cpu")), self.response_log_probs
+            return on_host if at_response is None else replace(on_host, response_log_probs=at_response.cpu())
+        parts = (self.ids, self.log_probs, self.response_log_probs)
+        return TeacherTopK(
+            *(
+                None if t is None else torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True)
+                for t in parts
+            )  # type: ignore[arg-type]
         )
-        return replace(self, ids=ids, log_probs=log_probs)
 
     def __post_init__(self) -> None:
         if self.ids.dim() != 2 or self.ids.shape[1] < 1 or self.ids.shape != self.log_probs.shape:
@@ -66,6 +70,7 @@ def teacher_topk(
     k: int | None,
     *,
     rows_M: torch.Tensor | None = None,
+    labels_M: torch.Tensor | None = None,
     chunk_size: int | None = None,
 ) -> TeacherTopK:
     """The k most likely tokens of each row, with their log-probabilities under the full softmax.
@@ -76,6 +81,8 @@ def teacher_topk(
             and token: meant for small vocabularies.
         rows_M: (M,) int64, the rows wanted, in this order; None for all. They are never copied all at once. Best on the
             host: reading them off an accelerator waits for all its work.
+        labels_M: (M,) int64 on the logits' device, the token of each row whose log-probability is wanted too, in or out
+            of the top-k.
         chunk_size: rows per chunk; None picks it from V. It changes memory and speed only.
 
     Returns:
@@ -96,10 +103,24 @@ def teacher_topk(
     selected = softmax_rows(logits_NV, rows_M, chunk_size)
     ids = torch.empty(len(rows_M), k, dtype=torch.int64, device=logits_NV.device)
     log_probs = torch.empty(len(rows_M), k, dtype=selected.dtype, device=logits_NV.device)
+    at_labels = None if labels_M is None else torch.empty(len(rows_M), dtype=selected.dtype, device=logits_NV.device)
     for span, rows in selected.chunks(slice(0, len(rows_M))):
         ids[span] = logits_NV[rows].topk(k, dim=-1).indices
-        log_probs[span], _ = selected.log_softmax_at(span, ids[span])
-    return TeacherTopK(ids=ids, log_probs=log_probs)
+        log_probs[span], log_z = selected.log_softmax_at(span, ids[span])
+        if labels_M is not None and at_labels is not None:
+            at_labels[span] = selected.gather(span, labels_M[span, None])[:, 0] - log_z
+    return TeacherTopK(ids=ids, log_probs=log_probs, response_log_probs=at_labels)
+
+
+def concatenated(parts: Sequence[TeacherTopK]) -> TeacherTopK:
+    """The rows of several, one after the other, where they are; at least one part, all with response tokens or none."""
+    of_responses = [part.response_log_probs for part in parts if part.response_log_probs is not None]
+    assert len(of_responses) in (0, len(parts)), "some rows have the response's log-probabilities, and others have not"
+    return TeacherTopK(
+        ids=torch.cat([part.ids for part in parts]),
+        log_probs=torch.cat([part.log_probs for part in parts]),
+        response_log_probs=torch.cat(of_responses) if of_responses else None,
+    )
 
 
 def check_rows(rows_M: torch.Tensor, n_rows: int, *, distinct: bool = False) -> None:

@@ -1,10 +1,11 @@
 """Controls of what single tokens and trajectories add to the distillation term.
 
-    L_JSD = (1 / N_tok) sum_t w_t min(D_t, clip),    w_t = exp(-a H_t) exp(b min(Delta, 0))
+    L_JSD = (1 / N_tok) sum_t w_t min(D_t, clip),    w_t = exp(-a H_t) exp(b min(Delta, 0)) [Delta >= least]
 
     H_t    entropy of the teacher at the token, in nats, over k + 1 events: each of its top-k, and anything else
     Delta  mean over the trajectory of ln q(y_t) - ln p(y_t), of student and teacher: how much less likely the response
            is without the solution (reliance)
+    least  of the reliance; 1 without one
 
 N_tok, the number of distilled tokens, divides, whatever the weights are: a weight below 1 takes away and gives nothing
 to other tokens, so a token's share depends on nothing else in its mini-batch. Weights lie in [0, 1] and have no
@@ -20,6 +21,8 @@ from collections.abc import Sequence
 
 import torch
 
+from recipe.hdpo.algorithm.softmax_rows import to_device
+
 
 def teacher_entropy(log_probs_MK: torch.Tensor) -> torch.Tensor:
     """H of M rows, (M,) in nats, from the log-probabilities of the teacher's top-k under its full softmax, (M, K)."""
@@ -34,6 +37,17 @@ def entropy_weight(log_probs_MK: torch.Tensor, damping: float) -> torch.Tensor:
 
 
 @torch.no_grad()
+def reliance(student_M: torch.Tensor, teacher_M: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """Delta of R trajectories, (R,), in nats a token; 0 of one without a token.
+
+    Args:
+        student_M, teacher_M, lengths: as for :func:`reliance_weight`; a length may be 0.
+    """
+    gaps = (student_M - teacher_M).split(list(lengths)) if lengths else ()
+    return torch.stack([gap.mean() if len(gap) else gap.sum() for gap in gaps]) if gaps else student_M.new_empty(0)
+
+
+@torch.no_grad()
 def reliance_weight(
     student_M: torch.Tensor, teacher_M: torch.Tensor, lengths: Sequence[int], damping: float
 ) -> torch.Tensor:
@@ -41,13 +55,17 @@ def reliance_weight(
 
     Args:
         student_M, teacher_M: log-probabilities of the responses' tokens without and with the solution.
-        lengths: tokens of each trajectory, each at least 1; their sum is M.
+        lengths: tokens of each trajectory; their sum is M.
         damping: b >= 0.
     """
-    reliance = [part.mean().expand(len(part)) for part in (student_M - teacher_M).split(list(lengths))]
-    return torch.exp(damping * torch.cat(reliance).clamp(max=0.0)) if reliance else student_M.new_empty(0)
+    found = reliance(student_M, teacher_M, lengths)
+    return torch.exp(damping * found.clamp(max=0.0)).repeat_interleave(_counts(found, lengths))
 
 
 def clipped(per_token: torch.Tensor, clip: float | None) -> torch.Tensor:
     """min(D, clip); D itself without a clip."""
     return per_token if clip is None else per_token.clamp(max=clip)
+
+
+def _counts(like: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    return to_device(torch.tensor(list(lengths), dtype=torch.int64), like.device)

@@ -11,6 +11,7 @@ from typing import Any
 
 from recipe.hdpo.algorithm import coefficient
 from recipe.hdpo.algorithm.divergence_formulas import DivergenceKind
+from recipe.hdpo.algorithm.gate import Gate
 from recipe.hdpo.algorithm.solution_prefix import PREFIX, prefix_share
 
 ESTIMATORS = ("hdpo", None)
@@ -78,6 +79,9 @@ class PrivilegedConfig:
     template: str | None
     max_prompt_length: int | None
     schedule: str
+    phrases: str | None
+    step_check: str | None
+    gate: Gate
 
     def __post_init__(self) -> None:
         _require(self.n >= 0, f"hdpo.privileged.n={self.n} must be 0 (no privileged rollouts) or more")
@@ -99,6 +103,16 @@ class PrivilegedConfig:
             (self.schedule, self.use) != ("next_step", "replace"),
             "hdpo.privileged.schedule=next_step with use=replace: the failures that would be replaced are a step old "
             "and were trained on: set schedule=same_step",
+        )
+        _require(
+            self.source != "problem" or not self.gate.asks,
+            f"hdpo.privileged.gate.{self.gate.asks and self.gate.asks[0]} with source=problem: nothing is shown that "
+            "could be copied: set it to null (speaks: to false), or show something",
+        )
+        _require(
+            self.gate.steps is None or self.step_check is not None,
+            f"hdpo.privileged.gate.steps={self.gate.steps} without a check of steps: name one by "
+            "hdpo.privileged.step_check (recipe.hdpo.step_check.arithmetic for arithmetic), or set it to null",
         )
 
 
@@ -148,10 +162,10 @@ class HDPOConfig:
             f"hdpo.mixed_weight={self.mixed_weight} must lie between 0 (the drifting teacher) and 1 (the frozen one)",
         )
         _require(
-            self.teacher != "mixed" or self.divergence.reliance_damping == 0.0,
-            f"hdpo.divergence.reliance_damping={self.divergence.reliance_damping} with hdpo.teacher=mixed: what a "
-            "response's tokens get is known of either model and not of their mixture: set it to 0, or use another "
-            "teacher",
+            self.privileged.gate.reliance is None or (self.divergence.kind != "cross_entropy" and self.distills),
+            f"hdpo.privileged.gate.reliance={self.privileged.gate.reliance} is asked of trajectories that are "
+            "distilled from a teacher, and here none is (kind=cross_entropy, use=replace, n=0 or "
+            "distillation_loss_coef=0): set it to null",
         )
         _require(self.topk is None or self.topk >= 1, f"hdpo.topk={self.topk} must be null or at least 1")
         _require(

@@ -19,6 +19,7 @@ from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.agent_rules import AGENT_RULES
 from recipe.hdpo.config.async_rules import ASYNC_RULES
 from recipe.hdpo.config.engine_rules import engines_of_odd_size
+from recipe.hdpo.config.gate_rules import GATE_RULES
 from recipe.hdpo.config.keys import ACTOR, ROLLOUT, Rule, is_derived, select
 from recipe.hdpo.config.model_rules import MODEL_RULES
 
@@ -238,4 +239,5 @@ RULES: tuple[Rule, ...] = (
     *AGENT_RULES,
     too_many_replacements,
     bad_template,
+    *GATE_RULES,
 )

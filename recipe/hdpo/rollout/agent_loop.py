@@ -23,6 +23,7 @@ import logging
 import os
 import time
 import uuid
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -32,11 +33,13 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
 
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord, RolloutGroup, is_success
+from recipe.hdpo.algorithm.gate import FAILED, reason_to_drop
 from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, prompt_id
 from recipe.hdpo.algorithm.seeds import derived_seed
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.config.keys import is_async
 from recipe.hdpo.rollout.chat_template import make_prompt_builder
+from recipe.hdpo.rollout.leak_reader import LeakReader
 from recipe.hdpo.rollout.outputs import UnscoredRollout, single_output
 from recipe.hdpo.rollout.privileged_agent import MARK, PrivilegedPromptTooLong, PrivilegedRollout, privileged_agent
 from recipe.hdpo.rollout.scoring import ScoringWorker
@@ -52,6 +55,7 @@ class HDPOAgentLoopWorker(ScoringWorker):
         super().__init__(*args, **kwargs)
         self.hdpo = read_hdpo(self.config)
         self.prompt_builder = make_prompt_builder(self.hdpo)
+        self.leak_reader = LeakReader(self.hdpo, self.tokenizer, self.prompt_builder)
         # Where privileged rollouts go: in rows of their own under an asynchronous trainer, else with their group.
         self.partition = transfer.CLIFFS if is_async(self.config) else transfer.TRAIN
         # Groups whose rollouts are running, by uid. Training only.
@@ -111,6 +115,9 @@ class HDPOAgentLoopWorker(ScoringWorker):
             group.rewards[kwargs["session_id"]] = outputs[-1].reward_score
             group.student_prompt_ids = list(outputs[-1].prompt_ids)
             group.truncated += cut_off
+            solved = is_success(outputs[-1].reward_score, self.hdpo.success_reward)
+            if solved and not cut_off and self.hdpo.privileged.n > 0:
+                group.plain_signs.append(asdict(await self.leak_reader.signs(outputs[-1], kwargs)))
 
     async def _finish_group(
         self, group: RolloutGroup, sampling_params: dict, trajectory: dict, trace: bool, kwargs: dict
@@ -240,6 +247,12 @@ class HDPOAgentLoopWorker(ScoringWorker):
         if cut_off and not options.keep_truncated:
             record.skipped_truncated += 1
             return
+        signs = await self.leak_reader.signs(output, kwargs)
+        record.step_check_errors += signs.step_check == FAILED
+        reason = reason_to_drop(signs, options.gate)
+        if reason is not None:
+            record.dropped[reason] = record.dropped.get(reason, 0) + 1
+            return
         if options.use == "replace":
             output.prompt_ids = teacher_prompt_ids
             # Privileged rollout j, whose session is K + j, is written over rollout j. All of them failed.
@@ -247,6 +260,7 @@ class HDPOAgentLoopWorker(ScoringWorker):
             await super()._agent_loop_postprocess(output, validate=False, **replaced)
         else:
             await self._put_privileged_row(group, kwargs["session_id"], teacher_prompt_ids, output)
+        record.kept_signs[transfer.row_key(group.uid, kwargs["session_id"])] = asdict(signs)
         record.kept += 1
         record.kept_truncated += cut_off
         record.kept_tokens += sum(output.response_mask)

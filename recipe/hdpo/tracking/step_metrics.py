@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.tracking.cliff_history import CliffHistory
+from recipe.hdpo.tracking.leak_metrics import leak_metrics
 
 
 def privileged_wait_seconds(records: list[GroupRecord]) -> float:
@@ -57,7 +58,7 @@ def step_metrics(records: list[GroupRecord], history: CliffHistory) -> dict[str,
     scored = sum(r.size - r.lost_rollouts for r in records)
     if scored > 0:
         metrics["hdpo/truncated_rate"] = sum(r.truncated for r in records) / scored
-    return metrics
+    return metrics | leak_metrics(records)
 
 
 def lost_too_many(records: list[GroupRecord], most: float) -> str | None:

@@ -28,6 +28,7 @@ from recipe.hdpo import transfer
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.training import mini_batch
+from recipe.hdpo.training.by_key import RELIANCE, ByKey
 from recipe.hdpo.training.fused_head import FusedHead
 from recipe.hdpo.training.gradient_norms import term_gradient_norms
 from recipe.hdpo.training.loss import HDPOLoss
@@ -74,8 +75,10 @@ class HDPOActor(TrainingWorker):
             self.mini_batch_rows = [_student_batch(part) for part in parts]
             seconds = time.perf_counter() - begin
         output = super().train_mini_batch(data)
+        found = None if kept is None else self._reliance()
         if kept is not None and output is not None:
             tu.get(output, "metrics")["hdpo/timing_s/teacher_pass"] = seconds
+            tu.get(output, "metrics")[RELIANCE] = ByKey(found)
         if self.average is not None:
             begin = time.perf_counter()
             with self.engine.eval_mode():
@@ -113,7 +116,8 @@ class HDPOActor(TrainingWorker):
         engine, config = self.engine, self.engine_config
         dealt = deal(kept.tokens, num_mini_batches, engine.get_data_parallel_size())
         own = [by_rank[engine.get_data_parallel_rank()] for by_rank in dealt]
-        keys = [kept.keys[i] for part in own for i in part]
+        # By row id.
+        keys = self.row_keys = [kept.keys[i] for part in own for i in part]
         students, teachers, responses, masks = self._fetch_columns(keys, kept.partition)
         found = zip(students, teachers, responses, masks, strict=True)
         step = 1 if config.use_dynamic_bsz else config.micro_batch_size_per_gpu
@@ -125,6 +129,13 @@ class HDPOActor(TrainingWorker):
             filler = mini_batch.KeptRow(dummy, dummy, dummy, torch.ones_like(dummy), mini_batch.DUMMY_ROW)
             parts.append(real + [filler] * (size - len(real)))
         return parts
+
+    def _reliance(self) -> dict[str, float]:
+        """Of the kept trajectories of all ranks, by key: of those with a token to distill, where a teacher is read."""
+        own = {self.row_keys[row_id]: value for row_id, value in self.loss_fn.reliance.pop().items()}
+        parts: list[dict[str, float]] = [{} for _ in range(self.engine.get_data_parallel_size())]
+        torch.distributed.all_gather_object(parts, own, self.engine.get_data_parallel_group())
+        return {key: value for part in parts for key, value in part.items()}
 
     def _fetch_columns(self, keys: list[str], partition: str = transfer.TRAIN) -> list[list[torch.Tensor]]:
         """The fields of privileged rows from TransferQueue, in the order of :data:`transfer.FIELDS`, joined by key."""

@@ -95,10 +95,8 @@ class FusedHead:
         now = self.now
         assert now is not None and now.data is not None, "the fused head serves verl's forward_step alone"
         hidden_NH, weight_VH = _as_linear_would(self._packed(hidden, now), self.head.weight)
-        is_teacher = isinstance(now.loss, TopKCollector)
-        if is_teacher:
+        if isinstance(now.loss, TopKCollector):
             self._collect(now.loss, hidden_NH, weight_VH, now)
-        if is_teacher and self.hdpo.divergence.reliance_damping == 0:
             now.names, now.returned = (), hidden_NH.new_zeros(1, len(hidden_NH), 0)
         else:
             results = self._results(hidden_NH, weight_VH, now)
@@ -162,15 +160,16 @@ class FusedHead:
     ) -> None:
         temperature = self._temperature(now)
 
-        def read(own: torch.Tensor) -> Any:
+        def read(own: torch.Tensor, labels: torch.Tensor) -> Any:
             at = to_device(own, hidden_NH.device)
             return head_topk(
-                hidden_NH.index_select(0, at), weight_VH, self.hdpo.topk,
+                hidden_NH.index_select(0, at), weight_VH, self.hdpo.topk, labels_M=labels,
                 temperature_M=None if temperature is None else temperature[at],
                 chunk_size=self.hdpo.divergence.chunk_size,
             )  # fmt: skip
 
-        collector.collect(now.rows, len(hidden_NH), read)
+        assert now.data is not None
+        collector.collect(now.data, now.rows, len(hidden_NH), read)
 
     @staticmethod
     def _packed(hidden: torch.Tensor, now: _MicroBatch) -> torch.Tensor:

@@ -30,7 +30,7 @@ from recipe.hdpo.algorithm.softmax_rows import to_device
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.training import mini_batch
-from recipe.hdpo.training.token_controls import control_tokens
+from recipe.hdpo.training.token_controls import RelianceGate, control_tokens
 from recipe.hdpo.training.token_slices import own_slice
 
 # Per-token outputs, in the order of a Divergence.
@@ -61,6 +61,7 @@ class HDPOLoss:
         targets: teacher top-k of the privileged rows that this rank holds, by row id.
         factor: what lambda is multiplied by (``algorithm/coefficient.py``).
         terms: which terms enter the loss; "grpo" or "distillation" alone serve to measure their gradients.
+        reliance: of the trajectories that went through it (:class:`~recipe.hdpo.training.token_controls.RelianceGate`).
     """
 
     actor_config: ActorConfig
@@ -68,6 +69,9 @@ class HDPOLoss:
     targets: dict[int, TeacherTopK] = field(default_factory=dict)
     factor: float = 1.0
     terms: str = "both"
+
+    def __post_init__(self) -> None:
+        self.reliance = RelianceGate(self.hdpo.privileged.gate.reliance)
 
     def __call__(
         self,
@@ -131,7 +135,7 @@ class HDPOLoss:
         scale = data["dp_size"] / max(data[mini_batch.NUM_TOKENS], 1)
         per_token, log_probs = model_output[DIVERGENCE].values(), model_output["log_probs"].values()
         controlled, sums = control_tokens(
-            per_token, log_probs, mini_batch.row_info(data), self.targets, self.hdpo.divergence
+            per_token, log_probs, mini_batch.row_info(data), self.targets, self.hdpo.divergence, self.reliance
         )
         divergence = controlled.sum() * scale
         grpo, metrics = self._policy_loss(model_output, data, dp_group)

@@ -47,7 +47,7 @@ class MixedCollector(TopKCollector):
             self.frozen_engine.forward_step(data, loss_function=keep, forward_only=True)
         return student_logits.squeeze(0), seen[0]
 
-    def top_k(self, logits: tuple[torch.Tensor, ...], rows_M: torch.Tensor) -> TeacherTopK:
+    def top_k(self, logits: tuple[torch.Tensor, ...], rows_M: torch.Tensor, labels_M: torch.Tensor) -> TeacherTopK:
         """The mixture's, for the named rows."""
         drifting_NV, frozen_NV = logits
         options = self.hdpo
@@ -57,5 +57,6 @@ class MixedCollector(TopKCollector):
             options.topk,
             weight=options.mixed_weight,
             rows_M=rows_M,
+            labels_M=labels_M,
             chunk_size=options.divergence.chunk_size,
         )

@@ -6,10 +6,10 @@ prompt. It uses verl's engine, so packing, dynamic micro-batches and FSDP work a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,48 +43,50 @@ class TopKCollector:
         ``student_logits``, shape (1, N, V), and ``data``; ``forward_step`` all but the logits, and gets a loss of 0."""
         assert data is not None
         if student_logits is None:
-            if model_output is not None and self.hdpo.divergence.reliance_damping > 0:
-                self._keep_log_probs(model_output["log_probs"], data)
             return torch.zeros((), device=data["input_ids"].device), {}
         logits = self.logits(student_logits, data)
-        self.collect(mini_batch.row_info(data), len(logits[0]), lambda own: self.top_k(logits, own))
+        self.collect(data, mini_batch.row_info(data), len(logits[0]), functools.partial(self.top_k, logits))
         return {}
 
     def collect(
-        self, info: Sequence[mini_batch.RowInfo], size: int, read: Callable[[torch.Tensor], TeacherTopK]
+        self,
+        data: TensorDict,
+        info: Sequence[mini_batch.RowInfo],
+        size: int,
+        read: Callable[[torch.Tensor, torch.Tensor], TeacherTopK],
     ) -> None:
-        """Keep the top-k of a micro-batch's privileged rows.
+        """Keep what the teacher says at the distilled tokens of a micro-batch.
 
         Args:
-            info: of the micro-batch's rows.
+            data: the micro-batch, of which the tokens are read.
+            info: of its rows.
             size: packed tokens of this rank's slice.
-            read: the top-k at positions of the slice.
+            read: the top-k at positions of the slice, and log-probabilities of the tokens that follow them there.
         """
         positions, privileged = mini_batch.response_positions(info)
         if not privileged:
             return
         is_own, own = own_slice(positions, size)
+        tokens = data["input_ids"].values()
+        following = tokens[to_device(positions[is_own] + 1, tokens.device)]
         # Kept for the whole update, 12 k bytes a token: not on the accelerator.
-        topk, lengths = of_all_slices(read(own), is_own).to_host(), [row.num_distilled for row in privileged]
-        parts = zip(privileged, topk.ids.split(lengths), topk.log_probs.split(lengths), strict=True)
-        self.targets |= {row.row_id: TeacherTopK(ids=ids, log_probs=log_probs) for row, ids, log_probs in parts}
-
-    def _keep_log_probs(self, log_probs: torch.Tensor, data: TensorDict) -> None:
-        """Beside the top-k of the privileged rows, what the teacher gives to their distilled tokens."""
-        positions, privileged = mini_batch.response_positions(mini_batch.row_info(data))
-        values = log_probs.values()
-        values = values[to_device(positions, values.device)].float().to("cpu", non_blocking=True)
-        for row, part in zip(privileged, values.split([row.num_distilled for row in privileged]), strict=True):
-            self.targets[row.row_id] = replace(self.targets[row.row_id], response_log_probs=part)
+        found, lengths = (
+            of_all_slices(read(own, following), is_own).to_host(),
+            [row.num_distilled for row in privileged],
+        )
+        assert found.response_log_probs is not None
+        parts = (part.split(lengths) for part in (found.ids, found.log_probs, found.response_log_probs))
+        for row, *of_row in zip(privileged, *parts, strict=True):
+            self.targets[row.row_id] = TeacherTopK(*of_row)
 
     def logits(self, student_logits: torch.Tensor, data: TensorDict) -> tuple[torch.Tensor, ...]:
         """What the teacher's distribution is made of, each (N, V); called for every micro-batch on every rank."""
         return (student_logits.squeeze(0),)
 
-    def top_k(self, logits: tuple[torch.Tensor, ...], rows_M: torch.Tensor) -> TeacherTopK:
-        """The teacher's top-k at the named rows, M of N."""
+    def top_k(self, logits: tuple[torch.Tensor, ...], rows_M: torch.Tensor, labels_M: torch.Tensor) -> TeacherTopK:
+        """The teacher's top-k at the named rows, M of N, and its log-probabilities of the labels, on the device."""
         chunk_size = self.hdpo.divergence.chunk_size
-        return teacher_topk(logits[0], self.hdpo.topk, rows_M=rows_M, chunk_size=chunk_size)
+        return teacher_topk(logits[0], self.hdpo.topk, rows_M=rows_M, labels_M=labels_M, chunk_size=chunk_size)
 
 
 def read_topk(
@@ -113,8 +115,8 @@ def read_topk(
         training=False,
         calculate_entropy=False,
         distillation_use_topk=True,
-        # True leaves out the log-probabilities of the sequences.
-        distillation_only=hdpo.divergence.reliance_damping == 0,
+        # Leaves out verl's log-probabilities of the sequences: those of the responses come with the top-k.
+        distillation_only=True,
     )
     collector = collector or TopKCollector(hdpo)
     with worker.engine.eval_mode(), weights or nullcontext():

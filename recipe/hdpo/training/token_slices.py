@@ -41,8 +41,10 @@ def of_all_slices(own: TeacherTopK, is_own: torch.Tensor) -> TeacherTopK:
         return own
     index = to_device(is_own.nonzero()[:, 0], own.ids.device)
     whole = []
-    for part in (own.ids, own.log_probs):
-        rows = part.new_zeros(len(is_own), part.shape[1]).index_copy_(0, index, part)
+    for part in (own.ids, own.log_probs, own.response_log_probs):
+        if part is None:
+            continue
+        rows = part.new_zeros(len(is_own), *part.shape[1:]).index_copy_(0, index, part)
         # Every row is written on one rank, and 0 on the others.
         torch.distributed.all_reduce(rows, group=group)
         whole.append(rows)

@@ -35,6 +35,7 @@ from recipe.hdpo.rollout.chat_template import make_token_builder, missing_chat_t
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
 from recipe.hdpo.rollout.prompt_check import check_prompts
 from recipe.hdpo.tracking.folder_lock import lock_folder
+from recipe.hdpo.tracking.kept_notes import KeptNotes
 from recipe.hdpo.tracking.kept_text import kept_line, write_kept
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.step_metrics import lost_too_many
@@ -42,6 +43,7 @@ from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
 from recipe.hdpo.training import checkpoints
 from recipe.hdpo.training.actor import HDPOWorker
+from recipe.hdpo.training.by_key import pop_reliance
 from recipe.hdpo.training.shared_queue import refuse_shared_queue
 from recipe.hdpo.training.watchdog import ActorWatch, Watchdog, actors_of, progress_of
 from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
@@ -76,6 +78,7 @@ class HDPOTrainer(PPOTrainer):
         # Of the step so far, in which an asynchronous trainer may sample and update several times.
         self.records: list[GroupRecord] = []
         self.kept_lines: list[dict[str, Any]] = []
+        self.notes = KeptNotes(self.hdpo.privileged.gate.reliance)
         super().__init__(config)
         self.replay_buffer.poll_interval = self.hdpo.poll_interval
         self.watchdog = Watchdog(
@@ -153,6 +156,8 @@ class HDPOTrainer(PPOTrainer):
         if self._is_last_update() and self.kept_lines:
             write_kept(folder, self.global_steps, self.kept_lines)
             self.kept_lines = []
+        if self._is_last_update():
+            self.notes.clear()
         return batch
 
     def _is_last_update(self) -> bool:
@@ -171,6 +176,7 @@ class HDPOTrainer(PPOTrainer):
         if stop or not batch.keys:
             raise RuntimeError(f"step {self.global_steps}: {stop or 'there is no rollout to train on'}")
         self.records += records.values()
+        self.notes.see(self.records)
         if self._is_last_update():
             # Counted once for the whole step: verl averages over its updates.
             metrics.update(self._step_metrics())
@@ -193,6 +199,10 @@ class HDPOTrainer(PPOTrainer):
                 measure_gradients=interval > 0 and self.global_steps % interval == 0,
             )
         batch = super()._update_actor(batch, metrics)
+        self.notes.update(pop_reliance(metrics))
+        if self._is_last_update():
+            # Of the whole step, as the records' metrics.
+            metrics |= self.notes.metrics()
         for name in [name for name in metrics if name.startswith("actor/hdpo/")]:
             metrics[name.removeprefix("actor/")] = metrics.pop(name)
         return batch
@@ -203,7 +213,7 @@ class HDPOTrainer(PPOTrainer):
         lines = []
         for key, *texts, mask in zip(kept.keys, *(data[name].unbind() for name in transfer.FIELDS), strict=True):
             named = dict(zip(transfer.TEXTS, texts, strict=True))
-            lines.append({"key": key, **kept_line(self.tokenizer.decode, named, mask)})
+            lines.append({"key": key, **kept_line(self.tokenizer.decode, named, mask), **self.notes.line(key)})
         return lines
 
     # ---- validation ----

@@ -11,6 +11,7 @@ import pytest
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
+from recipe.hdpo.algorithm.gate import Gate
 from recipe.hdpo.config import DivergenceConfig, HDPOConfig, PrivilegedConfig, checks
 from recipe.hdpo.config.checks import ConfigCheckCallback, check_config, refusals
 from recipe.hdpo.config.rules import RULES
@@ -49,6 +50,7 @@ def test_yaml_and_dataclass_have_the_same_fields() -> None:
         (HDPOConfig, node),
         (DivergenceConfig, node["divergence"]),
         (PrivilegedConfig, node["privileged"]),
+        (Gate, node["privileged"]["gate"]),
     ):
         assert {f.name for f in dataclasses.fields(cls)} == set(part)
         assert all(f.default is dataclasses.MISSING for f in dataclasses.fields(cls))
@@ -123,6 +125,17 @@ REFUSED = {
     "hdpo.privileged.keep_truncated=1": "must be of type bool",
     "hdpo.privileged.join_texts=yes": "must be of type bool",
     'hdpo.privileged.template="{{ problem }}\\n{{ solution }}"': "a backslash and an n, not a line break",
+    "hdpo.privileged.gate.speaks=1": "must be of type bool",
+    "hdpo.privileged.gate.run_share=1": "gate.run_share=1.0 must be null (off) or a share below 1",
+    "hdpo.privileged.gate.length_share=0": "gate.length_share=0.0 must be null (off) or above 0",
+    "hdpo.privileged.gate.steps=1.5": "gate.steps=1.5 must be null (off) or a share above 0",
+    "hdpo.privileged.gate.no_steps=-1": "gate.no_steps=-1.0 must be a share from 0 to 1",
+    "hdpo.privileged.gate.reliance=0.5": "nearly always less likely without the solution",
+    "hdpo.privileged.gate.steps=0.5": "without a check of steps",
+    "hdpo.privileged.gate=null": "must be a group of keys",
+    "hdpo.privileged.phrases=/no/such/file": "the file of phrases cannot be read",
+    "hdpo.privileged.step_check=no_such_module.check": "no_such_module.check cannot be imported: ModuleNotFound",
+    "hdpo.privileged.step_check=recipe.hdpo.step_check.KEY": "is a str, not a function",
     "+hdpo.typo=1": "typo",
     "~hdpo.topk": "lacks ['topk']",
     "~hdpo": "no `hdpo` node",
@@ -242,9 +255,7 @@ def test_a_mixed_teacher_needs_what_the_frozen_one_does_and_no_micro_batch_of_it
     assert "without that adapter" in next(
         refusals(composed(mixed, "actor_rollout_ref.model.lora_adapter_path=/adapter"))
     )
-    reliance = "hdpo.divergence.reliance_damping=3.3"
-    assert "not of their mixture" in next(refusals(composed(mixed, reliance)))
-    assert not list(refusals(composed("hdpo.teacher=frozen", reliance)))
+    assert not list(refusals(composed(mixed, "hdpo.divergence.reliance_damping=3.3")))
 
 
 def test_weights_of_tokens_by_a_teacher_that_nobody_reads_are_refused() -> None:
@@ -481,3 +492,22 @@ def test_limits_in_seconds_are_0_or_more(name: str) -> None:
     assert getattr(check_config(composed(f"hdpo.{name}=0")), name) == 0.0
     with pytest.raises(ValueError, match=f"hdpo.{name}=-1.0 must be 0"):
         check_config(composed(f"hdpo.{name}=-1"))
+
+
+def test_gates_that_have_nothing_to_judge_are_refused() -> None:
+    shown_nothing = ("hdpo.privileged.source=problem", "hdpo.privileged.use=replace")
+    for gate in ("speaks=true", "run_share=0.5", "length_share=0.5"):
+        [message] = refusals(composed(*shown_nothing, f"hdpo.privileged.gate.{gate}"))
+        assert f"gate.{gate.partition('=')[0]} with source=problem: nothing is shown" in message
+    for control in ("sft", "hint_grpo", "grpo"):
+        [message] = refusals(composed(f"+control={control}", "hdpo.privileged.gate.reliance=-1"))
+        assert "distilled from a teacher, and here none is" in message
+    for accepted in ("hdpo.teacher=mixed", "hdpo.teacher=frozen", "+control=answer_only"):
+        assert not list(refusals(composed(accepted, "hdpo.privileged.gate.reliance=-1")))
+
+
+def test_the_step_gate_is_one_flag_and_asks_for_valid_steps_alone() -> None:
+    hdpo = check_config(composed("+control=step_gate"))
+    assert hdpo.privileged.gate.asks == ["steps"] and hdpo.privileged.gate.steps == 1.0
+    assert hdpo.privileged.step_check == "recipe.hdpo.step_check.arithmetic"
+    assert check_config(composed()).privileged.gate.asks == []

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.algorithm.gate import REASONS
 from recipe.hdpo.tracking.cliff_history import CliffHistory
 from recipe.hdpo.tracking.step_metrics import privileged_wait_seconds, step_metrics
 
@@ -43,6 +44,9 @@ def test_step_metrics_by_hand() -> None:
         "unscored_rollouts": 1,
         "privileged_truncated_rate": 1.5,
         "truncated_rate": 3 / (4 * 4 - 1),
+        "plain_correct": 0,
+        "step_check_errors": 0,
+        **dict.fromkeys((f"dropped_{reason}" for reason in REASONS), 0),
         "cliffs_solved_now": 0,
         "new_cliffs": 0,
         "open_cliffs": 2,

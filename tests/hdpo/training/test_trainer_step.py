@@ -17,7 +17,9 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from recipe.hdpo import transfer
+from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.config.checks import check_config
+from recipe.hdpo.tracking.kept_notes import KeptNotes
 from recipe.hdpo.tracking.kept_text import PIECES, kept_files
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
@@ -63,6 +65,7 @@ def make_trainer(step: int, *overrides: str, kept: dict[str, Any] = STORED) -> H
     trainer.config, trainer.hdpo, trainer.global_steps = config, check_config(config), step
     trainer.kept = KVBatchMeta(list(kept), tags, "train")
     trainer.records, trainer.kept_lines = [], []
+    trainer.notes = KeptNotes(trainer.hdpo.privileged.gate.reliance)
     trainer.local_trigger_step, trainer.parameter_sync_step = 0, 1
     trainer.history, trainer.total_training_steps = History(teacher=CollapseMonitor(0.0)), 100
     trainer.reissued, trainer.waiting = 0, WaitingCliffs() if config.hdpo.privileged.schedule == "next_step" else None
@@ -131,6 +134,31 @@ def test_kept_rows_are_written_as_text_by_key_and_then_cleared(
     assert found == STORED and all(line["step"] == 7 for line in lines)
     pieces = {line["key"]: line.get(PIECES) for line in lines}
     assert pieces == {"b_8_0": [{"distilled": False, "text": "4"}, {"distilled": True, "text": "5"}], "a_8_0": None}
+
+
+@pytest.mark.parametrize(("least", "dropped"), [("null", None), ("-0.4", "reliance")])
+def test_signs_and_reliance_of_kept_rows_reach_metrics_and_text_by_key(
+    monkeypatch: pytest.MonkeyPatch, queue: Queue, tmp_path: Path, least: str, dropped: str | None
+) -> None:
+    signs = {"a_8_0": {"speaks": True}, "b_8_0": {"speaks": False}}
+    record = GroupRecord("p", cliff=True, solved=False, kept=2, kept_signs=signs)
+    found = {"actor/hdpo_reliance_by_key": {"b_8_0": -0.5, "a_8_0": -0.1}}
+    monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: metrics.update(found))
+    metrics: dict[str, float] = {}
+
+    def step(self: Any, *_: Any) -> None:
+        self.notes.see([record])
+        self._update_actor(KVBatchMeta(["a_0_0"], [{}], "train", extra_info={}), metrics)
+
+    monkeypatch.setattr(PPOTrainer, "_step_once", step)
+    trainer = make_trainer(7, f"trainer.rollout_data_dir={tmp_path}", f"hdpo.privileged.gate.reliance={least}")
+    trainer._step_once({}, {}, 1)
+    assert (metrics["hdpo/reliance_mean"], metrics["hdpo/reliance_min"]) == (pytest.approx(-0.3), -0.5)
+    assert metrics.get("hdpo/dropped_reliance") == (None if dropped is None else 1)
+    lines = [json.loads(line) for line in kept_files(tmp_path)[0].read_text().splitlines()]
+    told = {line["key"]: (line["hdpo_signs"], line["hdpo_reliance"], line["hdpo_dropped"]) for line in lines}
+    assert told == {"b_8_0": (signs["b_8_0"], -0.5, dropped), "a_8_0": (signs["a_8_0"], -0.1, None)}
+    assert trainer.notes.reliance == {} == trainer.notes.signs
 
 
 def test_kept_rows_are_cleared_where_nobody_wants_their_text(monkeypatch: pytest.MonkeyPatch, queue: Queue) -> None:

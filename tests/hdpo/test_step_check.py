@@ -1,0 +1,117 @@
+"""The check of arithmetic lines, on made lines; and how a check of the user's is loaded and judged."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from recipe.hdpo.step_check import MAX_CHARS, arithmetic, load_step_check, share_of
+
+RIGHT = [
+    "3 + 4 = 7",
+    "So she has 3 + 4 = 7 apples.",
+    "<<16-3-4=9>>9",
+    "16 eggs - 3 eggs = 13 eggs",
+    "total = 5 + 3 = 8.",
+    "7 = 3 + 4",
+    "- 3 + 4 = 7",
+    "1) 3 + 4 = 7",
+    "So far 5. 3 + 4 = 7",
+    "3 - 5 = -2",
+    "(2+3)*4 = 20",
+    "2 + 3 * 4 = 14",
+    "10 / 4 = 2.5",
+    "10/3=3.33",
+    "1/2 + 1/4 = 3/4",
+    r"$\frac{1}{2} + \frac{1}{4} = \frac{3}{4}$",
+    r"\(5 \times 3 = 15\)",
+    "5 x 3 = 15",
+    "5 \u00d7 3 = 15 and 15 \u00f7 5 = 3",
+    "$1,200.50 + $99.50 = $1,300",
+    "20% * 50 = 10",
+    "0.2 * 100 = 20%",
+    "3 + 4 == 7",
+    "5+3=8 8+4=12",
+]
+FALSE = [
+    "3 + 4 = 8",
+    "10/3=3",
+    "10/3=3.34",
+    "16 eggs - 3 eggs = 12 eggs",
+    "2 + 3 * 4 = 20",
+    "7 = 3 + 5",
+    "1/2 + 1/4 = 2/6",
+]
+NO_STEP = [
+    "",
+    "The answer is 7.",
+    "x = 5",
+    "7 = 7",
+    "x - 3 + 4 = 5",
+    "5x + 2 = 12",
+    "2x + 3 + 4 = 9",
+    "3 + 4 >= 7",
+    "3 + 4 != 8",
+    "f(2) = 3 + x",
+    "9**9 = 3",
+    "1/0 = 5",
+    "3 + = 3",
+    "((3 + 4) = 7",
+    "__import__('os') = 1 + 1 if",
+    "1" * 40 + " + 1 = 3",
+]
+
+
+@pytest.mark.parametrize("line", RIGHT)
+def test_a_right_line_is_a_valid_step(line: str) -> None:
+    assert arithmetic(line) == 1.0
+
+
+@pytest.mark.parametrize("line", FALSE)
+def test_a_false_line_is_an_invalid_step(line: str) -> None:
+    assert arithmetic(line) == 0.0
+
+
+@pytest.mark.parametrize("line", NO_STEP)
+def test_what_is_no_equation_of_numbers_is_no_step(line: str) -> None:
+    assert arithmetic(line) is None
+
+
+def test_the_share_is_over_all_steps_and_every_sign_of_a_chain_is_one() -> None:
+    assert arithmetic("3 + 4 = 7\nso 7 * 2 = 15, and x = 15") == 0.5
+    assert arithmetic("2 + 3 = 5 + 4 = 9") == 0.5
+    assert arithmetic("2 + 7 = 5 + 4 = 9") == 1.0
+    assert arithmetic("1+1=2\n1+1=3\n1+1=4\nDone.") == pytest.approx(1 / 3)
+
+
+def test_long_texts_are_judged_by_their_beginning() -> None:
+    long = "1+1=2\n" * (MAX_CHARS // 6) + "1+1=3\n" * 1000
+    assert arithmetic(long) == 1.0
+    assert arithmetic("(" * 100_000 + "=" * 100_000 + "1+" * 100_000 + "1=2") is None
+
+
+@pytest.mark.parametrize(("value", "share"), [(None, None), (0, 0.0), (1, 1.0), (0.25, 0.25)])
+def test_a_check_returns_a_share_or_none(value: float | None, share: float | None) -> None:
+    assert share_of(lambda text: value, "t") == share
+
+
+@pytest.mark.parametrize("value", [True, "0.5", 1.5, -0.1, float("nan"), float("inf")], ids=repr)
+def test_anything_else_is_an_error(value: object) -> None:
+    with pytest.raises(ValueError, match="has to be a share in"):
+        share_of(lambda text: value, "t")  # type: ignore[arg-type, return-value]
+
+
+def test_a_check_is_loaded_by_its_dotted_path_or_from_a_file(tmp_path: Path) -> None:
+    assert load_step_check("recipe.hdpo.step_check.arithmetic") is arithmetic
+    file = tmp_path / "mine.py"
+    file.write_text("def half(text):\n    return 0.5\n")
+    assert load_step_check(f"{file}:half")("anything") == 0.5
+    assert importlib.util.find_spec("mine") is None
+    file.write_text("1 / 0\n")
+    for spec, said in ((f"{file}:half", "ZeroDivisionError"), (f"{tmp_path}/no.py:f", "FileNotFoundError")):
+        with pytest.raises(ValueError, match=rf"cannot be imported: {said}"):
+            load_step_check(spec)
+    with pytest.raises(ValueError, match="no attribute 'none'"):
+        load_step_check("recipe.hdpo.step_check.none")
