@@ -76,6 +76,7 @@ class PrivilegedConfig:
     join_texts: bool
     placement: str
     template: str | None
+    chat_template_kwargs: dict[str, Any]
     max_prompt_length: int | None
     schedule: str
 
@@ -90,6 +91,11 @@ class PrivilegedConfig:
             (self.source, self.use) != ("problem", "distill"),
             "hdpo.privileged.source=problem shows the teacher what the student sees, so there is nothing to distill: "
             "set hdpo.privileged.use=replace (GRPO with extra rollouts of cliffs), or source=solution",
+        )
+        _require(
+            self.source != "problem" or not self.chat_template_kwargs,
+            f"hdpo.privileged.chat_template_kwargs={self.chat_template_kwargs} with source=problem: those rollouts are "
+            "of the plain prompt, which has data.apply_chat_template_kwargs: leave it empty",
         )
         _require(
             (self.keep, self.use) != ("all", "replace"),
@@ -227,6 +233,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where}={value} must be a finite number")
+    allowed = tuple(typing.get_origin(each) or each for each in allowed)
     if type(value) in allowed:
         return value
     names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)

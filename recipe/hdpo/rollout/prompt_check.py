@@ -30,11 +30,14 @@ MAX_READ = 20_000
 MAX_SHOWN_CHARS = 4000
 
 
-def check_prompts(config: DictConfig, hdpo: HDPOConfig, builder: Any, dataset: Any) -> None:
+def check_prompts(
+    config: DictConfig, hdpo: HDPOConfig, builder: Any, dataset: Any, privileged_builder: Any = None
+) -> None:
     """Refuse what the chat template would spoil in privileged prompts; print one of them.
 
     Args:
         builder: see :func:`~recipe.hdpo.rollout.chat_template.make_token_builder`.
+        privileged_builder: see :class:`~recipe.hdpo.rollout.prompt_faults.PromptPair`.
         dataset: verl's RLHFDataset, before its filter of long prompts, which leaves out rows that a chat template
             refuses. Other data sets, and rows that are no chats, are left to the checks of the data.
 
@@ -53,6 +56,7 @@ def check_prompts(config: DictConfig, hdpo: HDPOConfig, builder: Any, dataset: A
     rows = zip(positions, read_rows(frame, sorted(columns & set(frame.column_names)), positions), strict=True)
     agents = ToolAgents.of(config, builder.tokenizer)
     messages, said, printed = make_prompt_builder(hdpo), set[str](), False
+    idle = privileged_builder is not None
     for position, row in sorted(_sample(key, hdpo, rows, len(frame)).items()):
         name = f"training {row_name(position, row)}"
         try:
@@ -64,15 +68,23 @@ def check_prompts(config: DictConfig, hdpo: HDPOConfig, builder: Any, dataset: A
                 f"hdpo.privileged.template cannot be rendered for {name}: {type(error).__name__}: {error}"
             ) from error
         agent = row.get("agent_name") or config.actor_rollout_ref.rollout.agent.default_agent_loop
-        pair = PromptPair(with_tools(builder, agents.schemas(agent, row)), row[key], privileged)
+        schemas = agents.schemas(agent, row)
+        own = None if privileged_builder is None else with_tools(privileged_builder, schemas)
+        pair = PromptPair(with_tools(builder, schemas), row[key], privileged, own)
         if fault := pair.fault():
             raise ValueError(f"the privileged prompt of {name} {fault}")
+        idle = idle and not pair.options_matter()
         if not printed:
             print(f"The privileged prompt of {name}, between two lines:\n{_line()}\n{_short(pair.text)}\n{_line()}")
             printed = True
         if (difference := pair.difference()) and difference not in said:
             said.add(difference)
             logger.warning(f"the privileged prompt of {name} {difference}")
+    if idle and printed:
+        raise ValueError(
+            f"hdpo.privileged.chat_template_kwargs={options.chat_template_kwargs} changes no privileged prompt: the "
+            "model's chat template knows no such option, or has that value already. Mend the name, or leave it empty"
+        )
 
 
 def _sample(key: str, hdpo: HDPOConfig, rows: Iterable[tuple[int, dict]], count: int) -> dict[int, dict]:

@@ -106,5 +106,5 @@ class History:
 def _flat(knobs: Mapping[str, Any], prefix: str = "hdpo.") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in knobs.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
     return flat

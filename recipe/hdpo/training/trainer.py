@@ -31,7 +31,11 @@ from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.startup import check_data, check_model
 from recipe.hdpo.data.checks import check_rows
-from recipe.hdpo.rollout.chat_template import make_token_builder, missing_chat_template
+from recipe.hdpo.rollout.chat_template import (
+    make_privileged_token_builder,
+    make_token_builder,
+    missing_chat_template,
+)
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
 from recipe.hdpo.rollout.prompt_check import check_prompts
 from recipe.hdpo.tracking.folder_lock import lock_folder
@@ -103,6 +107,8 @@ class HDPOTrainer(PPOTrainer):
         model_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
         check_model(self.hdpo, model_config.hf_config, self.processor)
         self.token_builder = make_token_builder(self.config, self.tokenizer, self.processor, model_config.hf_config)
+        models = (self.tokenizer, self.processor, model_config.hf_config)
+        self.privileged_builder = make_privileged_token_builder(self.config, self.hdpo, *models)
         if problem := missing_chat_template(self.token_builder):
             raise ValueError(problem)
         fit_positions(self.config, self.hdpo, get_max_position_embeddings(model_config.hf_config))
@@ -114,7 +120,7 @@ class HDPOTrainer(PPOTrainer):
         if train is not None:
             check_data(self.config, self.hdpo, train)
             check_rows(self.config, self.hdpo, val, files="val_files")
-            check_prompts(self.config, self.hdpo, self.token_builder, train)
+            check_prompts(self.config, self.hdpo, self.token_builder, train, self.privileged_builder)
         try:
             super()._init_dataloader()
         except Exception:
@@ -124,7 +130,7 @@ class HDPOTrainer(PPOTrainer):
         if train is None:
             check_data(self.config, self.hdpo, self.train_dataset)
             check_rows(self.config, self.hdpo, self.val_dataset, files="val_files")
-            check_prompts(self.config, self.hdpo, self.token_builder, self.train_dataset)
+            check_prompts(self.config, self.hdpo, self.token_builder, self.train_dataset, self.privileged_builder)
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()

@@ -122,6 +122,7 @@ REFUSED = {
     "hdpo.max_lost_rollouts=nan": "max_lost_rollouts=nan must be a finite number",
     "hdpo.privileged.keep_truncated=1": "must be of type bool",
     "hdpo.privileged.join_texts=yes": "must be of type bool",
+    "hdpo.privileged.chat_template_kwargs=3": "must be of type dict",
     'hdpo.privileged.template="{{ problem }}\\n{{ solution }}"': "a backslash and an n, not a line break",
     "+hdpo.typo=1": "typo",
     "~hdpo.topk": "lacks ['topk']",
@@ -332,6 +333,7 @@ CONTROLS = {
     "ema": {"teacher": "ema"},
     "answer_only": {"privileged.source": "answer"},
     "sharpen": {"distillation_loss_schedule": "cosine"},
+    "low_effort": {"privileged.chat_template_kwargs": {"reasoning_effort": "low"}},
 }
 
 
@@ -344,7 +346,7 @@ def test_every_control_is_one_flag_and_changes_what_it_says_and_nothing_else() -
         check_config(config)
         expected = OmegaConf.merge(plain, {})
         for key, value in changes.items():
-            OmegaConf.update(expected, f"hdpo.{key}", value)
+            OmegaConf.update(expected, f"hdpo.{key}", value, force_add=True)
         assert config == expected, name
 
 
