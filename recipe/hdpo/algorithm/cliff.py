@@ -16,6 +16,9 @@ import numpy as np
 # In the extra information of a reward: why there is none, as text; empty where there is one.
 UNSCORED = "hdpo_unscored"
 
+# What is counted of each source in a record.
+SOURCE_COUNTS = ("rollouts", "solved", "kept")
+
 # Of the text of an error in a record, which travels through TransferQueue.
 ERROR_CHARS = 500
 
@@ -121,6 +124,8 @@ class GroupRecord:
         first_error, first_error_at: the first error that cost a normal rollout, and its wall-clock time in seconds.
         reissued: whether this is a cliff of the step before, which has privileged rollouts only in this one.
         plain_prompt_ids: of a cliff that is re-issued in the next step, what its rollouts read; empty for others.
+        by_source: by source of privileged text the ``rollouts`` that were scored, and how many of them were ``solved``
+            and ``kept``; a source that had none is not there.
     """
 
     prompt_id: str
@@ -147,6 +152,13 @@ class GroupRecord:
     first_error_at: float = 0.0
     reissued: bool = False
     plain_prompt_ids: list[int] = field(default_factory=list)
+    by_source: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def count(self, source: str, **counts: int) -> None:
+        """Add to the counts of one source (``rollouts``, ``solved``, ``kept``)."""
+        found = self.by_source.setdefault(source, dict.fromkeys(SOURCE_COUNTS, 0))
+        for name, number in counts.items():
+            found[name] += number
 
 
 def is_success(reward: float, success_reward: float) -> bool:

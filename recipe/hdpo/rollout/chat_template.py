@@ -16,17 +16,23 @@ from recipe.hdpo.algorithm.privileged_prompt import PrivilegedPromptBuilder
 from recipe.hdpo.config import HDPOConfig
 
 
-def make_prompt_builder(hdpo: HDPOConfig) -> PrivilegedPromptBuilder:
-    """What builds the messages of privileged prompts."""
+def make_prompt_builders(hdpo: HDPOConfig) -> dict[str, PrivilegedPromptBuilder]:
+    """What builds the messages of privileged prompts, by source; none for one that shows nothing."""
     options = hdpo.privileged
-    return PrivilegedPromptBuilder(
-        template=compile_template(options.template, options.placement),
-        placement=options.placement,
-        source=options.source,
-        solution_key=options.solution_key,
-        answer_key=options.answer_key,
-        join_texts=options.join_texts,
-    )
+    if not options.shows:
+        return {}
+    template = compile_template(options.template, options.placement)
+    return {
+        source: PrivilegedPromptBuilder(
+            template=template,
+            placement=options.placement,
+            source=source,
+            solution_key=options.solution_key,
+            answer_key=options.answer_key,
+            join_texts=options.join_texts,
+        )
+        for source in options.sources
+    }
 
 
 def make_token_builder(config: DictConfig, tokenizer: Any, processor: Any, hf_config: Any) -> Any:

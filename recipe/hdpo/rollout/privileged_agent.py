@@ -35,17 +35,21 @@ class PrivilegedRollout:
     """What the post-processing of a privileged rollout needs besides verl's arguments.
 
     Example:
-        ``PrivilegedRollout(group, record, plain_messages=[{"role": "user", "content": "2+3=?"}])``
+        ``PrivilegedRollout(group, record, plain_messages=[{"role": "user", "content": "2+3=?"}], source="solution")``
 
     Attributes:
         group: the cliff's rollouts.
         record: the group's record, which counts this rollout.
         plain_messages: the plain prompt; the reward function gets it, not the privileged one.
+        source: of what the privileged prompt shows.
+        solved_and_kept: whether it came out correct and is used; known once it was scored.
     """
 
     group: RolloutGroup
     record: GroupRecord
     plain_messages: list[dict]
+    source: str
+    solved_and_kept: bool = False
 
 
 def privileged_agent(agent_name: str) -> str:

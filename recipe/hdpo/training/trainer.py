@@ -74,8 +74,12 @@ class HDPOTrainer(PPOTrainer):
             # The worker gets this node of the config only.
             config.actor_rollout_ref.hdpo = config.hdpo
         # Extra rollouts of the plain prompt show nothing of a teacher.
-        threshold = 0.0 if self.hdpo.privileged.source == "problem" else self.hdpo.collapse_warning
-        self.history = History(teacher=CollapseMonitor(threshold), knobs=dataclasses.asdict(self.hdpo))
+        threshold = self.hdpo.collapse_warning if self.hdpo.privileged.shows else 0.0
+        self.history = History(
+            teacher=CollapseMonitor(threshold),
+            knobs=dataclasses.asdict(self.hdpo),
+            sources=self.hdpo.privileged.sources,
+        )
         self.kept: KVBatchMeta | None = None
         # Of the step so far, in which an asynchronous trainer may sample and update several times.
         self.records: list[GroupRecord] = []
@@ -207,9 +211,11 @@ class HDPOTrainer(PPOTrainer):
         """Kept trajectories as text, for the file beside verl's own dump of the rollouts."""
         data = tq.kv_batch_get(keys=kept.keys, partition_id=kept.partition_id, select_fields=transfer.FIELDS)
         lines = []
-        for key, *texts, mask in zip(kept.keys, *(data[name].unbind() for name in transfer.FIELDS), strict=True):
+        columns = (data[name].unbind() for name in transfer.FIELDS)
+        for key, tag, *texts, mask in zip(kept.keys, kept.tags, *columns, strict=True):
             named = dict(zip(transfer.TEXTS, texts, strict=True))
-            lines.append({"key": key, **kept_line(self.tokenizer.decode, named, mask)})
+            shown = {"key": key, transfer.SOURCE: tag.get(transfer.SOURCE)}
+            lines.append({**shown, **kept_line(self.tokenizer.decode, named, mask)})
         return lines
 
     # ---- validation ----

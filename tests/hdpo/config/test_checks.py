@@ -106,6 +106,13 @@ REFUSED = {
     "hdpo.privileged.source=problem": "nothing to distill",
     "hdpo.privileged.source=prefix": "hdpo.privileged.source='prefix' needs a share",
     "hdpo.privileged.source=prefix:1": "strictly between 0 and 1, such as prefix:0.5",
+    "hdpo.privileged.source=[]": "source=[] shows nothing",
+    "hdpo.privileged.source=[answer,hint]": "solution, answer, problem",
+    "hdpo.privileged.source=[answer,3]": "3 must be of type str",
+    "hdpo.privileged.source=[solution,problem]": "problem shows nothing, so it is no rung",
+    "hdpo.privileged.source=[answer,answer]": "each rung of a ladder stands there once",
+    "hdpo.privileged.source=[answer,prefix:0.5,solution]": "has 3 rungs, and hdpo.privileged.n=1",
+    "hdpo.privileged.source=3": "must be of type str or list",
     "hdpo.privileged.keep=some": "correct, all",
     "hdpo.privileged.use=drop": "distill, replace",
     "hdpo.collapse_warning=1.0": "fraction below 1",
@@ -333,6 +340,7 @@ CONTROLS = {
     "ema": {"teacher": "ema"},
     "answer_only": {"privileged.source": "answer"},
     "sharpen": {"distillation_loss_schedule": "cosine"},
+    "ladder": {"privileged.source": ["prefix:0.5", "solution"], "privileged.n": 2},
     "low_effort": {"privileged.chat_template_kwargs": {"reasoning_effort": "low"}},
 }
 

@@ -332,3 +332,15 @@ def test_options_of_rollouts_that_show_nothing_are_refused() -> None:
     control = ("hdpo.privileged.source=problem", "hdpo.privileged.use=replace")
     with pytest.raises(ValueError, match="with source=problem: those rollouts are of the plain prompt"):
         check(EFFORT, f"{OWN_OPTION}.effort=low", *control)
+
+
+def test_every_rung_of_a_ladder_is_looked_at_and_printed_once(capsys: pytest.CaptureFixture) -> None:
+    ladder = ("hdpo.privileged.source=[answer,solution]", "hdpo.privileged.n=2")
+    without = ROW | {"extra_info": {"solution": None, "index": 3}}
+    check(CHATML, *ladder, rows=[without, ROW, ROW])
+    out = capsys.readouterr().out
+    assert out.count("The privileged prompt of training row") == 2
+    assert "training row 0 (index 3) (answer), between" in out and "training row 1 (index 7) (solution), between" in out
+    odd = ROW | {"extra_info": {"solution": "<think></think>5"}}
+    with pytest.raises(ValueError, match=r"row 0 \(solution\) does not hold the user's message whole"):
+        check(STRIPS_THINKING, *ladder, rows=[odd])
