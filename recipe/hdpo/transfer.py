@@ -26,6 +26,9 @@ TEXTS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
 RESPONSE_MASK = "hdpo_response_mask"
 FIELDS = [*TEXTS, RESPONSE_MASK]
 
+# In the tag of a kept trajectory: the source of what its privileged prompt showed.
+SOURCE = "hdpo_source"
+
 # The partition of TransferQueue for cliffs whose privileged rollouts no step waits for (asynchronous trainers), each a
 # group of its own; what verl samples, counts and evicts lies in the partition "train".
 TRAIN, CLIFFS = "train", "hdpo_cliffs"
@@ -86,17 +89,20 @@ def privileged_tag(
     response: list[int],
     response_mask: list[int] | None = None,
     weights: int | None = None,
+    source: str | None = None,
 ) -> dict[str, Any]:
     """TransferQueue tag of one kept trajectory; ``seq_len`` is what both forwards together read.
 
     Args:
         response_mask: as in the fields; None where every token is distilled.
         weights: the version of the weights that the response was begun with, verl's number of the step that made them.
+        source: of what the privileged prompt showed.
     """
     seq_len = len(student_prompt) + len(teacher_prompt) + 2 * len(response)
     distilled = len(response) if response_mask is None else sum(response_mask)
-    versions = {} if weights is None else {"min_global_steps": weights}
-    return {"status": "success", PRIVILEGED_TAG: True, "seq_len": seq_len, "num_distilled": distilled, **versions}
+    known = {"min_global_steps": weights, SOURCE: source}
+    tag = {"status": "success", PRIVILEGED_TAG: True, "seq_len": seq_len, "num_distilled": distilled}
+    return tag | {name: value for name, value in known.items() if value is not None}
 
 
 def cliff_tag(step: int) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def controls_table() -> str:
 def _leaves(node, prefix: str = "") -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = []
     for key, value in node.items():
-        nested = OmegaConf.is_config(value)
+        nested = OmegaConf.is_dict(value)
+        value = f"[{','.join(value)}]" if OmegaConf.is_list(value) else value
         found += _leaves(value, f"{prefix}{key}.") if nested else [(prefix + key, value)]
     return found
 

@@ -17,6 +17,9 @@ import numpy as np
 # In the extra information of a reward: why there is none, as text; empty where there is one.
 UNSCORED = "hdpo_unscored"
 
+# What is counted of each source in a record.
+SOURCE_COUNTS = ("rollouts", "solved", "kept")
+
 # Of the text of an error in a record, which travels through TransferQueue.
 ERROR_CHARS = 500
 
@@ -130,6 +133,8 @@ class GroupRecord:
         kept_signs: the same of the kept privileged rollouts, by the key of their row.
         dropped: how many privileged rollouts the gate left out, by its reason.
         step_check_errors: how often the step check failed on a privileged rollout.
+        by_source: by source of privileged text the ``rollouts`` that were scored, and how many of them were ``solved``
+            and ``kept``; a source that had none is not there.
     """
 
     prompt_id: str
@@ -160,6 +165,13 @@ class GroupRecord:
     kept_signs: dict[str, dict[str, Any]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     step_check_errors: int = 0
+    by_source: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def count(self, source: str, **counts: int) -> None:
+        """Add to the counts of one source (``rollouts``, ``solved``, ``kept``)."""
+        found = self.by_source.setdefault(source, dict.fromkeys(SOURCE_COUNTS, 0))
+        for name, number in counts.items():
+            found[name] += number
 
 
 def is_success(reward: float, success_reward: float) -> bool:

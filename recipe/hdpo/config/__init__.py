@@ -68,7 +68,7 @@ class PrivilegedConfig:
     """``hdpo.privileged``."""
 
     n: int
-    source: str
+    source: str | list[str]
     keep: str
     keep_truncated: bool
     use: str
@@ -77,6 +77,7 @@ class PrivilegedConfig:
     join_texts: bool
     placement: str
     template: str | None
+    chat_template_kwargs: dict[str, Any]
     max_prompt_length: int | None
     schedule: str
     phrases: str | None
@@ -85,15 +86,20 @@ class PrivilegedConfig:
 
     def __post_init__(self) -> None:
         _require(self.n >= 0, f"hdpo.privileged.n={self.n} must be 0 (no privileged rollouts) or more")
-        check_source("hdpo.privileged.source", self.source)
+        check_sources(self.sources, self.n)
         _one_of("hdpo.privileged.keep", self.keep, KEEPS)
         _one_of("hdpo.privileged.use", self.use, USES)
         _one_of("hdpo.privileged.placement", self.placement, PLACEMENTS)
         _one_of("hdpo.privileged.schedule", self.schedule, SCHEDULES)
         _require(
-            (self.source, self.use) != ("problem", "distill"),
+            self.shows or self.use != "distill",
             "hdpo.privileged.source=problem shows the teacher what the student sees, so there is nothing to distill: "
             "set hdpo.privileged.use=replace (GRPO with extra rollouts of cliffs), or source=solution",
+        )
+        _require(
+            self.shows or not self.chat_template_kwargs,
+            f"hdpo.privileged.chat_template_kwargs={self.chat_template_kwargs} with source=problem: those rollouts are "
+            "of the plain prompt, which has data.apply_chat_template_kwargs: leave it empty",
         )
         _require(
             (self.keep, self.use) != ("all", "replace"),
@@ -105,7 +111,7 @@ class PrivilegedConfig:
             "and were trained on: set schedule=same_step",
         )
         _require(
-            self.source != "problem" or not self.gate.asks,
+            self.shows or not self.gate.asks,
             f"hdpo.privileged.gate.{self.gate.asks and self.gate.asks[0]} with source=problem: nothing is shown that "
             "could be copied: set it to null (speaks: to false), or show something",
         )
@@ -114,6 +120,16 @@ class PrivilegedConfig:
             f"hdpo.privileged.gate.steps={self.gate.steps} without a check of steps: name one by "
             "hdpo.privileged.step_check (recipe.hdpo.step_check.arithmetic for arithmetic), or set it to null",
         )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What privileged prompts show: one source, or the rungs of a ladder, the least telling one first."""
+        return tuple(self.source) if isinstance(self.source, list) else (self.source,)
+
+    @property
+    def shows(self) -> bool:
+        """Whether privileged prompts show more than the problem."""
+        return self.sources != ("problem",)
 
 
 @dataclass(frozen=True)
@@ -241,6 +257,7 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where}={value} must be a finite number")
+    allowed = tuple(typing.get_origin(each) or each for each in allowed)
     if type(value) in allowed:
         return value
     names = " or ".join("null" if t is type(None) else t.__name__ for t in allowed)
@@ -254,6 +271,24 @@ def _require(condition: bool, message: str) -> None:
 
 def _one_of(where: str, value: str, choices: tuple[str, ...]) -> None:
     _require(value in choices, f"{where}={value!r} must be one of {', '.join(choices)}")
+
+
+def check_sources(sources: tuple[str, ...], n: int) -> None:
+    """ValueError for ``hdpo.privileged.source``, one or the rungs of a ladder, with ``n`` privileged rollouts."""
+    key, listed = "hdpo.privileged.source", f"[{','.join(map(str, sources))}]"
+    _require(bool(sources), f"{key}=[] shows nothing: name a source, such as solution, or several")
+    for source in sources:
+        _require(isinstance(source, str), f"{key}={listed}: {source!r} must be of type str")
+        check_source(key, source)
+    if len(sources) == 1:
+        return
+    _require("problem" not in sources, f"{key}={listed}: problem shows nothing, so it is no rung of a ladder")
+    _require(len(set(sources)) == len(sources), f"{key}={listed}: each rung of a ladder stands there once")
+    _require(
+        n == 0 or n >= len(sources),
+        f"{key}={listed} has {len(sources)} rungs, and hdpo.privileged.n={n} is less than one rollout for each: raise "
+        "n, or leave rungs out",
+    )
 
 
 def check_source(where: str, value: str) -> None:

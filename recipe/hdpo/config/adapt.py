@@ -49,7 +49,7 @@ def fit_positions(config: DictConfig, hdpo: HDPOConfig, positions: int) -> None:
     if hdpo.privileged.n == 0 or context is None or context <= positions:
         return
     room = positions - unused_positions(config) - config.data.max_response_length
-    needed = hdpo.privileged.max_prompt_length or config.data.max_prompt_length + (hdpo.privileged.source != "problem")
+    needed = hdpo.privileged.max_prompt_length or config.data.max_prompt_length + hdpo.privileged.shows
     if room < needed:
         raise ValueError(
             f"the model's {positions} positions leave {room} tokens beside data.max_response_length="

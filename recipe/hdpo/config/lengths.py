@@ -42,7 +42,7 @@ def wanted_context(config: DictConfig, hdpo: HDPOConfig) -> int:
     room = response + unused_positions(config)
     if hdpo.privileged.max_prompt_length is not None:
         return hdpo.privileged.max_prompt_length + room
-    return prompt + room if hdpo.privileged.source == "problem" else prompt + response + room
+    return prompt + response + room if hdpo.privileged.shows else prompt + room
 
 
 def derived_context(config: DictConfig, hdpo: HDPOConfig) -> tuple[int, str] | None:
@@ -60,7 +60,7 @@ def derived_context(config: DictConfig, hdpo: HDPOConfig) -> tuple[int, str] | N
     how = "a prompt and a solution as long as a response" if context == wanted else f"what {tight} leave"
     if hdpo.privileged.max_prompt_length is not None:
         how = "hdpo.privileged.max_prompt_length"
-    elif hdpo.privileged.source == "problem":
+    elif not hdpo.privileged.shows:
         how = "as long as any prompt"
     return context, f"privileged prompts have up to {room} tokens ({how}), and so {CONTEXT}=null becomes {context}"
 
@@ -74,7 +74,7 @@ def training_budgets(config: DictConfig, hdpo: HDPOConfig) -> dict[str, int]:
     """
     if not select(config, f"{ACTOR}.use_dynamic_bsz", False):
         return {}
-    if hdpo.privileged.n == 0 or hdpo.privileged.use != "replace" or hdpo.privileged.source == "problem":
+    if hdpo.privileged.n == 0 or hdpo.privileged.use != "replace" or not hdpo.privileged.shows:
         return {}
     kl = select(config, f"{ACTOR}.use_kl_loss", False) or select(config, "algorithm.use_kl_in_reward", False)
     # By the model that reads.

@@ -195,7 +195,7 @@ def vision_positions(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 def no_room_for_the_solution(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     longest, plain = max_privileged_prompt_length(config, hdpo), config.data.max_prompt_length
-    if hdpo.privileged.n == 0 or longest is None or longest > plain or hdpo.privileged.source == "problem":
+    if hdpo.privileged.n == 0 or longest is None or longest > plain or not hdpo.privileged.shows:
         return None
     context, response = select(config, CONTEXT), config.data.max_response_length
     limit, way_out = f"{CONTEXT}={context}", f"raise it (null: {wanted_context(config, hdpo)}), or"

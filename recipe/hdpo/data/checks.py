@@ -38,7 +38,7 @@ def check_rows(config: DictConfig, hdpo: HDPOConfig, dataset: Any, *, files: str
     Raises:
         ValueError: names the column, what stands there, the first rows, and the way out.
     """
-    privileged = files == "train_files" and hdpo.privileged.n > 0 and hdpo.privileged.source != "problem"
+    privileged = files == "train_files" and hdpo.privileged.n > 0 and hdpo.privileged.shows
     named = f"data.{files}={config.data.get(files)}"
     frame: Any = getattr(dataset, "dataframe", None)
     known = hasattr(frame, "select_columns")
@@ -155,13 +155,19 @@ def _report_sample(graded: dict[str, list[int]], size: int, frame: Any, files: s
 
 
 def _check_texts(config: DictConfig, hdpo: HDPOConfig, frame: Any, files: str) -> None:
-    options, worked = hdpo.privileged, hdpo.privileged.source != "answer"
+    """Each source's texts; a row that lacks one skips that rung of a ladder."""
+    for source in hdpo.privileged.sources:
+        _check_source_texts(hdpo, source, frame, files)
+
+
+def _check_source_texts(hdpo: HDPOConfig, source: str, frame: Any, files: str) -> None:
+    options, worked = hdpo.privileged, source != "answer"
     name = "solution_key" if worked else "answer_key"
     key, join = getattr(options, name), options.join_texts
     found = solutions.rows_without(frame, key, join=join)
     without = sorted(position for rows in found.values() for position in rows)
     if len(without) < len(frame):
-        _check_prefixes(hdpo, frame, files)
+        _check_prefixes(hdpo, source, frame, files)
     if not without:
         return
     stands = ", ".join(f"{why} in {len(rows)}" for why, rows in sorted(found.items(), key=lambda item: -len(item[1])))
@@ -173,18 +179,24 @@ def _check_texts(config: DictConfig, hdpo: HDPOConfig, frame: Any, files: str) -
         advice = "" if remedy else f"; {solutions.advice(places, name, len(frame), worked=worked)}"
         raise ValueError(
             f"no row of {files.partition('=')[2]} has a text at {key}, which privileged prompts show "
-            f"(hdpo.privileged.source={options.source}, hdpo.privileged.{name}={key}): there stands {stands}"
+            f"(hdpo.privileged.source={source}, hdpo.privileged.{name}={key}): there stands {stands}"
             f"{remedy}{advice}"
         )
     logger.warning(
-        f"{len(without)} of {len(frame)} training rows have no text at {key} (there stands {stands}{remedy}); as "
-        f"cliffs they are skipped and counted (hdpo/skipped_no_solution). First: {row_names(frame, without)}"
+        f"{len(without)} of {len(frame)} training rows have no text at {key} (there stands {stands}{remedy}); "
+        f"{_consequence(hdpo, source)}. First: {row_names(frame, without)}"
     )
 
 
-def _check_prefixes(hdpo: HDPOConfig, frame: Any, files: str) -> None:
+def _consequence(hdpo: HDPOConfig, source: str) -> str:
+    rungs = len(hdpo.privileged.sources)
+    what = "they are skipped and counted" if rungs == 1 else f"they skip the rung {source}, which is counted"
+    return f"as cliffs {what} (hdpo/skipped_no_solution)"
+
+
+def _check_prefixes(hdpo: HDPOConfig, source: str, frame: Any, files: str) -> None:
     options = hdpo.privileged
-    share = prefix_share(options.source)
+    share = prefix_share(source)
     if share is None:
         return
     sample = truths.sample_positions(len(frame), SAMPLE)
@@ -193,8 +205,8 @@ def _check_prefixes(hdpo: HDPOConfig, frame: Any, files: str) -> None:
         return
     message = (
         f"of a sample of {len(sample)} rows of {files} {len(whole)} have a solution of one line and one sentence at "
-        f"{options.solution_key}, which has no first part to show (hdpo.privileged.source={options.source}); as cliffs "
-        f"they are skipped and counted (hdpo/skipped_no_solution). First: {row_names(frame, whole)}"
+        f"{options.solution_key}, which has no first part to show (hdpo.privileged.source={source}); "
+        f"{_consequence(hdpo, source)}. First: {row_names(frame, whole)}"
     )
     if len(whole) == len(sample):
         raise ValueError(f"{message}. Set hdpo.privileged.source=solution, or write solutions in several lines")

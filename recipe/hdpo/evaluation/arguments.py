@@ -34,10 +34,10 @@ def add_common(p: argparse.ArgumentParser) -> None:
     p.add_argument("--max-tokens", type=int, default=1024, help="longest response, tokens (default 1024)")
     p.add_argument("--seed", type=int, default=0, help="of the samples and of the intervals (default 0)")
     p.add_argument("--reward", default=DEFAULT_REWARD, help="FILE.py:FUNCTION (default: the recipe's reward.py)")
-    p.add_argument("--reward-kwargs", type=_json_object, default={}, help="of the reward function, as a JSON object")
+    p.add_argument("--reward-kwargs", type=json_object, default={}, help="of the reward function, as a JSON object")
     p.add_argument(
         "--chat-template-kwargs",
-        type=_json_object,
+        type=json_object,
         default={},
         help="data.apply_chat_template_kwargs, as JSON",
     )
@@ -77,7 +77,7 @@ def check_common(args: argparse.Namespace) -> None:
         raise ValueError(f"--top-p {args.top_p} --top-k {args.top_k}: need 0 < top-p <= 1 and top-k >= 0 (0: all).")
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -127,6 +127,14 @@ class Engine:
             for p in problems
         }
 
+    def prompt_end(self, template_kwargs: Mapping[str, Any]) -> str:
+        """What the chat template puts behind a user's message, the generation prompt last."""
+        mark = "MESSAGE"
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": mark}], add_generation_prompt=True, tokenize=False, **template_kwargs
+        )
+        return text.rpartition(mark)[2]
+
     def room(self, max_tokens: int) -> int | None:
         """Tokens of the longest prompt that the model has positions for beside a response; None: no limit is known."""
         return None if self._limit is None else self._limit - max_tokens

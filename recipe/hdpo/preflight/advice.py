@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
@@ -46,6 +48,19 @@ def flags_for(args: argparse.Namespace, numbers: Json, source: str) -> Iterator[
             yield f"hdpo.privileged.{name}={_hydra(value)}", "as given here"
     if args.join_texts:
         yield "hdpo.privileged.join_texts=true", "as given here"
+    for key in ("data.apply_chat_template_kwargs", "hdpo.privileged.chat_template_kwargs"):
+        given = args.privileged_chat_template_kwargs if key.startswith("hdpo") else args.chat_template_kwargs
+        for flag in _added(key, given):
+            yield flag, "as given here"
+
+
+def _added(key: str, value: Any) -> Iterator[str]:
+    """Overrides that add a JSON value at a key."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _added(f"{key}.{name}", inner)
+    else:
+        yield f"+{key}={_hydra(value) if isinstance(value, str) else json.dumps(value)}"
 
 
 def command(flags: list[tuple[str, str]]) -> str:

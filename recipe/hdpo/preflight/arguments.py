@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recipe.hdpo.algorithm.message_template import compile_template
 from recipe.hdpo.config import PLACEMENTS, check_source
-from recipe.hdpo.evaluation.arguments import add_common, check_common
+from recipe.hdpo.evaluation.arguments import add_common, check_common, json_object
 from recipe.hdpo.evaluation.passk import MAX_SAMPLES
 
 SOURCES = ("solution", "prefix:0.5", "answer")
@@ -34,6 +34,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--join-texts", action="store_true", help="as hdpo.privileged.join_texts=true")
     p.add_argument("--template", help="as hdpo.privileged.template: Jinja2 text, or @FILE")
     p.add_argument("--placement", choices=PLACEMENTS, default="user", help="as hdpo.privileged.placement (user)")
+    p.add_argument(
+        "--privileged-chat-template-kwargs",
+        type=json_object,
+        default={},
+        help="as hdpo.privileged.chat_template_kwargs, as JSON",
+    )
     p.add_argument("--max-prompt-length", type=int, help="data.max_prompt_length of training: longer ones are left out")
     p.add_argument("--max-privileged-prompt-length", type=int, help="the same for privileged prompts")
     p.add_argument("--train-batch-size", type=int, default=64, help="prompts of a step, for its cost (default 64)")

@@ -57,6 +57,7 @@ def draw(args: argparse.Namespace, problems: ProblemSet, command: str) -> Drawn:
     sources = [privileged(source, problems.problems, make_builder(args, source)) for source in args.sources]
     model = resolve_model(args.model, args.out)
     engine = Engine(model, args.dtype, args.gpu_memory_utilization, args.tensor_parallel_size)
+    _check_ends(engine, args)
     plain = PromptSet(PLAIN, list(problems.problems))
     _fit(engine, args, plain, sources)
     common = settings_of(args, _sampling(args, PLAIN), engine, reward_file, reward.__name__)
@@ -95,7 +96,7 @@ def _fit(engine: Engine, args: argparse.Namespace, plain: PromptSet, sources: Se
         limit = min((limit for limit in (room, asked) if limit is not None), default=None)
         kind.problems = [problem for problem in kind.problems if problem.id not in plain.too_long]
         try:
-            prompt_ids = engine.token_ids(kind.problems, args.chat_template_kwargs)
+            prompt_ids = engine.token_ids(kind.problems, _template_options(args, kind.source))
         except jinja2.TemplateError as error:
             raise ValueError(f"the model's chat template makes no {kind.source} prompt: {error}") from error
         kind.fit(prompt_ids, limit)
@@ -107,6 +108,23 @@ def _fit(engine: Engine, args: argparse.Namespace, plain: PromptSet, sources: Se
                 f"no prompt fits: the shortest has {shortest} tokens, and there is room for {limit}. Raise "
                 f"--max-prompt-length, or lower --max-tokens {args.max_tokens}."
             )
+
+
+def _template_options(args: argparse.Namespace, source: str) -> dict[str, Any]:
+    return args.chat_template_kwargs | ({} if source == PLAIN else args.privileged_chat_template_kwargs)
+
+
+def _check_ends(engine: Engine, args: argparse.Namespace) -> None:
+    """Refuse options by which a privileged prompt ends in other tokens than the plain one, as training does."""
+    if not args.privileged_chat_template_kwargs:
+        return
+    plain, shown = (engine.prompt_end(_template_options(args, source)) for source in (PLAIN, ""))
+    if plain != shown:
+        raise ValueError(
+            f"with --privileged-chat-template-kwargs {args.privileged_chat_template_kwargs} a privileged prompt ends "
+            f"in {shown!r}, and the plain prompt in {plain!r}: teacher and student read a response behind the same "
+            "last tokens. Pass the option that changes them as --chat-template-kwargs too, or leave it out."
+        )
 
 
 def _draw_kind(
@@ -121,6 +139,8 @@ def _draw_kind(
     settings = {**common, "n": sampling.n, "seed": sampling.seed, "problems_sha256": ids_sha256(kind.prompt_ids)}
     if kind.source != PLAIN:
         settings |= {"source": kind.source, "prompts_sha256": kind.prompts_sha256()}
+        if args.privileged_chat_template_kwargs:
+            settings["privileged_chat_template_kwargs"] = args.privileged_chat_template_kwargs
     with ResultWriter(args.out / kind.folder, Meta(settings, len(kind.problems), about)) as writer:
         if writer.cut_file:
             print(f"The last line was cut off: it is now in {writer.cut_file}, and its sample is drawn again.")

@@ -13,6 +13,7 @@ from recipe.hdpo.evaluation.records import GREEDY, Results
 from recipe.hdpo.evaluation.summary import natural
 from recipe.hdpo.preflight.cost import predicted_cost
 from recipe.hdpo.preflight.drawing import Drawn
+from recipe.hdpo.preflight.ladder import ladder_figures
 from recipe.hdpo.preflight.leaks import SignReader, leak_figures
 from recipe.hdpo.preflight.left_out import left_out
 from recipe.hdpo.preflight.rollouts import Json, Rollouts, cliff_shares, length_row, lengths, solve_rates
@@ -26,7 +27,7 @@ def compute(args: argparse.Namespace, problems: ProblemSet, drawn: Drawn) -> Jso
     """Everything that the page shows but its texts and the verdict.
 
     Returns:
-        ``{"problems", "K", "J", "max_tokens", "room", "cliffs", "plain", "sources", "lengths", "left_out"}``;
+        ``{"problems", "K", "J", "max_tokens", "room", "cliffs", "plain", "sources", "lengths", "ladder", "left_out"}``;
         every share says over how many problems it is taken.
     """
     rollouts = {source: Rollouts.of(results) for source, results in drawn.results.items()}
@@ -63,6 +64,7 @@ def compute(args: argparse.Namespace, problems: ProblemSet, drawn: Drawn) -> Jso
             reader = SignReader(drawn.tokens, kind.shown, worked, pattern)
             entry |= _of_source(args, plain, rollouts[kind.source], cliffs, levels, reader)
         found["sources"][kind.source] = entry
+    found["ladder"] = ladder_figures(rollouts, list(found["sources"]), cliffs, args.seed)
     kinds = [drawn.plain, *drawn.sources]
     found["left_out"] = left_out(problems.problems, problems.duplicates, kinds, rollouts, drawn.reward_file)
     # The grader's processes have nothing to do any more.

@@ -122,6 +122,16 @@ def _sentences(numbers: Json, source: str | None) -> Iterator[str]:
         rate = _rate(entry)
         if rate is not None:
             yield f"With the {_called(name)}, {percent(rate)} of the cliffs' rollouts are right; {_copying(entry)}."
+    if ladder := numbers["ladder"]:
+        parts = ", ".join(
+            f"{100 * part:.0f} % with the {_called(name)}"
+            for name, part in zip(ladder["sources"], ladder["by_rung"], strict=True)
+        )
+        yield (
+            f"A ladder, one rollout for each source until one is right, would solve {percent(ladder['solved'])} of the "
+            f"cliffs ({parts}): hdpo.privileged.source=[{','.join(ladder['sources'])}] "
+            f"hdpo.privileged.n={len(ladder['sources'])}."
+        )
     if share["estimate"] > NEARLY_ALL:
         yield "Nearly every prompt is a cliff: look at the reward, the answer format and the prompt first."
     failed = numbers["cliffs"]["failed"]

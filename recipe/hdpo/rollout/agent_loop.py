@@ -19,6 +19,7 @@ Under an asynchronous trainer a group never waits: a cliff goes into a partition
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import time
@@ -34,11 +35,12 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord, RolloutGroup, is_success
 from recipe.hdpo.algorithm.gate import FAILED, reason_to_drop
+from recipe.hdpo.algorithm.ladder import rung_sizes
 from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, prompt_id
 from recipe.hdpo.algorithm.seeds import derived_seed
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.config.keys import is_async
-from recipe.hdpo.rollout.chat_template import make_prompt_builder
+from recipe.hdpo.rollout.chat_template import make_prompt_builders
 from recipe.hdpo.rollout.leak_reader import LeakReader
 from recipe.hdpo.rollout.outputs import UnscoredRollout, single_output
 from recipe.hdpo.rollout.privileged_agent import MARK, PrivilegedPromptTooLong, PrivilegedRollout, privileged_agent
@@ -54,8 +56,8 @@ class HDPOAgentLoopWorker(ScoringWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.hdpo = read_hdpo(self.config)
-        self.prompt_builder = make_prompt_builder(self.hdpo)
-        self.leak_reader = LeakReader(self.hdpo, self.tokenizer, self.prompt_builder)
+        self.prompt_builders = make_prompt_builders(self.hdpo)
+        self.leak_reader = LeakReader(self.hdpo, self.tokenizer, self.prompt_builders)
         # Where privileged rollouts go: in rows of their own under an asynchronous trainer, else with their group.
         self.partition = transfer.CLIFFS if is_async(self.config) else transfer.TRAIN
         # Groups whose rollouts are running, by uid. Training only.
@@ -196,41 +198,54 @@ class HDPOAgentLoopWorker(ScoringWorker):
         trace: bool,
         kwargs: dict,
     ) -> None:
-        plain, options = list(kwargs["raw_prompt"]), self.hdpo.privileged
-        try:
-            messages = plain if options.source == "problem" else self.prompt_builder.build(plain, kwargs)
-        except NoPrivilegedText as missing:
-            record.no_solution += options.n
-            logger.warning(f"cliff {record.prompt_id} is skipped: its row has no text at {missing}")
-            return
+        """The rungs of the ladder, one after the other, until a rollout was solved and kept; mostly there is one."""
+        options, session = self.hdpo.privileged, group.size
         params = dict(sampling_params)
         if options.use == "distill":
             params["logprobs"] = False  # nobody reads them
+        for source, size in zip(options.sources, rung_sizes(options.n, len(options.sources)), strict=True):
+            rollout = PrivilegedRollout(group, record, list(kwargs["raw_prompt"]), source)
+            sessions = range(session, session + size)
+            if await self._run_rung(rollout, sessions, params, trajectory, trace, kwargs):
+                return
+            session += size
+
+    async def _run_rung(
+        self, rollout: PrivilegedRollout, sessions: range, params: dict, trajectory: dict, trace: bool, kwargs: dict
+    ) -> bool:
+        """The privileged rollouts that show one source; True where one was solved and kept."""
+        record, builder = rollout.record, self.prompt_builders.get(rollout.source)
+        try:
+            plain = rollout.plain_messages
+            messages = plain if builder is None else builder.build(plain, kwargs)
+        except NoPrivilegedText as missing:
+            record.no_solution += len(sessions)
+            logger.warning(f"cliff {record.prompt_id} is skipped ({rollout.source}): its row has no text at {missing}")
+            return False
+        marks = {session: dataclasses.replace(rollout) for session in sessions}
+        agent = privileged_agent(rollout.group.agent_name)
+        own = {**kwargs, "raw_prompt": messages}
         results = await asyncio.gather(
             *(
                 self._run_seeded(
                     dict(params),
                     trajectory,
-                    agent_name=privileged_agent(group.agent_name),
+                    agent_name=agent,
                     trace=trace,
-                    **{
-                        **kwargs,
-                        "raw_prompt": messages,
-                        "session_id": group.size + j,
-                        MARK: PrivilegedRollout(group, record, plain),
-                    },
+                    **{**own, "session_id": session, MARK: mark},
                 )
-                for j in range(options.n)
+                for session, mark in marks.items()
             ),
             return_exceptions=True,
         )
         for result in results:
             if isinstance(result, PrivilegedPromptTooLong):
                 record.too_long += 1
-                logger.warning(f"cliff {record.prompt_id} is skipped: {result}")
+                logger.warning(f"cliff {record.prompt_id} is skipped ({rollout.source}): {result}")
             elif isinstance(result, BaseException):
                 record.errors += 1
                 logger.error(f"a privileged rollout of cliff {record.prompt_id} failed", exc_info=result)
+        return any(mark.solved_and_kept for mark in marks.values())
 
     async def _keep(self, output: AgentLoopOutput, privileged: PrivilegedRollout, kwargs: dict) -> None:
         """Score a privileged rollout as the student's answer to the plain prompt; keep it if it is to be kept."""
@@ -242,12 +257,13 @@ class HDPOAgentLoopWorker(ScoringWorker):
         record.privileged_truncated += cut_off
         solved = is_success(output.reward_score, self.hdpo.success_reward)
         record.solved_privileged += solved
+        record.count(privileged.source, rollouts=1, solved=solved)
         if not any(output.response_mask) or not (solved or options.keep == "all"):
             return
         if cut_off and not options.keep_truncated:
             record.skipped_truncated += 1
             return
-        signs = await self.leak_reader.signs(output, kwargs)
+        signs = await self.leak_reader.signs(output, kwargs, privileged.source)
         record.step_check_errors += signs.step_check == FAILED
         reason = reason_to_drop(signs, options.gate)
         if reason is not None:
@@ -259,20 +275,23 @@ class HDPOAgentLoopWorker(ScoringWorker):
             replaced = {**kwargs, "session_id": kwargs["session_id"] - group.size}
             await super()._agent_loop_postprocess(output, validate=False, **replaced)
         else:
-            await self._put_privileged_row(group, kwargs["session_id"], teacher_prompt_ids, output)
+            await self._put_privileged_row(privileged, kwargs["session_id"], teacher_prompt_ids, output)
         record.kept_signs[transfer.row_key(group.uid, kwargs["session_id"])] = asdict(signs)
+        privileged.solved_and_kept = solved
         record.kept += 1
+        record.count(privileged.source, kept=1)
         record.kept_truncated += cut_off
         record.kept_tokens += sum(output.response_mask)
 
     async def _put_privileged_row(
-        self, group: RolloutGroup, session_id: int, teacher_prompt_ids: list[int], output: AgentLoopOutput
+        self, privileged: PrivilegedRollout, session_id: int, teacher_prompt_ids: list[int], output: AgentLoopOutput
     ) -> None:
+        group, begun_with = privileged.group, output.extra_fields.get("min_global_steps")
         row = (group.student_prompt_ids, teacher_prompt_ids, output.response_ids)
         await tq.async_kv_batch_put(
             keys=[transfer.row_key(group.uid, session_id)],
             fields=transfer.privileged_fields(*row, output.response_mask),
-            tags=[transfer.privileged_tag(*row, output.response_mask, output.extra_fields.get("min_global_steps"))],
+            tags=[transfer.privileged_tag(*row, output.response_mask, begun_with, privileged.source)],
             partition_id=self.partition,
         )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from recipe.hdpo.algorithm.message_template import compile_template
@@ -15,17 +16,23 @@ from recipe.hdpo.algorithm.privileged_prompt import PrivilegedPromptBuilder
 from recipe.hdpo.config import HDPOConfig
 
 
-def make_prompt_builder(hdpo: HDPOConfig) -> PrivilegedPromptBuilder:
-    """What builds the messages of privileged prompts."""
+def make_prompt_builders(hdpo: HDPOConfig) -> dict[str, PrivilegedPromptBuilder]:
+    """What builds the messages of privileged prompts, by source; none for one that shows nothing."""
     options = hdpo.privileged
-    return PrivilegedPromptBuilder(
-        template=compile_template(options.template, options.placement),
-        placement=options.placement,
-        source=options.source,
-        solution_key=options.solution_key,
-        answer_key=options.answer_key,
-        join_texts=options.join_texts,
-    )
+    if not options.shows:
+        return {}
+    template = compile_template(options.template, options.placement)
+    return {
+        source: PrivilegedPromptBuilder(
+            template=template,
+            placement=options.placement,
+            source=source,
+            solution_key=options.solution_key,
+            answer_key=options.answer_key,
+            join_texts=options.join_texts,
+        )
+        for source in options.sources
+    }
 
 
 def make_token_builder(config: DictConfig, tokenizer: Any, processor: Any, hf_config: Any) -> Any:
@@ -36,14 +43,44 @@ def make_token_builder(config: DictConfig, tokenizer: Any, processor: Any, hf_co
         processor: verl's processor of a vision-language model; None for a language model.
         hf_config: the model's.
     """
+    return token_builder_of(config.data, tokenizer, processor, _model_type(hf_config))
+
+
+def make_privileged_token_builder(
+    config: DictConfig, hdpo: HDPOConfig, tokenizer: Any, processor: Any, hf_config: Any
+) -> Any | None:
+    """The same for privileged prompts; None where they have the options of the plain ones."""
+    if not hdpo.privileged.chat_template_kwargs:
+        return None
+    return token_builder_of(privileged_data(config.data, hdpo), tokenizer, processor, _model_type(hf_config))
+
+
+def _model_type(hf_config: Any) -> str | None:
     model_type = getattr(hf_config, "model_type", None)
+    return model_type if isinstance(model_type, str) else None
+
+
+def token_builder_of(data: DictConfig, tokenizer: Any, processor: Any, model_type: str | None) -> Any:
+    """The same from verl's data config and the name of the model's kind."""
     return create_continuous_token_builder(
         tokenizer,
-        hf_model_type=model_type if isinstance(model_type, str) else None,
-        chat_template_kwargs=config.data.get("apply_chat_template_kwargs", {}),
-        mm_processor_kwargs=config.data.get("mm_processor_kwargs", {}),
+        hf_model_type=model_type,
+        chat_template_kwargs=data.get("apply_chat_template_kwargs", {}),
+        mm_processor_kwargs=data.get("mm_processor_kwargs", {}),
         processor=processor,
     )
+
+
+def privileged_data(data: DictConfig, hdpo: HDPOConfig) -> DictConfig:
+    """verl's data config as it holds for privileged prompts: with ``hdpo.privileged.chat_template_kwargs`` on top of
+    ``apply_chat_template_kwargs``. Without any it is the same object."""
+    options = hdpo.privileged.chat_template_kwargs
+    if not options:
+        return data
+    own = copy.deepcopy(data)
+    with open_dict(own):
+        own.apply_chat_template_kwargs = {**(data.get("apply_chat_template_kwargs") or {}), **options}
+    return own
 
 
 @dataclass(frozen=True)

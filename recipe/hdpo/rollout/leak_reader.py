@@ -23,31 +23,33 @@ class LeakReader:
     Args:
         hdpo: the recipe's knobs.
         tokenizer: the model's.
-        builder: of the privileged prompts; it knows the text that a row would show.
+        builders: of the privileged prompts, by source; they know the text that a row would show.
 
     Raises:
         ValueError: the file of phrases cannot be read.
     """
 
-    def __init__(self, hdpo: HDPOConfig, tokenizer: Any, builder: PrivilegedPromptBuilder) -> None:
+    def __init__(self, hdpo: HDPOConfig, tokenizer: Any, builders: Mapping[str, PrivilegedPromptBuilder]) -> None:
         options = hdpo.privileged
-        self.options, self.tokenizer, self.builder = options, tokenizer, builder
+        self.options, self.tokenizer, self.builders = options, tokenizer, builders
         self.pattern = reference_pattern(read_phrases(Path(options.phrases)) if options.phrases else ())
         self.special = frozenset(tokenizer.all_special_ids)
         self.check = StepProcess(options.step_check, hdpo.reward_timeout) if options.step_check else None
         # All rollouts of a prompt are compared with the same texts.
         self.tokens_of = functools.lru_cache(maxsize=256)(self._tokens)
 
-    async def signs(self, output: AgentLoopOutput, row: Mapping[str, Any]) -> Signs:
+    async def signs(self, output: AgentLoopOutput, row: Mapping[str, Any], source: str | None = None) -> Signs:
         """Those of one response; of an agent's, of what the model wrote in it.
 
         Args:
-            row: the data row, which a plain rollout is compared with as a privileged one would be.
+            row: the data row.
+            source: what the privileged prompt showed; None for a plain rollout, which is compared with the text of the
+                most telling source.
         """
         own = [token for token, is_own in zip(output.response_ids, output.response_mask, strict=True) if is_own]
         text = self.tokenizer.decode(own, skip_special_tokens=True)
         tokens = [token for token in own if token not in self.special]
-        shown, worked = self._shown(row), text_at(row, self.options.solution_key, join=self.options.join_texts)
+        shown, worked = self._shown(row, source), text_at(row, self.options.solution_key, join=self.options.join_texts)
         shown_tokens = [] if shown is None else self.tokens_of(shown)
         worked_tokens = None if worked is None else self.tokens_of(worked)
         # Milliseconds for long responses, during which other rollouts go on.
@@ -60,11 +62,10 @@ class LeakReader:
         )
         return signs if self.check is None else await self.check.added_to(signs, text)
 
-    def _shown(self, row: Mapping[str, Any]) -> str | None:
-        if self.options.source == "problem":
-            return None
+    def _shown(self, row: Mapping[str, Any], source: str | None) -> str | None:
+        builder = self.builders.get(source or self.options.sources[-1])
         try:
-            return self.builder.shown(row)
+            return None if builder is None else builder.shown(row)
         except NoPrivilegedText:
             return None
 

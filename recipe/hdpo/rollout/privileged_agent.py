@@ -1,7 +1,9 @@
 """The agent loop of a privileged rollout, and what it is told about its group.
 
-It is the agent loop that made the plain rollouts, tools and turns included, with two differences: a prompt that is too
-long is refused, never cut, and the budget of tokens for all turns is counted from the privileged prompt on.
+It is the agent loop that made the plain rollouts, tools and turns included, with three differences: a prompt that is
+too long is refused, never cut; the budget of tokens for all turns is counted from the privileged prompt on; and the
+prompt may be made with other options of the chat template. Later turns are made with the plain ones, since the student
+reads them.
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ from typing import Any
 
 import hydra.utils
 from omegaconf import OmegaConf
-from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap, _agent_loop_registry
 
 from recipe.hdpo.algorithm.cliff import GroupRecord, RolloutGroup
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.config.lengths import max_privileged_prompt_length
+from recipe.hdpo.rollout.chat_template import privileged_data, token_builder_of
 
 # Name of an argument of a privileged rollout: its PrivilegedRollout.
 MARK = "hdpo_privileged_rollout"
@@ -32,17 +35,21 @@ class PrivilegedRollout:
     """What the post-processing of a privileged rollout needs besides verl's arguments.
 
     Example:
-        ``PrivilegedRollout(group, record, plain_messages=[{"role": "user", "content": "2+3=?"}])``
+        ``PrivilegedRollout(group, record, plain_messages=[{"role": "user", "content": "2+3=?"}], source="solution")``
 
     Attributes:
         group: the cliff's rollouts.
         record: the group's record, which counts this rollout.
         plain_messages: the plain prompt; the reward function gets it, not the privileged one.
+        source: of what the privileged prompt shows.
+        solved_and_kept: whether it came out correct and is used; known once it was scored.
     """
 
     group: RolloutGroup
     record: GroupRecord
     plain_messages: list[dict]
+    source: str
+    solved_and_kept: bool = False
 
 
 def privileged_agent(agent_name: str) -> str:
@@ -71,9 +78,16 @@ def make_privileged_loop(hdpo_loop: str, server_manager: Any, trainer_config: An
     if not isinstance(plain, type):
         raise ValueError(f"the agent loop {hdpo_loop} is a {type(plain).__name__}: privileged rollouts need a class")
     config = trainer_config.config
-    longest = max_privileged_prompt_length(config, read_hdpo(config))
+    hdpo = read_hdpo(config)
+    longest = max_privileged_prompt_length(config, hdpo)
     server = BudgetedServer(server_manager, longest, config.actor_rollout_ref.rollout.response_length)
-    return _privileged_class(plain)(server_manager=server, trainer_config=trainer_config, **arguments)
+    data = arguments["data_config"].config
+    own = arguments | {"data_config": DictConfigWrap(privileged_data(data, hdpo))}
+    loop = _privileged_class(plain)(server_manager=server, trainer_config=trainer_config, **own)
+    if hdpo.privileged.chat_template_kwargs:
+        names = ("tokenizer", "processor", "hf_model_type")
+        loop.turn_builder = token_builder_of(data, *(arguments.get(name) for name in names))
+    return loop
 
 
 class BudgetedServer:
@@ -117,10 +131,27 @@ class BudgetedServer:
 
 
 class _Privileged:
-    """What the twin's class overrides."""
+    """What the twin's class overrides.
+
+    Attributes:
+        turn_builder: verl's builder of token ids for what joins the response; None: the one of the prompt.
+    """
+
+    turn_builder: Any = None
+    # verl's, of the prompt.
+    continuous_token_builder: Any
 
     def _cap_text_prompt_length(self, prompt_ids: list[int]) -> list[int]:
         return prompt_ids  # the server refuses one that is too long
+
+    async def ct_merge_context_msg(self, *args: Any, **kwargs: Any) -> Any:
+        # One loop makes one rollout, one turn after the other.
+        own = self.continuous_token_builder
+        self.continuous_token_builder = self.turn_builder or own
+        try:
+            return await super().ct_merge_context_msg(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.continuous_token_builder = own
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> Any:
         # The plain loop sees what it sees for a plain rollout.

@@ -7,7 +7,7 @@ looks like training. So the prompts are made here as the rollout hook makes them
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from omegaconf import DictConfig
@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, text_at
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.data.readers import read_rows, row_name
-from recipe.hdpo.rollout.chat_template import make_prompt_builder, with_tools
+from recipe.hdpo.rollout.chat_template import make_prompt_builders, with_tools
 from recipe.hdpo.rollout.prompt_faults import PromptPair
 from recipe.hdpo.rollout.tool_agents import ToolAgents
 
@@ -30,11 +30,14 @@ MAX_READ = 20_000
 MAX_SHOWN_CHARS = 4000
 
 
-def check_prompts(config: DictConfig, hdpo: HDPOConfig, builder: Any, dataset: Any) -> None:
+def check_prompts(
+    config: DictConfig, hdpo: HDPOConfig, builder: Any, dataset: Any, privileged_builder: Any = None
+) -> None:
     """Refuse what the chat template would spoil in privileged prompts; print one of them.
 
     Args:
         builder: see :func:`~recipe.hdpo.rollout.chat_template.make_token_builder`.
+        privileged_builder: see :class:`~recipe.hdpo.rollout.prompt_faults.PromptPair`.
         dataset: verl's RLHFDataset, before its filter of long prompts, which leaves out rows that a chat template
             refuses. Other data sets, and rows that are no chats, are left to the checks of the data.
 
@@ -44,51 +47,69 @@ def check_prompts(config: DictConfig, hdpo: HDPOConfig, builder: Any, dataset: A
     """
     frame: Any = getattr(dataset, "dataframe", None)
     key = config.data.get("prompt_key", "prompt")
-    shows = hdpo.privileged.n > 0 and hdpo.privileged.source != "problem"
+    shows = hdpo.privileged.n > 0 and hdpo.privileged.shows
     if not shows or not hasattr(frame, "select_columns") or key not in frame.column_names:
         return
     options = hdpo.privileged
     columns = {key, "extra_info", "agent_name", options.solution_key.split(".")[0], options.answer_key.split(".")[0]}
     positions = range(0, len(frame), max(1, len(frame) // MAX_READ))
     rows = zip(positions, read_rows(frame, sorted(columns & set(frame.column_names)), positions), strict=True)
-    agents = ToolAgents.of(config, builder.tokenizer)
-    messages, said, printed = make_prompt_builder(hdpo), set[str](), False
-    for position, row in sorted(_sample(key, hdpo, rows, len(frame)).items()):
-        name = f"training {row_name(position, row)}"
-        try:
-            privileged = messages.build(row[key], row)
-        except NoPrivilegedText:
-            continue  # counted by check_data
-        except Exception as error:  # whatever the user's template raises
-            raise ValueError(
-                f"hdpo.privileged.template cannot be rendered for {name}: {type(error).__name__}: {error}"
-            ) from error
-        agent = row.get("agent_name") or config.actor_rollout_ref.rollout.agent.default_agent_loop
-        pair = PromptPair(with_tools(builder, agents.schemas(agent, row)), row[key], privileged)
+    said, printed, idle = set[str](), set[str](), privileged_builder is not None
+    sampled = sorted(_sample(key, hdpo, rows, len(frame)).items())
+    for name, source, pair in _pairs(config, hdpo, key, sampled, (builder, privileged_builder)):
         if fault := pair.fault():
             raise ValueError(f"the privileged prompt of {name} {fault}")
-        if not printed:
+        idle = idle and not pair.options_matter()
+        if source not in printed:
             print(f"The privileged prompt of {name}, between two lines:\n{_line()}\n{_short(pair.text)}\n{_line()}")
-            printed = True
+            printed.add(source)
         if (difference := pair.difference()) and difference not in said:
             said.add(difference)
             logger.warning(f"the privileged prompt of {name} {difference}")
+    if idle and printed:
+        raise ValueError(
+            f"hdpo.privileged.chat_template_kwargs={options.chat_template_kwargs} changes no privileged prompt: the "
+            "model's chat template knows no such option, or has that value already. Mend the name, or leave it empty"
+        )
+
+
+def _pairs(
+    config: DictConfig, hdpo: HDPOConfig, key: str, rows: Iterable[tuple[int, dict]], builders: tuple[Any, Any]
+) -> Iterator[tuple[str, str, PromptPair]]:
+    """What to call a prompt, its source, and the pair, of every row and source with a text to show."""
+    (plain, own), sources = builders, make_prompt_builders(hdpo)
+    agents = ToolAgents.of(config, plain.tokenizer)
+    for position, row in rows:
+        agent = row.get("agent_name") or config.actor_rollout_ref.rollout.agent.default_agent_loop
+        schemas = agents.schemas(agent, row)
+        token_builders = with_tools(plain, schemas), None if own is None else with_tools(own, schemas)
+        for source, messages in sources.items():
+            name = f"training {row_name(position, row)}" + (f" ({source})" if len(sources) > 1 else "")
+            try:
+                privileged = messages.build(row[key], row)
+            except NoPrivilegedText:
+                continue  # counted by check_data
+            except Exception as error:  # whatever the user's template raises
+                raise ValueError(
+                    f"hdpo.privileged.template cannot be rendered for {name}: {type(error).__name__}: {error}"
+                ) from error
+            yield name, source, PromptPair(token_builders[0], row[key], privileged, token_builders[1])
 
 
 def _sample(key: str, hdpo: HDPOConfig, rows: Iterable[tuple[int, dict]], count: int) -> dict[int, dict]:
     """Rows to look at, by position: the first, the longest, the first of each order of roles, the first with characters
     that markup escapes, the first with white space around a text, and some between."""
     options, found = hdpo.privileged, dict[Any, tuple[int, dict]]()
-    shown_key = options.answer_key if options.source == "answer" else options.solution_key
+    keys = {options.answer_key if source == "answer" else options.solution_key for source in options.sources}
     longest, step = -1, max(1, count // ROWS_BETWEEN)
     for i, row in rows:
         roles = tuple(message["role"] for message in row[key]) if _is_chat(row[key]) else ()
         if "user" not in roles:
             continue
-        shown = text_at(row, shown_key, join=options.join_texts)
-        if shown is None:
+        shown = [text for k in sorted(keys) if (text := text_at(row, k, join=options.join_texts)) is not None]
+        if not shown:
             continue
-        texts = [*(message["content"] for message in row[key]), shown]
+        texts = [*(message["content"] for message in row[key]), *shown]
         if sum(map(len, texts)) > longest:
             longest, found["longest"] = sum(map(len, texts)), (i, row)
         traits = ["first", f"between {i // step}"]

@@ -14,6 +14,7 @@ Messages = Sequence[Mapping[str, str]]
 MARKUP_WORDS = 3
 _ROLES = {"system", "user"}
 _OTHER_TEMPLATE = "set another actor_rollout_ref.model.custom_chat_template"
+_NO_OPTIONS = ", or leave hdpo.privileged.chat_template_kwargs empty"
 _OTHER_PLACE = f"set hdpo.privileged.placement=user, or {_OTHER_TEMPLATE.removeprefix('set ')}"
 
 
@@ -26,13 +27,19 @@ class PromptPair:
     Args:
         builder: see :func:`~recipe.hdpo.rollout.chat_template.make_token_builder`.
         plain, privileged: chat messages, the second made from the first.
+        privileged_builder: the same for the privileged prompt, with other options of the chat template; None: one for
+            both.
     """
 
-    def __init__(self, builder: Any, plain: Messages, privileged: Messages):
+    def __init__(self, builder: Any, plain: Messages, privileged: Messages, privileged_builder: Any = None):
         self.builder, self.messages = builder, (plain, privileged)
+        self.privileged_builder = builder if privileged_builder is None else privileged_builder
         self.in_system = privileged[0]["role"] == "system" and privileged[0] != plain[0]
+        self._has_options = self.privileged_builder is not builder
         self._way_out = _OTHER_PLACE if self.in_system else _OTHER_TEMPLATE
-        self._plain = self._privileged = Rendered([], "")
+        self._way_out += _NO_OPTIONS if self._has_options else ""
+        # The third: the privileged messages with the plain prompt's options.
+        self._plain = self._privileged = self._same_options = Rendered([], "")
 
     @property
     def text(self) -> str:
@@ -49,16 +56,22 @@ class PromptPair:
                 "cut the beginning (BOS) off: mend the row's messages (has it a system message?)"
             )
         try:
-            self._privileged = render(self.builder, self.messages[1])
+            self._privileged = self._same_options = render(self.privileged_builder, self.messages[1])
+            if self._has_options:
+                self._same_options = render(self.builder, self.messages[1])
         except NotRendered as reason:
             return (
                 f"is refused by the chat template ({reason}), and verl would cut the beginning (BOS) off: "
                 f"{self._way_out}"
             )
-        if self._plain.ids == self._privileged.ids:
+        if self._plain.ids == self._same_options.ids:
             turn = "the system turn" if self.in_system else "what the user's message shows"
             return f"is the plain prompt, since the chat template drops {turn}; teacher = student: {self._way_out}"
         return self._lost_text() or self._other_beginning() or self._other_end()
+
+    def options_matter(self) -> bool:
+        """Whether the chat template makes another privileged prompt with the options of its own than without."""
+        return self._same_options.ids != self._privileged.ids
 
     def difference(self) -> str | None:
         """What else one of the prompts has and the other has not (a default system prompt), to be said."""
@@ -103,7 +116,14 @@ class PromptPair:
         same = before + end == self._plain.text
         if same and any(before.rstrip().endswith(form) for form in self._forms(_last_user(plain))):
             return None
-        return f"ends in {end[-200:]!r}, and the plain prompt in {self._plain.text[-200:]!r}: {self._way_out}"
+        way_out = self._way_out
+        if self._has_options:
+            way_out = (
+                "teacher and student read a response behind the same last tokens. Set the option of "
+                "hdpo.privileged.chat_template_kwargs that changes them in data.apply_chat_template_kwargs too, or "
+                "leave it out"
+            )
+        return f"ends in {end[-200:]!r}, and the plain prompt in {self._plain.text[-200:]!r}: {way_out}"
 
     def _opening(self) -> list[int]:
         """The special tokens that begin every prompt: those before the first turn that no second turn brings back."""
@@ -134,8 +154,9 @@ class PromptPair:
     def _before_problem(self) -> tuple[str, str]:
         """What stands in front of the last user message, in both prompts; without what shows the solution."""
         plain, privileged = self.messages
-        places = [self._place(p.text, _last_user(m)) for p, m in ((self._plain, plain), (self._privileged, privileged))]
-        heads = [p.text[: at[0]] for p, at in zip((self._plain, self._privileged), places, strict=True) if at]
+        pairs = ((self._plain, plain), (self._same_options, privileged))
+        places = [self._place(prompt.text, _last_user(messages)) for prompt, messages in pairs]
+        heads = [p.text[: at[0]] for p, at in zip((self._plain, self._same_options), places, strict=True) if at]
         if self.in_system:
             own = plain[0]["content"] if plain[0]["role"] == "system" else ""
             added = self._place(heads[1], privileged[0]["content"].removeprefix(own))

@@ -12,6 +12,7 @@ from typing import Any
 from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.algorithm.coefficient import CliffShare
 from recipe.hdpo.tracking.cliff_history import CliffHistory
+from recipe.hdpo.tracking.rung_metrics import rung_metrics
 from recipe.hdpo.tracking.step_metrics import step_metrics
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 
@@ -30,6 +31,7 @@ class History:
         cliff_share: see :class:`~recipe.hdpo.algorithm.coefficient.CliffShare`.
         knobs: the recipe's knobs of this run; a checkpoint of a run with others is loaded, and they are named.
         rows: of the training data; 0 where it is not known. verl goes on in the middle of the data, by a row's number.
+        sources: of privileged text; with several, each is counted.
     """
 
     teacher: CollapseMonitor
@@ -37,10 +39,11 @@ class History:
     cliff_share: CliffShare = field(default_factory=CliffShare)
     knobs: dict[str, Any] = field(default_factory=dict)
     rows: int = 0
+    sources: tuple[str, ...] = ()
 
     def update(self, records: Sequence[GroupRecord]) -> dict[str, float]:
         """Take in one step's groups and return their metrics."""
-        metrics = step_metrics(list(records), self.cliffs)
+        metrics = step_metrics(list(records), self.cliffs) | rung_metrics(records, self.sources)
         self.cliff_share.update(int(metrics["hdpo/cliffs"]), sum(not record.reissued for record in records))
         solved, rollouts = sum(r.solved_privileged for r in records), sum(r.rollouts for r in records)
         return metrics | self.teacher.update(solved, rollouts)
@@ -106,5 +109,5 @@ class History:
 def _flat(knobs: Mapping[str, Any], prefix: str = "hdpo.") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in knobs.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
     return flat

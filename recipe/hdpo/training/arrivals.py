@@ -52,6 +52,9 @@ class Arrivals:
             record = records[transfer.record_key(key.split("_")[0])]
             record.kept, record.kept_tokens = record.kept - 1, record.kept_tokens - found[key]["num_distilled"]
             record.kept_signs.pop(key, None)
+            # A checkpoint of an earlier version has rows without one.
+            if (source := found[key].get(transfer.SOURCE)) is not None:
+                record.count(source, kept=-1)
         self.too_stale += len(stale)
         fresh = kept.select_keys([key for key in kept.keys if key not in stale])
         self.staleness += [_staleness(tag, step) for tag in fresh.tags]

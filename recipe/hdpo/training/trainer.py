@@ -31,7 +31,11 @@ from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.keys import uses_lora
 from recipe.hdpo.config.startup import check_data, check_model
 from recipe.hdpo.data.checks import check_rows
-from recipe.hdpo.rollout.chat_template import make_token_builder, missing_chat_template
+from recipe.hdpo.rollout.chat_template import (
+    make_privileged_token_builder,
+    make_token_builder,
+    missing_chat_template,
+)
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
 from recipe.hdpo.rollout.prompt_check import check_prompts
 from recipe.hdpo.tracking.folder_lock import lock_folder
@@ -72,8 +76,12 @@ class HDPOTrainer(PPOTrainer):
             # The worker gets this node of the config only.
             config.actor_rollout_ref.hdpo = config.hdpo
         # Extra rollouts of the plain prompt show nothing of a teacher.
-        threshold = 0.0 if self.hdpo.privileged.source == "problem" else self.hdpo.collapse_warning
-        self.history = History(teacher=CollapseMonitor(threshold), knobs=dataclasses.asdict(self.hdpo))
+        threshold = self.hdpo.collapse_warning if self.hdpo.privileged.shows else 0.0
+        self.history = History(
+            teacher=CollapseMonitor(threshold),
+            knobs=dataclasses.asdict(self.hdpo),
+            sources=self.hdpo.privileged.sources,
+        )
         self.kept: KVBatchMeta | None = None
         # Of the step so far, in which an asynchronous trainer may sample and update several times.
         self.records: list[GroupRecord] = []
@@ -106,6 +114,8 @@ class HDPOTrainer(PPOTrainer):
         model_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
         check_model(self.hdpo, model_config.hf_config, self.processor)
         self.token_builder = make_token_builder(self.config, self.tokenizer, self.processor, model_config.hf_config)
+        models = (self.tokenizer, self.processor, model_config.hf_config)
+        self.privileged_builder = make_privileged_token_builder(self.config, self.hdpo, *models)
         if problem := missing_chat_template(self.token_builder):
             raise ValueError(problem)
         fit_positions(self.config, self.hdpo, get_max_position_embeddings(model_config.hf_config))
@@ -117,7 +127,7 @@ class HDPOTrainer(PPOTrainer):
         if train is not None:
             check_data(self.config, self.hdpo, train)
             check_rows(self.config, self.hdpo, val, files="val_files")
-            check_prompts(self.config, self.hdpo, self.token_builder, train)
+            check_prompts(self.config, self.hdpo, self.token_builder, train, self.privileged_builder)
         try:
             super()._init_dataloader()
         except Exception:
@@ -127,7 +137,7 @@ class HDPOTrainer(PPOTrainer):
         if train is None:
             check_data(self.config, self.hdpo, self.train_dataset)
             check_rows(self.config, self.hdpo, self.val_dataset, files="val_files")
-            check_prompts(self.config, self.hdpo, self.token_builder, self.train_dataset)
+            check_prompts(self.config, self.hdpo, self.token_builder, self.train_dataset, self.privileged_builder)
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
@@ -211,9 +221,11 @@ class HDPOTrainer(PPOTrainer):
         """Kept trajectories as text, for the file beside verl's own dump of the rollouts."""
         data = tq.kv_batch_get(keys=kept.keys, partition_id=kept.partition_id, select_fields=transfer.FIELDS)
         lines = []
-        for key, *texts, mask in zip(kept.keys, *(data[name].unbind() for name in transfer.FIELDS), strict=True):
+        columns = (data[name].unbind() for name in transfer.FIELDS)
+        for key, tag, *texts, mask in zip(kept.keys, kept.tags, *columns, strict=True):
             named = dict(zip(transfer.TEXTS, texts, strict=True))
-            lines.append({"key": key, **kept_line(self.tokenizer.decode, named, mask), **self.notes.line(key)})
+            shown = {"key": key, transfer.SOURCE: tag.get(transfer.SOURCE)}
+            lines.append({**shown, **kept_line(self.tokenizer.decode, named, mask), **self.notes.line(key)})
         return lines
 
     # ---- validation ----

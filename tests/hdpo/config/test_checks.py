@@ -108,6 +108,13 @@ REFUSED = {
     "hdpo.privileged.source=problem": "nothing to distill",
     "hdpo.privileged.source=prefix": "hdpo.privileged.source='prefix' needs a share",
     "hdpo.privileged.source=prefix:1": "strictly between 0 and 1, such as prefix:0.5",
+    "hdpo.privileged.source=[]": "source=[] shows nothing",
+    "hdpo.privileged.source=[answer,hint]": "solution, answer, problem",
+    "hdpo.privileged.source=[answer,3]": "3 must be of type str",
+    "hdpo.privileged.source=[solution,problem]": "problem shows nothing, so it is no rung",
+    "hdpo.privileged.source=[answer,answer]": "each rung of a ladder stands there once",
+    "hdpo.privileged.source=[answer,prefix:0.5,solution]": "has 3 rungs, and hdpo.privileged.n=1",
+    "hdpo.privileged.source=3": "must be of type str or list",
     "hdpo.privileged.keep=some": "correct, all",
     "hdpo.privileged.use=drop": "distill, replace",
     "hdpo.collapse_warning=1.0": "fraction below 1",
@@ -124,6 +131,7 @@ REFUSED = {
     "hdpo.max_lost_rollouts=nan": "max_lost_rollouts=nan must be a finite number",
     "hdpo.privileged.keep_truncated=1": "must be of type bool",
     "hdpo.privileged.join_texts=yes": "must be of type bool",
+    "hdpo.privileged.chat_template_kwargs=3": "must be of type dict",
     'hdpo.privileged.template="{{ problem }}\\n{{ solution }}"': "a backslash and an n, not a line break",
     "hdpo.privileged.gate.speaks=1": "must be of type bool",
     "hdpo.privileged.gate.run_share=1": "gate.run_share=1.0 must be null (off) or a share below 1",
@@ -343,6 +351,8 @@ CONTROLS = {
     "ema": {"teacher": "ema"},
     "answer_only": {"privileged.source": "answer"},
     "sharpen": {"distillation_loss_schedule": "cosine"},
+    "ladder": {"privileged.source": ["prefix:0.5", "solution"], "privileged.n": 2},
+    "low_effort": {"privileged.chat_template_kwargs": {"reasoning_effort": "low"}},
 }
 
 
@@ -356,7 +366,7 @@ def test_every_control_is_one_flag_and_changes_what_it_says_and_nothing_else() -
         check_config(config)
         expected = OmegaConf.merge(plain, {})
         for key, value in changes.items():
-            OmegaConf.update(expected, f"hdpo.{key}", value)
+            OmegaConf.update(expected, f"hdpo.{key}", value, force_add=True)
         assert config == expected, name
 
 

@@ -380,3 +380,16 @@ def test_of_a_class_of_the_users_own_what_it_hands_to_verl_is_looked_at(
 
 def test_names_that_are_looked_at_are_those_of_real_data_sets() -> None:
     assert {"answer", "generated_solution", "r1_solution_1", "rationale"} <= set(solutions.SOLUTION_NAMES)
+
+
+def test_each_rung_of_a_ladder_needs_a_text_of_its_own(check: Check, caplog: Any) -> None:
+    ladder = {"hdpo.privileged.source": ["answer", "prefix:0.5", "solution"], "hdpo.privileged.n": 3}
+    two_lines = GOOD | {"extra_info": {"solution": "1+1\n=2"}}
+    without = GOOD | {"extra_info": {"index": 1}}
+    check([two_lines, without, GOOD], ladder)
+    said = [record.getMessage() for record in caplog.records]
+    assert [line for line in said if "no text at extra_info.solution" in line and "skip the rung prefix:0.5" in line]
+    assert [line for line in said if "no text at extra_info.solution" in line and "skip the rung solution" in line]
+    assert not [line for line in said if "rung answer" in line]
+    with pytest.raises(ValueError, match=r"no row of .* has a text at extra_info.solution.*source=prefix:0.5"):
+        check([without, without], ladder)

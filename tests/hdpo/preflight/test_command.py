@@ -304,3 +304,41 @@ def test_bad_arguments_are_one_line_and_make_no_folder(run, capsys, change, said
     error = capsys.readouterr().err
     assert error.startswith("error: ") and said in error and error.count("\n") == 1
     assert not run.out.exists()
+
+
+def test_options_of_privileged_prompts_are_theirs_and_advised_and_must_leave_their_end_alone(
+    run, monkeypatch, capsys
+) -> None:
+    asked: list[Any] = []
+    plain = StandIn.token_ids
+
+    def token_ids(self: Any, problems: Any, template_kwargs: Any = None) -> dict[str, list[int]]:
+        asked.append(template_kwargs)
+        return plain(self, problems, template_kwargs)
+
+    monkeypatch.setattr(StandIn, "token_ids", token_ids)
+    monkeypatch.setattr(StandIn, "prompt_end", lambda self, options: f"[{options.get('think')}]", raising=False)
+    options = {"chat_template_kwargs": '{"tools": 1}', "privileged_chat_template_kwargs": '{"effort": "a b"}'}
+    assert run(sources=["solution"], **options) == 0
+    assert asked == [{"tools": 1}, {"tools": 1, "effort": "a b"}]
+    flags = [flag for flag, _ in run.figures()["verdict"]["flags"]]
+    assert flags[-2:] == [
+        "+data.apply_chat_template_kwargs.tools=1",
+        '+hdpo.privileged.chat_template_kwargs.effort="a b"',
+    ]
+    settings = {name: read_results(run.out / name).meta.settings for name in ("plain", "solution")}
+    assert settings["solution"]["privileged_chat_template_kwargs"] == {"effort": "a b"}
+    assert "privileged_chat_template_kwargs" not in settings["plain"]
+    assert run(privileged_chat_template_kwargs='{"think": false}') == 2
+    assert "ends in '[False]', and the plain prompt in '[None]'" in capsys.readouterr().err
+
+
+def test_the_end_of_a_prompt_is_what_stands_behind_the_users_message() -> None:
+    from examples.demo.sums_model import CHATML, make_tokenizer
+    from recipe.hdpo.evaluation.generate import Engine
+
+    engine = Engine.__new__(Engine)
+    engine.tokenizer = make_tokenizer()
+    engine.tokenizer.chat_template = CHATML + "{% if think %}<think>{% endif %}"
+    assert engine.prompt_end({}) == "<|im_end|>\n<|im_start|>assistant\n"
+    assert engine.prompt_end({"think": True}) == "<|im_end|>\n<|im_start|>assistant\n<think>"

@@ -46,6 +46,7 @@ def numbers(cliffs: float, sources: dict[str, Any], count: int = 40, by: float =
             "failed": {"rollouts": 10, "truncated": cut},
         },
         "plain": {"longest_prompt": 64},
+        "ladder": {},
         "lengths": {name: {"solved": {"rollouts": 9, "truncated": 0}} for name in sources},
     }
 
@@ -156,3 +157,12 @@ def test_as_few_privileged_rollouts_are_advised_as_solve_nearly_all(rates: dict[
 
 def test_unknown_intervals_are_shown_as_such() -> None:
     assert (percent(None), percent({"estimate": 0.5, "low": None, "high": None})) == ("?", "50 %")
+
+
+def test_a_ladder_that_solves_is_told_with_its_overrides() -> None:
+    ladder = {"sources": ["prefix:0.5", "solution"], "problems": 9, "solved": around(0.8), "by_rung": [0.3, 0.5]}
+    made = numbers(0.3, {"prefix:0.5": source(0.3), "solution": source(0.7)})
+    [said] = [line for line in judge(args(), made | {"ladder": ladder}).sentences if "A ladder" in line]
+    assert "would solve 80 % [75, 85] of the cliffs (30 % with the first 50 % of the solution, 50 % with the" in said
+    assert said.endswith("hdpo.privileged.source=[prefix:0.5,solution] hdpo.privileged.n=2.")
+    assert not [line for line in judge(args(), made).sentences if "ladder" in line]

@@ -115,3 +115,20 @@ def test_solution_and_answer_stand_where_the_keys_say(chat_model, monkeypatch) -
 def test_n_0_runs_no_privileged_rollouts_but_still_counts_cliffs(chat_model, monkeypatch) -> None:
     store, model, _ = run_prompt(chat_model, monkeypatch, solves_when_shown, "hdpo.privileged.n=0")
     assert len(model.prompts) == 3 and store.record().cliff
+
+
+def test_chat_template_kwargs_are_the_privileged_prompts_alone(chat_model, monkeypatch) -> None:
+    says = "'{% if effort is defined %}{{ effort }} {% endif %}{% for m in messages %}{{ m.content }}{% endfor %}:'"
+    options = (
+        f"actor_rollout_ref.model.custom_chat_template={says}",
+        "+data.apply_chat_template_kwargs.effort=high",
+        "+hdpo.privileged.chat_template_kwargs.effort=low",
+    )
+    store, model, _ = run_prompt(chat_model, monkeypatch, solves_when_shown, *options)
+    assert model.prompts[:3] == ["high PROBLEM:"] * 3
+    assert all(prompt.startswith("low PROBLEM") and "SOLUTION" in prompt for prompt in model.prompts[3:])
+    row = store.fields[store.kept()[0]]
+    read = [
+        model.tokenizer.decode(row[name])[:5].strip() for name in (transfer.STUDENT_PROMPT, transfer.TEACHER_PROMPT)
+    ]
+    assert read == ["high", "low P"] and len(store.kept()) == 2

@@ -17,7 +17,13 @@ from examples.demo.sums_model import CHATML, make_tokenizer
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.rollout import prompt_check
-from recipe.hdpo.rollout.chat_template import NotRendered, make_token_builder, missing_chat_template, render
+from recipe.hdpo.rollout.chat_template import (
+    NotRendered,
+    make_privileged_token_builder,
+    make_token_builder,
+    missing_chat_template,
+    render,
+)
 from recipe.hdpo.rollout.prompt_check import check_prompts
 from tests.hdpo.composed_config import composed
 
@@ -58,6 +64,10 @@ STRIPS_THINKING = CHATML.replace("message['content']", "message['content'].split
 ESCAPES = CHATML.replace("message['content']", "message['content']|e|string")
 CUTS = CHATML.replace("message['content']", "message['content'][:60]")
 LOSES_BOS = "{% if messages[0].role != 'system' %}{{ bos_token }}{% endif %}" + CHATML
+# As gpt-oss's: how much to reason is said in a system turn.
+EFFORT = "{% if effort is defined %}{{ '<|system|>Effort: ' + effort + '<end>' }}{% endif %}" + CHATML
+# As Qwen3's: an empty thought begins the response.
+THINKS = CHATML + "{% if add_generation_prompt and not think %}{{ '<think></think>' }}{% endif %}"
 LOSES_ITS_END = CHATML.replace("{% if add_gen", "{% if messages[0].role != 'system' and add_gen")
 
 SYSTEM = "hdpo.privileged.placement=system"
@@ -96,7 +106,9 @@ def _builder(template: str | None, *overrides: str) -> Any:
 
 def check(template: str, *overrides: str, rows: Any = (ROW,)) -> None:
     dataset = SimpleNamespace(dataframe=Dataset.from_list(list(rows)))
-    check_prompts(*_config(*overrides), _builder(template, *overrides), dataset)
+    builder, (config, hdpo) = _builder(template, *overrides), _config(*overrides)
+    own = make_privileged_token_builder(config, hdpo, _tokenizer(), None, SimpleNamespace(model_type="of the test"))
+    check_prompts(config, hdpo, builder, dataset, own)
 
 
 @pytest.mark.parametrize("row", [ROW, WITH_SYSTEM, WITH_SHOTS], ids=["plain", "system", "shots"])
@@ -283,3 +295,52 @@ def test_prompts_are_looked_at_with_the_tools_that_the_rows_agent_shows(capsys: 
     with pytest.raises(ValueError, match="drops the system turn; teacher = student"):
         check(template, SYSTEM, *agent)
     check(template, SYSTEM, *agent, rows=[ROW | {"agent_name": "single_turn_agent"}])
+
+
+OWN_OPTION = "+hdpo.privileged.chat_template_kwargs"
+
+
+def test_privileged_prompts_are_made_with_options_of_their_own_on_top_of_verls(
+    capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    check(EFFORT, f"{OWN_OPTION}.effort=low", "+data.apply_chat_template_kwargs.effort=high")
+    assert "<|system|>Effort: low<end><|im_start|>user\nWhat is" in capsys.readouterr().out
+    check(EFFORT, f"{OWN_OPTION}.effort=low", "+data.apply_chat_template_kwargs.other=1")
+    assert "Effort: low" in capsys.readouterr().out and "privileged prompt" not in caplog.text
+
+
+def test_options_by_which_the_two_prompts_end_differently_are_refused_unless_both_have_them() -> None:
+    with pytest.raises(
+        ValueError, match=r"row 0 \(index 7\) ends in .*assistant\\n', and the plain prompt in .*<think>"
+    ) as e:
+        check(THINKS, f"{OWN_OPTION}.think=true")
+    assert "data.apply_chat_template_kwargs too, or leave it out" in str(e.value)
+    for option in ("data.apply_chat_template_kwargs.think", "data.apply_chat_template_kwargs.effort"):
+        value = "true" if option.endswith("think") else "high"
+        check(EFFORT + THINKS.removeprefix(CHATML), f"{OWN_OPTION}.effort=low", f"+{option}={value}")
+
+
+def test_options_that_the_chat_template_does_not_know_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"chat_template_kwargs=\{'efort': 'low'\} changes no privileged prompt.*name"):
+        check(EFFORT, f"{OWN_OPTION}.efort=low")
+    same = ("+data.apply_chat_template_kwargs.effort=low", f"{OWN_OPTION}.effort=low")
+    with pytest.raises(ValueError, match="changes no privileged prompt"):
+        check(EFFORT, *same)
+
+
+def test_options_of_rollouts_that_show_nothing_are_refused() -> None:
+    control = ("hdpo.privileged.source=problem", "hdpo.privileged.use=replace")
+    with pytest.raises(ValueError, match="with source=problem: those rollouts are of the plain prompt"):
+        check(EFFORT, f"{OWN_OPTION}.effort=low", *control)
+
+
+def test_every_rung_of_a_ladder_is_looked_at_and_printed_once(capsys: pytest.CaptureFixture) -> None:
+    ladder = ("hdpo.privileged.source=[answer,solution]", "hdpo.privileged.n=2")
+    without = ROW | {"extra_info": {"solution": None, "index": 3}}
+    check(CHATML, *ladder, rows=[without, ROW, ROW])
+    out = capsys.readouterr().out
+    assert out.count("The privileged prompt of training row") == 2
+    assert "training row 0 (index 3) (answer), between" in out and "training row 1 (index 7) (solution), between" in out
+    odd = ROW | {"extra_info": {"solution": "<think></think>5"}}
+    with pytest.raises(ValueError, match=r"row 0 \(solution\) does not hold the user's message whole"):
+        check(STRIPS_THINKING, *ladder, rows=[odd])

@@ -235,3 +235,28 @@ def test_several_outputs_and_pictures_are_refused_by_an_error_that_stops_the_run
     record = run_own(agent_model, monkeypatch, tmp_path, name)[0].record()
     assert record.first_error.startswith(said)
     assert (record.lost_rollouts, record.cliff, record.rollouts) == (3, False, 0)
+
+
+def test_turns_behind_the_privileged_prompt_have_the_plain_prompts_options(agent_model, monkeypatch) -> None:
+    """The student reads them behind the plain prompt."""
+    from examples.agent.agent_model import make_agent_tokenizer
+
+    said = "('(' ~ effort ~ ')' if effort is defined else '')"
+    template = make_agent_tokenizer().chat_template
+    marked = template.replace("<tool_response>", f"<tool_response>' + {said} + '")
+    assert marked != template
+    monkeypatch.setenv("MARKED_TEMPLATE", f"{{{{ {said} }}}}{marked}")
+    store, model, _ = run_agent(
+        agent_model,
+        monkeypatch,
+        "actor_rollout_ref.model.custom_chat_template=${oc.env:MARKED_TEMPLATE}",
+        "+data.apply_chat_template_kwargs.effort=5",
+        "+hdpo.privileged.chat_template_kwargs.effort=3",
+        scores={"".join(SOLVED).replace("<tool_response>", "<tool_response>(5)").replace("#### 16", "#### (5)16"): 1.0},
+    )
+    assert len(store.kept()) == 2
+    for key in store.kept():
+        assert model.tokenizer.decode(store.fields[key][transfer.TEACHER_PROMPT]).startswith("(3)")
+        assert [text for own, text in pieces(model, store.fields[key]) if not own] == [
+            SOLVED[1].replace("<tool_response>", "<tool_response>(5)")
+        ]

@@ -36,10 +36,13 @@ class Queue:
         tags = self.tags[transfer.CLIFFS]
         tags[uid] = {**transfer.cliff_tag(1), "status": status}
         for j, version in enumerate(versions):
-            tags[transfer.row_key(uid, 8 + j)] = transfer.privileged_tag([1], [2, 3], [4] * 5, weights=version)
+            tags[transfer.row_key(uid, 8 + j)] = transfer.privileged_tag(
+                [1], [2, 3], [4] * 5, weights=version, source="answer"
+            )
         if status == "finished":
             counts = dict(rollouts=2, solved_privileged=len(versions), kept=len(versions))
             record = GroupRecord(f"p{uid}", False, False, reissued=True, kept_tokens=5 * len(versions), **counts)
+            record.count("answer", rollouts=2, solved=len(versions), kept=len(versions))
             tags[transfer.record_key(uid)] = transfer.record_tag(record)
 
     def add_group(self, uid: str, step: int, *, cliff: bool, lost: int = 0) -> None:
@@ -198,3 +201,10 @@ def test_verl_takes_the_groups_that_finish_first_unless_it_waits_for_those_of_th
     batch, _ = buffer.sample(2, transfer.TRAIN, 2)
     found = {key.split("_")[0] for key in batch.keys}
     assert found == taken or (strategy == "drop" and found == {"old", "newer"})
+
+
+def test_what_is_too_stale_is_no_kept_rollout_of_its_source_either(queue: Queue) -> None:
+    queue.add_cliff("a", "finished", 1, 3)
+    _, records = Arrivals(2).take(5)
+    assert records["a_hdpo_0"].kept == 1
+    assert records["a_hdpo_0"].by_source == {"answer": {"rollouts": 2, "solved": 2, "kept": 1}}

@@ -61,7 +61,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
 def make_trainer(step: int, *overrides: str, kept: dict[str, Any] = STORED) -> HDPOTrainerSync:
     trainer = HDPOTrainerSync.__new__(HDPOTrainerSync)
     config = composed(*overrides)
-    tags = [transfer.privileged_tag(*row) for row in kept.values()]
+    tags = [transfer.privileged_tag(*row, source=f"of {key}") for key, row in kept.items()]
     trainer.config, trainer.hdpo, trainer.global_steps = config, check_config(config), step
     trainer.kept = KVBatchMeta(list(kept), tags, "train")
     trainer.records, trainer.kept_lines = [], []
@@ -132,6 +132,7 @@ def test_kept_rows_are_written_as_text_by_key_and_then_cleared(
     names = (transfer.STUDENT_PROMPT, transfer.TEACHER_PROMPT, transfer.RESPONSE)
     found = {line["key"]: tuple([*map(int, line[name].split())] for name in names) for line in lines}
     assert found == STORED and all(line["step"] == 7 for line in lines)
+    assert all(line[transfer.SOURCE] == f"of {line['key']}" for line in lines)
     pieces = {line["key"]: line.get(PIECES) for line in lines}
     assert pieces == {"b_8_0": [{"distilled": False, "text": "4"}, {"distilled": True, "text": "5"}], "a_8_0": None}
 
