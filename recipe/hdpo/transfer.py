@@ -37,6 +37,8 @@ TRAIN, CLIFFS = "train", "hdpo_cliffs"
 REISSUED = "hdpo_reissued"
 # Column of such a prompt: the token ids that its plain rollouts read, made by their agent loop.
 PLAIN_PROMPT_IDS = "hdpo_plain_prompt_ids"
+# Column of such a prompt: its failed attempts with feedback, as recipe/hdpo/algorithm/feedback.py writes them.
+ATTEMPTS = "hdpo_attempts"
 
 # Extra info of a batch, from the trainer to the actor: a KeptRows.
 KEPT = "hdpo_kept"

@@ -11,7 +11,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-from recipe.hdpo.algorithm.message_template import USER_TEMPLATE
+from recipe.hdpo.algorithm.default_templates import FEEDBACK_USER_TEMPLATE, USER_TEMPLATE
 from recipe.hdpo.config.checks import check_config, refusals
 from tests.hdpo.composed_config import composed, hydra_composed
 
@@ -106,7 +106,8 @@ def test_every_file_that_the_figure_names_exists() -> None:
 
 
 def test_the_default_template_on_the_page_is_that_of_the_code() -> None:
-    assert f"```jinja\n{USER_TEMPLATE}\n```" in PAGES["data"]
+    for template in (USER_TEMPLATE, FEEDBACK_USER_TEMPLATE):
+        assert f"```jinja\n{template}\n```" in PAGES["data"]
 
 
 def _examples(page: str) -> dict:

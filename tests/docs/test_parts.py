@@ -139,7 +139,8 @@ def test_every_knob_of_the_yaml_stands_in_the_tables_with_its_default_and_a_comm
     for key, value, _ in knobs:
         OmegaConf.update(read, key, OmegaConf.create(f"v: {value}").v)
     assert read == defaults
-    tables = "\n".join(configuration.knobs_table(group) for group in ("", "divergence", "privileged"))
+    groups = ("", "divergence", "privileged", "privileged.gate")
+    tables = "\n".join(map(configuration.knobs_table, groups))
     assert all(f"| `{key}` | `{value}` | " in tables for key, value, _ in knobs)
 
 

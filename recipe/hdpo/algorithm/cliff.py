@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from recipe.hdpo.algorithm.feedback import Attempt
+
 # In the extra information of a reward: why there is none, as text; empty where there is one.
 UNSCORED = "hdpo_unscored"
 
@@ -42,6 +44,7 @@ class RolloutGroup:
         unscored: how many of the lost rollouts ended, but without a reward that is a finite number.
         first_error, first_error_at: text of the first error that cost a rollout, and its wall-clock time in seconds.
         plain_signs: of the correct rollouts that came to their end, as in :class:`GroupRecord`.
+        attempts: by session id the scored rollouts with feedback, where privileged prompts show that.
         settled: how many rollouts have ended, with a reward or with an error.
         settled_at: wall-clock time in seconds at which the last one ended.
     """
@@ -59,6 +62,7 @@ class RolloutGroup:
     first_error: str = ""
     first_error_at: float = 0.0
     plain_signs: list[dict[str, Any]] = field(default_factory=list)
+    attempts: dict[int, Attempt] = field(default_factory=dict)
 
     def settle(self, now: float) -> bool:
         """Count one ended rollout; True for the last one of the group."""
@@ -117,7 +121,7 @@ class GroupRecord:
         solved_privileged: privileged rollouts with R = 1.
         kept, kept_tokens: privileged rollouts that are used (those with R = 1, or all), and the tokens that the model
             wrote in them.
-        too_long, no_solution, errors: privileged rollouts that were skipped or lost, by reason.
+        too_long, no_solution, no_feedback, errors: privileged rollouts that were skipped or lost, by reason.
         settled_at, ended_at: wall-clock seconds at which the normal rollouts, and then the group, were done.
         size: K, how many normal rollouts were asked for.
         unscored: lost rollouts that ended, but without a reward that is a finite number.
@@ -135,6 +139,8 @@ class GroupRecord:
         step_check_errors: how often the step check failed on a privileged rollout.
         by_source: by source of privileged text the ``rollouts`` that were scored, and how many of them were ``solved``
             and ``kept``; a source that had none is not there.
+        attempts: of a cliff that is re-issued in the next step, the failed rollouts that are shown, as
+            :func:`~recipe.hdpo.algorithm.feedback.to_json` writes them; empty for others.
     """
 
     prompt_id: str
@@ -166,6 +172,8 @@ class GroupRecord:
     dropped: dict[str, int] = field(default_factory=dict)
     step_check_errors: int = 0
     by_source: dict[str, dict[str, int]] = field(default_factory=dict)
+    no_feedback: int = 0
+    attempts: str = ""
 
     def count(self, source: str, **counts: int) -> None:
         """Add to the counts of one source (``rollouts``, ``solved``, ``kept``)."""

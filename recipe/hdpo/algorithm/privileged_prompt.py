@@ -62,24 +62,15 @@ class PrivilegedPromptBuilder:
                 prefix can be shown, or no text but something else at that of an answer which the template shows.
             ValueError: there is no user message.
         """
-        plain = [dict(message) for message in messages]
-        last_user = max((i for i, message in enumerate(plain) if message["role"] == "user"), default=None)
-        if last_user is None:
-            raise ValueError("a privileged prompt needs a user message; the row's prompt has none")
+        problem = problem_of(messages)
         answer = text_at(row, self.answer_key, join=self.join_texts)
         # With source "answer" the worked solution must not leak through the template.
-        shown = {"problem": plain[last_user]["content"], "solution": self.shown(row)}
+        shown = {"problem": problem, "solution": self.shown(row)}
         text = self.template.render(shown, answer=answer or "")
         # Where the template shows an answer, and something other than a text stands there.
         if _is_no_text(row, self.answer_key, answer) and self.template.render(shown, answer="<answer>") != text:
             raise NoPrivilegedText(f"{self.answer_key}, where {why_no_text(row, self.answer_key)} stands")
-        if self.placement == "user":
-            plain[last_user]["content"] = text
-        elif plain[0]["role"] == "system":
-            plain[0]["content"] = f"{plain[0]['content']}\n\n{text}"
-        else:
-            plain.insert(0, {"role": "system", "content": text})
-        return plain
+        return placed(messages, text, self.placement)
 
     def shown(self, row: Mapping[str, Any]) -> str:
         """The text that a row's privileged prompt shows as its solution: by ``source`` all of it, or a part.
@@ -96,6 +87,34 @@ class PrivilegedPromptBuilder:
         if prefix is None:
             raise NoPrivilegedText(f"{key}, where a text of one line and one sentence stands, which has no first part")
         return prefix
+
+
+def problem_of(messages: Sequence[Mapping[str, str]]) -> str:
+    """The text of the last user message.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return messages[_last_user(messages)]["content"]
+
+
+def placed(messages: Sequence[Mapping[str, str]], text: str, placement: str) -> Messages:
+    """The messages with a privileged text in the place of the last user message, or added to the system message."""
+    plain = [dict(message) for message in messages]
+    if placement == "user":
+        plain[_last_user(plain)]["content"] = text
+    elif plain[0]["role"] == "system":
+        plain[0]["content"] = f"{plain[0]['content']}\n\n{text}"
+    else:
+        plain.insert(0, {"role": "system", "content": text})
+    return plain
+
+
+def _last_user(messages: Sequence[Mapping[str, str]]) -> int:
+    last_user = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=None)
+    if last_user is None:
+        raise ValueError("a privileged prompt needs a user message; the row's prompt has none")
+    return last_user
 
 
 def text_at(row: Mapping[str, Any], dotted_key: str, *, join: bool = False) -> str | None:

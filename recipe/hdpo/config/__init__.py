@@ -12,11 +12,12 @@ from typing import Any
 from recipe.hdpo.algorithm import coefficient
 from recipe.hdpo.algorithm.divergence_formulas import DivergenceKind
 from recipe.hdpo.algorithm.gate import Gate
+from recipe.hdpo.algorithm.ladder import rung_sizes
 from recipe.hdpo.algorithm.solution_prefix import PREFIX, prefix_share
 
 ESTIMATORS = ("hdpo", None)
 TEACHERS = ("drifting", "frozen", "ema", "mixed")
-SOURCES = ("solution", "answer", "problem")
+SOURCES = ("solution", "answer", "problem", "feedback")
 KEEPS = ("correct", "all")
 USES = ("distill", "replace")
 PLACEMENTS = ("user", "system")
@@ -77,6 +78,8 @@ class PrivilegedConfig:
     join_texts: bool
     placement: str
     template: str | None
+    feedback_key: str
+    feedback_template: str | None
     chat_template_kwargs: dict[str, Any]
     max_prompt_length: int | None
     schedule: str
@@ -125,6 +128,12 @@ class PrivilegedConfig:
     def sources(self) -> tuple[str, ...]:
         """What privileged prompts show: one source, or the rungs of a ladder, the least telling one first."""
         return tuple(self.source) if isinstance(self.source, list) else (self.source,)
+
+    @property
+    def of_feedback(self) -> int:
+        """How many privileged rollouts a cliff may have that show feedback."""
+        sizes = zip(self.sources, rung_sizes(self.n, len(self.sources)), strict=True)
+        return sum(size for source, size in sizes if source == "feedback")
 
     @property
     def shows(self) -> bool:

@@ -36,13 +36,21 @@ def wanted_context(config: DictConfig, hdpo: HDPOConfig) -> int:
     """The context length that a privileged prompt and its response need, where nothing limits them.
 
     A worked solution may be as long as a response: problem, solution and response together take
-    ``data.max_prompt_length`` + 2 ``data.max_response_length``. A prompt that shows none is as long as any.
+    ``data.max_prompt_length`` + 2 ``data.max_response_length``. So may a failed attempt, and its feedback. A prompt
+    that shows none is as long as any.
     """
     prompt, response = config.data.max_prompt_length, config.data.max_response_length
     room = response + unused_positions(config)
     if hdpo.privileged.max_prompt_length is not None:
         return hdpo.privileged.max_prompt_length + room
-    return prompt + response + room if hdpo.privileged.shows else prompt + room
+    return prompt + _texts(hdpo) * response + room
+
+
+def _texts(hdpo: HDPOConfig) -> int:
+    """How many texts as long as a response a privileged prompt may show."""
+    if hdpo.privileged.of_feedback:
+        return 2
+    return int(hdpo.privileged.shows)
 
 
 def derived_context(config: DictConfig, hdpo: HDPOConfig) -> tuple[int, str] | None:
@@ -57,7 +65,8 @@ def derived_context(config: DictConfig, hdpo: HDPOConfig) -> tuple[int, str] | N
     tight = min(limits, key=lambda name: limits[name], default=None)
     context = wanted if tight is None else min(wanted, limits[tight])
     room = context - unused_positions(config) - config.data.max_response_length
-    how = "a prompt and a solution as long as a response" if context == wanted else f"what {tight} leave"
+    texts = "a solution" if _texts(hdpo) == 1 else "an attempt and its feedback, each"
+    how = f"a prompt and {texts} as long as a response" if context == wanted else f"what {tight} leave"
     if hdpo.privileged.max_prompt_length is not None:
         how = "hdpo.privileged.max_prompt_length"
     elif not hdpo.privileged.shows:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from recipe.hdpo.algorithm.default_templates import FEEDBACK, SOLUTION
 from recipe.hdpo.algorithm.message_template import compile_template
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.agent_rules import AGENT_RULES
@@ -217,8 +218,10 @@ def too_many_replacements(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 
 def bad_template(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    options = hdpo.privileged
     try:
-        compile_template(hdpo.privileged.template, hdpo.privileged.placement)
+        for kind, template in ((SOLUTION, options.template), (FEEDBACK, options.feedback_template)):
+            compile_template(template, options.placement, kind)
     except ValueError as error:
         return str(error)
     return None

@@ -15,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.hdpo import math_process, reward
+from recipe.hdpo.algorithm import feedback
 from recipe.hdpo.algorithm.solution_prefix import prefix_share
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.data import prompts, solutions, truths
@@ -157,6 +158,8 @@ def _report_sample(graded: dict[str, list[int]], size: int, frame: Any, files: s
 def _check_texts(config: DictConfig, hdpo: HDPOConfig, frame: Any, files: str) -> None:
     """Each source's texts; a row that lacks one skips that rung of a ladder."""
     for source in hdpo.privileged.sources:
+        if source == feedback.SOURCE:
+            continue  # the reward's, which is known once it scores
         _check_source_texts(hdpo, source, frame, files)
 
 

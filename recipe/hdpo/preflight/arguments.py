@@ -59,6 +59,11 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(f"--temperature {args.temperature}: rollouts are sampled; pass training's, above 0.")
     for source in args.sources:
         check_source("--sources ", source)
+    if "feedback" in args.sources:
+        raise ValueError(
+            "--sources feedback shows failed rollouts of a training step, and none are here: leave it out. "
+            "`hdpo/rung_solve_rate/feedback`, or `hdpo/privileged_solve_rate`, says in training what it solves."
+        )
     if "problem" in args.sources:
         raise ValueError("--sources problem shows nothing: those are the plain rollouts. Leave it out.")
     if len(set(args.sources)) < len(args.sources):

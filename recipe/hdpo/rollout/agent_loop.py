@@ -33,10 +33,19 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ
 
 from recipe.hdpo import transfer
+from recipe.hdpo.algorithm import feedback
 from recipe.hdpo.algorithm.cliff import GroupRecord, RolloutGroup, is_success
+from recipe.hdpo.algorithm.feedback import (
+    Attempt,
+    FeedbackPromptBuilder,
+    attempt_for,
+    first_attempts,
+    from_json,
+    to_json,
+)
 from recipe.hdpo.algorithm.gate import FAILED, reason_to_drop
 from recipe.hdpo.algorithm.ladder import rung_sizes
-from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, prompt_id
+from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, prompt_id, text_at
 from recipe.hdpo.algorithm.seeds import derived_seed
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.config.keys import is_async
@@ -117,9 +126,23 @@ class HDPOAgentLoopWorker(ScoringWorker):
             group.rewards[kwargs["session_id"]] = outputs[-1].reward_score
             group.student_prompt_ids = list(outputs[-1].prompt_ids)
             group.truncated += cut_off
+            self._note_feedback(group, outputs[-1], kwargs["session_id"])
             solved = is_success(outputs[-1].reward_score, self.hdpo.success_reward)
             if solved and not cut_off and self.hdpo.privileged.n > 0:
                 group.plain_signs.append(asdict(await self.leak_reader.signs(outputs[-1], kwargs)))
+
+    def _note_feedback(self, group: RolloutGroup, output: AgentLoopOutput, session: int) -> None:
+        """Remember a rollout and what the reward function said of it, where privileged prompts show that."""
+        if not self.hdpo.privileged.of_feedback:
+            return
+        said = text_at(output.extra_fields.get("reward_extra_info") or {}, self.hdpo.privileged.feedback_key)
+        if said is not None:
+            # As verl's reward managers decode it.
+            text = self.tokenizer.decode(output.response_ids, skip_special_tokens=True)
+            group.attempts[session] = Attempt(text, said)
+
+    def _shown_attempts(self, group: RolloutGroup) -> str:
+        return to_json(first_attempts(group.attempts, self.hdpo.privileged.of_feedback))
 
     async def _finish_group(
         self, group: RolloutGroup, sampling_params: dict, trajectory: dict, trace: bool, kwargs: dict
@@ -135,7 +158,7 @@ class HDPOAgentLoopWorker(ScoringWorker):
             elif record.cliff and self.hdpo.privileged.schedule == "same_step":
                 await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
             elif record.cliff:
-                record.plain_prompt_ids = group.student_prompt_ids
+                record.plain_prompt_ids, record.attempts = group.student_prompt_ids, self._shown_attempts(group)
         except Exception:
             record.errors += 1
             logger.exception(f"privileged rollouts of prompt {group.uid} failed; its normal rollouts are kept")
@@ -155,6 +178,7 @@ class HDPOAgentLoopWorker(ScoringWorker):
         uid = str(uuid.uuid4())
         row = {k: v for k, v in kwargs.items() if k not in ("session_id", "global_steps")}
         row |= {"uid": uid, "agent_name": group.agent_name, transfer.PLAIN_PROMPT_IDS: group.student_prompt_ids}
+        row[transfer.ATTEMPTS] = self._shown_attempts(group)
         await tq.async_kv_batch_put(
             keys=[uid],
             fields=transfer.cliff_fields({**row, transfer.REISSUED: True}),
@@ -172,7 +196,7 @@ class HDPOAgentLoopWorker(ScoringWorker):
     ) -> None:
         """A cliff that has had its rollouts: its privileged ones, and no others. Never raises, and always ends as
         ``finished``: the trainer takes it from there."""
-        own = ("agent_name", "__rollout_n__", "__do_sample__", transfer.PLAIN_PROMPT_IDS)
+        own = ("agent_name", "__rollout_n__", "__do_sample__", transfer.PLAIN_PROMPT_IDS, transfer.ATTEMPTS)
         kwargs = {k: v for k, v in prompt.items() if k not in own}
         problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
         record = GroupRecord(problem, cliff=False, solved=False, reissued=True)
@@ -180,6 +204,8 @@ class HDPOAgentLoopWorker(ScoringWorker):
         try:
             # Not in a checkpoint of a version that did not write them.
             group.student_prompt_ids = list(prompt[transfer.PLAIN_PROMPT_IDS])
+            # Nor these, and then there are none to show.
+            group.attempts = dict(enumerate(from_json(prompt.get(transfer.ATTEMPTS) or "[]")))
             await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
         except Exception:
             record.errors += 1
@@ -214,17 +240,18 @@ class HDPOAgentLoopWorker(ScoringWorker):
         self, rollout: PrivilegedRollout, sessions: range, params: dict, trajectory: dict, trace: bool, kwargs: dict
     ) -> bool:
         """The privileged rollouts that show one source; True where one was solved and kept."""
-        record, builder = rollout.record, self.prompt_builders.get(rollout.source)
+        record = rollout.record
         try:
-            plain = rollout.plain_messages
-            messages = plain if builder is None else builder.build(plain, kwargs)
+            prompts = self._privileged_messages(rollout, kwargs, len(sessions))
         except NoPrivilegedText as missing:
-            record.no_solution += len(sessions)
-            logger.warning(f"cliff {record.prompt_id} is skipped ({rollout.source}): its row has no text at {missing}")
+            if rollout.source == feedback.SOURCE:
+                record.no_feedback += len(sessions)
+            else:
+                record.no_solution += len(sessions)
+            logger.warning(f"cliff {record.prompt_id} is skipped ({rollout.source}): there is no text at {missing}")
             return False
         marks = {session: dataclasses.replace(rollout) for session in sessions}
         agent = privileged_agent(rollout.group.agent_name)
-        own = {**kwargs, "raw_prompt": messages}
         results = await asyncio.gather(
             *(
                 self._run_seeded(
@@ -232,9 +259,9 @@ class HDPOAgentLoopWorker(ScoringWorker):
                     trajectory,
                     agent_name=agent,
                     trace=trace,
-                    **{**own, "session_id": session, MARK: mark},
+                    **{**kwargs, "raw_prompt": messages, "session_id": session, MARK: mark},
                 )
-                for session, mark in marks.items()
+                for (session, mark), messages in zip(marks.items(), prompts, strict=True)
             ),
             return_exceptions=True,
         )
@@ -246,6 +273,20 @@ class HDPOAgentLoopWorker(ScoringWorker):
                 record.errors += 1
                 logger.error(f"a privileged rollout of cliff {record.prompt_id} failed", exc_info=result)
         return any(mark.solved_and_kept for mark in marks.values())
+
+    def _privileged_messages(self, rollout: PrivilegedRollout, kwargs: dict, count: int) -> list[list[dict]]:
+        """The prompts of a rung's rollouts.
+
+        Raises:
+            NoPrivilegedText: there is nothing to show.
+        """
+        plain, builder = rollout.plain_messages, self.prompt_builders.get(rollout.source)
+        if not isinstance(builder, FeedbackPromptBuilder):
+            return [plain if builder is None else builder.build(plain, kwargs)] * count
+        attempts = first_attempts(rollout.group.attempts, count)
+        if not attempts:
+            raise NoPrivilegedText(f"{self.hdpo.privileged.feedback_key} of what the reward returned for its rollouts")
+        return [builder.build(plain, attempt_for(attempts, j)) for j in range(count)]
 
     async def _keep(self, output: AgentLoopOutput, privileged: PrivilegedRollout, kwargs: dict) -> None:
         """Score a privileged rollout as the student's answer to the plain prompt; keep it if it is to be kept."""

@@ -11,28 +11,32 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
+from recipe.hdpo.algorithm import feedback
+from recipe.hdpo.algorithm.default_templates import FEEDBACK
+from recipe.hdpo.algorithm.feedback import FeedbackPromptBuilder
 from recipe.hdpo.algorithm.message_template import compile_template
 from recipe.hdpo.algorithm.privileged_prompt import PrivilegedPromptBuilder
 from recipe.hdpo.config import HDPOConfig
 
 
-def make_prompt_builders(hdpo: HDPOConfig) -> dict[str, PrivilegedPromptBuilder]:
+def make_prompt_builders(hdpo: HDPOConfig) -> dict[str, PrivilegedPromptBuilder | FeedbackPromptBuilder]:
     """What builds the messages of privileged prompts, by source; none for one that shows nothing."""
     options = hdpo.privileged
-    if not options.shows:
-        return {}
-    template = compile_template(options.template, options.placement)
-    return {
-        source: PrivilegedPromptBuilder(
-            template=template,
-            placement=options.placement,
-            source=source,
-            solution_key=options.solution_key,
-            answer_key=options.answer_key,
-            join_texts=options.join_texts,
-        )
-        for source in options.sources
-    }
+    builders: dict[str, PrivilegedPromptBuilder | FeedbackPromptBuilder] = {}
+    for source in options.sources if options.shows else ():
+        if source == feedback.SOURCE:
+            template = compile_template(options.feedback_template, options.placement, FEEDBACK)
+            builders[source] = FeedbackPromptBuilder(template, options.placement)
+        else:
+            builders[source] = PrivilegedPromptBuilder(
+                template=compile_template(options.template, options.placement),
+                placement=options.placement,
+                source=source,
+                solution_key=options.solution_key,
+                answer_key=options.answer_key,
+                join_texts=options.join_texts,
+            )
+    return builders
 
 
 def make_token_builder(config: DictConfig, tokenizer: Any, processor: Any, hf_config: Any) -> Any:

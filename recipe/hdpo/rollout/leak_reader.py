@@ -10,6 +10,7 @@ from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 
+from recipe.hdpo.algorithm.feedback import FeedbackPromptBuilder
 from recipe.hdpo.algorithm.gate import Signs
 from recipe.hdpo.algorithm.leakage import leak_signs, read_phrases, reference_pattern
 from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, PrivilegedPromptBuilder, text_at
@@ -23,13 +24,16 @@ class LeakReader:
     Args:
         hdpo: the recipe's knobs.
         tokenizer: the model's.
-        builders: of the privileged prompts, by source; they know the text that a row would show.
+        builders: of the privileged prompts, by source; they know the text that a row would show. A failed attempt
+            and its feedback are none: the model wrote the one itself.
 
     Raises:
         ValueError: the file of phrases cannot be read.
     """
 
-    def __init__(self, hdpo: HDPOConfig, tokenizer: Any, builders: Mapping[str, PrivilegedPromptBuilder]) -> None:
+    def __init__(
+        self, hdpo: HDPOConfig, tokenizer: Any, builders: Mapping[str, PrivilegedPromptBuilder | FeedbackPromptBuilder]
+    ) -> None:
         options = hdpo.privileged
         self.options, self.tokenizer, self.builders = options, tokenizer, builders
         self.pattern = reference_pattern(read_phrases(Path(options.phrases)) if options.phrases else ())
@@ -65,7 +69,7 @@ class LeakReader:
     def _shown(self, row: Mapping[str, Any], source: str | None) -> str | None:
         builder = self.builders.get(source or self.options.sources[-1])
         try:
-            return None if builder is None else builder.shown(row)
+            return builder.shown(row) if isinstance(builder, PrivilegedPromptBuilder) else None
         except NoPrivilegedText:
             return None
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from recipe.hdpo.algorithm import feedback
+from recipe.hdpo.algorithm.feedback import Attempt, FeedbackPromptBuilder
 from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, text_at
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.data.readers import read_rows, row_name
@@ -26,6 +28,8 @@ MAX_ROLE_ORDERS = 4
 ROWS_BETWEEN = 3
 # Rows among which these are looked for, evenly spaced: to read millions in Python takes minutes.
 MAX_READ = 20_000
+# In the place of a failed rollout and its feedback, of which none is there yet.
+EXAMPLE = Attempt("AN ATTEMPT", "WHAT ITS CHECK SAID")
 # Of the prompt that is printed.
 MAX_SHOWN_CHARS = 4000
 
@@ -86,12 +90,16 @@ def _pairs(
         for source, messages in sources.items():
             name = f"training {row_name(position, row)}" + (f" ({source})" if len(sources) > 1 else "")
             try:
-                privileged = messages.build(row[key], row)
+                if isinstance(messages, FeedbackPromptBuilder):
+                    privileged = messages.build(row[key], EXAMPLE)
+                else:
+                    privileged = messages.build(row[key], row)
             except NoPrivilegedText:
                 continue  # counted by check_data
             except Exception as error:  # whatever the user's template raises
+                knob = "feedback_template" if source == feedback.SOURCE else "template"
                 raise ValueError(
-                    f"hdpo.privileged.template cannot be rendered for {name}: {type(error).__name__}: {error}"
+                    f"hdpo.privileged.{knob} cannot be rendered for {name}: {type(error).__name__}: {error}"
                 ) from error
             yield name, source, PromptPair(token_builders[0], row[key], privileged, token_builders[1])
 
@@ -100,15 +108,16 @@ def _sample(key: str, hdpo: HDPOConfig, rows: Iterable[tuple[int, dict]], count:
     """Rows to look at, by position: the first, the longest, the first of each order of roles, the first with characters
     that markup escapes, the first with white space around a text, and some between."""
     options, found = hdpo.privileged, dict[Any, tuple[int, dict]]()
-    keys = {options.answer_key if source == "answer" else options.solution_key for source in options.sources}
+    sources = [source for source in options.sources if source != feedback.SOURCE]
+    keys = {options.answer_key if source == "answer" else options.solution_key for source in sources}
     longest, step = -1, max(1, count // ROWS_BETWEEN)
     for i, row in rows:
         roles = tuple(message["role"] for message in row[key]) if _is_chat(row[key]) else ()
         if "user" not in roles:
             continue
         shown = [text for k in sorted(keys) if (text := text_at(row, k, join=options.join_texts)) is not None]
-        if not shown:
-            continue
+        if not shown and len(sources) == len(options.sources):
+            continue  # no source has a text
         texts = [*(message["content"] for message in row[key]), *shown]
         if sum(map(len, texts)) > longest:
             longest, found["longest"] = sum(map(len, texts)), (i, row)

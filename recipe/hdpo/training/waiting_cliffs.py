@@ -59,7 +59,7 @@ class WaitingCliffs:
             KeyError: a cliff that was not among the step's prompts.
         """
         cliffs = {key for key, record in records.items() if record.cliff}
-        read = {key: records[key].plain_prompt_ids for key in cliffs}
+        known = {key: records[key] for key in cliffs}
         found = []
         for batch in self.asked:
             keys = [transfer.record_key(uid) for uid in batch["uid"]]
@@ -67,7 +67,9 @@ class WaitingCliffs:
             cliffs -= set(keys)
             if chosen:
                 rows = tu.index_select_tensor_dict(batch, chosen)
-                tu.assign_non_tensor_stack(rows, transfer.PLAIN_PROMPT_IDS, [read[keys[row]] for row in chosen])
+                own = [known[keys[row]] for row in chosen]
+                tu.assign_non_tensor_stack(rows, transfer.PLAIN_PROMPT_IDS, [each.plain_prompt_ids for each in own])
+                tu.assign_non_tensor_stack(rows, transfer.ATTEMPTS, [each.attempts for each in own])
                 found.append(rows)
         if cliffs:
             raise KeyError(f"cliffs that are no prompts of this step: {sorted(cliffs)}")

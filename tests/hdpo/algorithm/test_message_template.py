@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from recipe.hdpo.algorithm import message_template
-from recipe.hdpo.algorithm.message_template import DEFAULT_TEMPLATES, compile_template
+from recipe.hdpo.algorithm.default_templates import SOLUTION
+from recipe.hdpo.algorithm.message_template import compile_template
 
 # What it shows of problem P, solution "S s" and answer A.
 ACCEPTED = [
@@ -32,7 +33,7 @@ def test_a_template_that_shows_problem_and_solution_in_any_way_is_accepted(templ
     assert compile_template(template, "user").render(problem="P", solution="S s", answer="A") == shows
 
 
-@pytest.mark.parametrize("placement", DEFAULT_TEMPLATES)
+@pytest.mark.parametrize("placement", SOLUTION.defaults)
 def test_the_default_templates_are_accepted(placement: str) -> None:
     assert "S" in compile_template(None, placement).render(problem="P", solution="S", answer="A")
 

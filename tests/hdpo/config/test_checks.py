@@ -115,6 +115,9 @@ REFUSED = {
     "hdpo.privileged.source=[answer,answer]": "each rung of a ladder stands there once",
     "hdpo.privileged.source=[answer,prefix:0.5,solution]": "has 3 rungs, and hdpo.privileged.n=1",
     "hdpo.privileged.source=3": "must be of type str or list",
+    "hdpo.privileged.feedback_template='{{ problem }} {{ attempt }}'": "shows no {{ feedback }}",
+    "hdpo.privileged.feedback_template='{{ problem }} {{ feedback }} {{ solution }}'": "uses solution, which nothing",
+    "hdpo.privileged.template='{{ problem }} {{ solution }} {{ attempt }}'": "uses attempt, which nothing",
     "hdpo.privileged.keep=some": "correct, all",
     "hdpo.privileged.use=drop": "distill, replace",
     "hdpo.collapse_warning=1.0": "fraction below 1",
@@ -351,6 +354,7 @@ CONTROLS = {
     "ema": {"teacher": "ema"},
     "answer_only": {"privileged.source": "answer"},
     "sharpen": {"distillation_loss_schedule": "cosine"},
+    "feedback": {"privileged.source": "feedback"},
     "ladder": {"privileged.source": ["prefix:0.5", "solution"], "privileged.n": 2},
     "low_effort": {"privileged.chat_template_kwargs": {"reasoning_effort": "low"}},
 }

@@ -36,6 +36,7 @@ def test_step_metrics_by_hand() -> None:
         "kept_tokens": 7,
         "skipped_too_long": 2,
         "skipped_no_solution": 0,
+        "skipped_no_feedback": 0,
         "skipped_error": 0,
         "skipped_truncated": 1,
         "kept_truncated": 2,
