@@ -10,7 +10,7 @@ PYTEST := $(PY) -m pytest -n $(WORKERS)
 PLAN ?= sums
 RESULTS ?= docs/results/$(PLAN)
 
-.PHONY: help setup demo demo-compare demo-llm study study-smoke paper-table test test-fast lint docs docs-parts lock benchmark clean
+.PHONY: help setup demo demo-compare demo-llm study study-smoke paper-table test test-fast test-study lint docs docs-parts lock benchmark clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | column -t -s $$'\t'
@@ -38,10 +38,13 @@ paper-table: setup  ## the paper's Tables 1 and 3 beside one's own runs (RUNS=FO
 
 test: setup  ## all checks and tests
 	@$(MAKE) --no-print-directory lint docs
-	@$(PYTEST)
+	@$(PYTEST) -m 'not study'
 
 test-fast: setup  ## all tests but the end-to-end ones and the slow ones (`pytest -m slow`)
 	@$(PYTEST) -m 'not e2e and not slow'
+
+test-study: setup  ## a small study end to end, which `make test` leaves out: base model, training, evaluations, pages
+	@$(PY) -m pytest -m study
 
 lint: setup  ## ruff and mypy
 	@$(PY) -m ruff check .

@@ -14,7 +14,7 @@ import pytest
 
 from examples.study.record import Record, read_records
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.study]
 ROOT = Path(__file__).parents[2]
 SMOKE = [sys.executable, "-m", "examples.study.run", "--plan", "smoke", "--arms", "hint_grpo"]
 

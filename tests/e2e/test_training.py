@@ -1,10 +1,10 @@
 """The real stack, end to end on two ranks: Ray, TransferQueue, vLLM servers, FSDP2 over gloo; then resumed.
 
-Starting it all takes longer than the steps, so there are two trainings: four steps from a drifting teacher, and two
-more from a frozen one, a second copy of the first weights. Both re-issue cliffs in the next step; test_study.py does so
-in the same one. The model is random and the reward is a checksum of the response, so cliffs and kept trajectories come
-by chance. That no step of the last three of four has both a kept trajectory and a policy gradient has odds of about 1
-to 10^5; that the two others keep nothing, 1 to 2,500.
+Starting it all takes longer than the steps, so there are two trainings: four steps from a drifting teacher, which
+re-issue cliffs in the next step, and two more from a frozen one, a second copy of the first weights. These re-issue
+what waited in the checkpoint, and then their own cliffs in the same step. The model is random and the reward is a
+checksum of the response, so cliffs and kept trajectories come by chance. That no step of the last three of four has
+both a kept trajectory and a policy gradient has odds of about 1 to 10^5; that the two others keep nothing, 1 to 2,500.
 
 The first is a GRPO command on verl's own config with one flag more, and every logger; the second begins with the
 recipe's config.
@@ -115,7 +115,7 @@ def first(folder: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def resumed(folder: Path, first: Run) -> Run:
-    more = (STEPS + MORE, "resumed", "hdpo.teacher=frozen")
+    more = (STEPS + MORE, "resumed", "hdpo.teacher=frozen", "hdpo.privileged.schedule=same_step")
     return train(folder / "run", folder / "model", folder / "data", *more)
 
 
@@ -135,18 +135,26 @@ def test_cliffs_occur_and_privileged_trajectories_are_kept_and_distilled(first: 
     assert total(first, "hdpo/skipped_error") == total(first, "hdpo/skipped_too_long") == 0
 
 
-def test_every_cliff_is_re_issued_in_the_next_step_and_a_resumed_run_re_issues_those_of_its_checkpoint(
+def test_every_cliff_is_re_issued_in_the_next_step_and_the_checkpoints_by_the_run_that_goes_on_from_it(
     first: Run, resumed: Run
 ) -> None:
-    steps = first.metrics | resumed.metrics
     before = 0.0
-    for step in range(1, STEPS + MORE + 1):
-        assert steps[step]["hdpo/reissued_cliffs"] == before
-        assert steps[step]["hdpo/privileged_rollouts"] == J * before
-        before = steps[step]["hdpo/cliffs"]
-        assert steps[step]["hdpo/waiting_cliffs"] == before
-    assert steps[STEPS]["hdpo/waiting_cliffs"] > 0
-    assert f"the {before:.0f} cliffs of the last step are not re-issued" in resumed.console
+    for step in range(1, STEPS + 1):
+        data = first.metrics[step]
+        assert data["hdpo/reissued_cliffs"] == before
+        assert data["hdpo/privileged_rollouts"] == J * before
+        before = data["hdpo/cliffs"]
+        assert data["hdpo/waiting_cliffs"] == before
+    assert before > 0
+    assert f"the {before:.0f} cliffs of the last step are not re-issued" in first.console
+    reissued = [resumed.metrics[step]["hdpo/reissued_cliffs"] for step in (STEPS + 1, STEPS + MORE)]
+    assert reissued == [before, 0.0]
+
+
+def test_with_same_step_every_cliff_is_re_issued_in_its_own(resumed: Run) -> None:
+    for data in resumed.metrics.values():
+        assert data["hdpo/privileged_rollouts"] == J * (data["hdpo/cliffs"] + data["hdpo/reissued_cliffs"]) > 0
+        assert "hdpo/waiting_cliffs" not in data
 
 
 def test_a_frozen_teacher_distills_too(resumed: Run) -> None:

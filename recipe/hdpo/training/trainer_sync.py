@@ -21,16 +21,20 @@ class HDPOTrainerSync(HDPOTrainer, PPOTrainerSync):
     """HDPO with trainer and rollout on the same accelerators, one after the other."""
 
     base_mode = "sync"
-    # Cliffs that are re-issued a step later, and how many of the last step's are among this step's prompts.
-    waiting: WaitingCliffs | None = None
+    # How many cliffs of the last step are among this step's prompts.
     reissued = 0
     # Prompts of this step that stand in for prompts all of whose rollouts were lost.
     refilled = 0
 
     def __init__(self, config: DictConfig) -> None:
         super().__init__(config)
-        if self.hdpo.privileged.schedule == "next_step":
-            self.waiting = WaitingCliffs()
+        # Cliffs that are re-issued a step later. With schedule=same_step none but those of a next_step run that this
+        # one goes on from.
+        self.waiting = WaitingCliffs()
+
+    @property
+    def _cliffs_wait(self) -> bool:
+        return self.hdpo.privileged.schedule == "next_step"
 
     def _add_prompts_to_generate(self, num_prompts: int) -> int:
         """With ``sync_refill_failed_groups`` verl asks for a prompt in the place of each that lost all its rollouts;
@@ -46,7 +50,7 @@ class HDPOTrainerSync(HDPOTrainer, PPOTrainerSync):
         return super()._add_prompts_to_generate(num_prompts)
 
     def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
-        if self.waiting is not None:
+        if self._cliffs_wait:
             self.waiting.asked.append(batch)
         return super()._submit_batch_to_rollout(batch)
 
@@ -54,7 +58,7 @@ class HDPOTrainerSync(HDPOTrainer, PPOTrainerSync):
         """After this step's prompts, those of the last step's cliffs that have waited for it: verl's engines begin
         with what takes longest."""
         metrics = super().prepare_step()
-        rows = None if self.waiting is None else self.waiting.take(self.global_steps)
+        rows = self.waiting.take(self.global_steps)
         self.reissued = 0 if rows is None else super()._submit_batch_to_rollout(rows)
         return metrics
 
@@ -64,7 +68,7 @@ class HDPOTrainerSync(HDPOTrainer, PPOTrainerSync):
 
     def _take_apart(self, batch: KVBatchMeta) -> tuple[KVBatchMeta, KVBatchMeta, dict[str, GroupRecord]]:
         batch, kept, records = super()._take_apart(batch)
-        if self.waiting is not None:
+        if self._cliffs_wait:
             self.waiting.remember(records)
             if self.global_steps >= self.total_training_steps and len(self.waiting):
                 logger.warning(
@@ -76,16 +80,22 @@ class HDPOTrainerSync(HDPOTrainer, PPOTrainerSync):
     def _step_metrics(self) -> dict[str, float]:
         metrics = super()._step_metrics()
         metrics["hdpo/timing_s/privileged_wait"] = privileged_wait_seconds(self.records)
-        if self.waiting is not None:
+        if self._cliffs_wait:
             metrics["hdpo/waiting_cliffs"] = len(self.waiting)
         return metrics
 
     def _save_beside(self, folder: str) -> None:
         super()._save_beside(folder)
-        if self.waiting is not None:
+        if self._cliffs_wait:
             self.waiting.save(folder)
 
     def _load_beside(self, folder: str) -> None:
         super()._load_beside(folder)
-        if self.waiting is not None:
-            self.waiting.load(folder)
+        self.waiting.load(folder, expected=self._cliffs_wait)
+        privileged = self.hdpo.privileged
+        if len(self.waiting) and (privileged.n == 0 or privileged.use == "replace"):
+            logger.warning(
+                f"the {len(self.waiting)} cliffs that wait in {folder} are not re-issued: with "
+                f"hdpo.privileged.n={privileged.n} and use={privileged.use} nothing is asked for after their step"
+            )
+            self.waiting = WaitingCliffs()

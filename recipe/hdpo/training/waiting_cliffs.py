@@ -82,15 +82,19 @@ class WaitingCliffs:
         torch.save(self.rows, path + ".tmp")
         os.replace(path + ".tmp", path)
 
-    def load(self, folder: str) -> None:
-        """Read what :meth:`save` wrote. A checkpoint without the file leaves none waiting, and that is said.
+    def load(self, folder: str, expected: bool = True) -> None:
+        """Read what :meth:`save` wrote. A checkpoint without the file leaves none waiting.
+
+        Args:
+            expected: whether that is said.
 
         Raises:
             ValueError: the file cannot be read.
         """
         path = os.path.join(folder, CLIFFS_FILE)
         if not os.path.exists(path):
-            logger.warning(f"no {path}: that run re-issued cliffs in the same step, so none waits for the next one")
+            if expected:
+                logger.warning(f"no {path}: that run re-issued cliffs in the same step, so none waits for the next one")
             return
         try:
             # As verl reads the data loader's state beside it: rows hold any Python values.

@@ -26,7 +26,7 @@ from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training import trainer as trainer_module
 from recipe.hdpo.training.trainer_sync import HDPOTrainerSync
-from recipe.hdpo.training.waiting_cliffs import WaitingCliffs
+from recipe.hdpo.training.waiting_cliffs import CLIFFS_FILE, WaitingCliffs
 from tests.hdpo.composed_config import composed
 from tests.hdpo.training.test_waiting_cliffs import prompts, records
 
@@ -68,7 +68,7 @@ def make_trainer(step: int, *overrides: str, kept: dict[str, Any] = STORED) -> H
     trainer.notes = KeptNotes(trainer.hdpo.privileged.gate.reliance)
     trainer.local_trigger_step, trainer.parameter_sync_step = 0, 1
     trainer.history, trainer.total_training_steps = History(teacher=CollapseMonitor(0.0)), 100
-    trainer.reissued, trainer.waiting = 0, WaitingCliffs() if config.hdpo.privileged.schedule == "next_step" else None
+    trainer.reissued, trainer.waiting = 0, WaitingCliffs()
     trainer.tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, ids.tolist())))
     return trainer
 
@@ -180,6 +180,31 @@ def test_validation_counts_as_solved_what_the_success_reward_says(monkeypatch: p
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("override", "reissued"),
+    [("hdpo.privileged.n=2", 2), ("hdpo.privileged.n=0", 0), ("hdpo.privileged.use=replace", 0)],
+)
+def test_a_same_step_run_re_issues_once_what_a_next_step_run_left_waiting_or_says_that_it_does_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, override: str, reissued: int
+) -> None:
+    before = WaitingCliffs(asked=[prompts(*"abcd")])
+    before.remember(records("bd", "ac"))
+    before.save(str(tmp_path))
+    sent: list[Any] = []
+    monkeypatch.setattr(PPOTrainer, "prepare_step", lambda self: self._submit_batch_to_rollout(prompts(*"efgh")) and {})
+    monkeypatch.setattr(PPOTrainer, "_submit_batch_to_rollout", lambda self, batch: sent.append(batch) or len(batch))
+    trainer = make_trainer(7, "hdpo.privileged.schedule=same_step", override, kept={})
+    trainer.train_dataset = range(4)
+    trainer._load_beside(str(tmp_path))
+    assert ("the 2 cliffs that wait" in caplog.text) == (reissued == 0)
+    for expected in (reissued, 0):
+        trainer.prepare_step()
+        assert trainer.reissued == expected
+    assert [len(batch) for batch in sent] == ([4, 2, 4] if reissued else [4, 4])
+    trainer._save_beside(str(tmp_path / "next"))
+    assert not (tmp_path / "next" / CLIFFS_FILE).exists()
+
+
 @pytest.mark.parametrize(("schedule", "expected"), [("next_step", (1, 5)), ("same_step", (0, 4))])
 def test_the_last_steps_cliffs_go_out_after_this_steps_prompts_and_the_step_waits_for_both(
     monkeypatch: pytest.MonkeyPatch, schedule: str, expected: tuple[int, int]
@@ -189,7 +214,7 @@ def test_the_last_steps_cliffs_go_out_after_this_steps_prompts_and_the_step_wait
     monkeypatch.setattr(PPOTrainer, "_submit_batch_to_rollout", lambda self, batch: sent.append(batch) or len(batch))
     monkeypatch.setattr(PPOTrainer, "_step_once", lambda self, metrics, timing, size: waited_for.append(size))
     trainer = make_trainer(7, f"hdpo.privileged.schedule={schedule}", kept={})
-    if trainer.waiting is not None:
+    if schedule == "next_step":
         trainer.waiting.asked = [prompts(*"abcd")]
         trainer.waiting.remember(records("b", "acd"))
     trainer.prepare_step()
