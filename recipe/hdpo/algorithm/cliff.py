@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -91,6 +92,8 @@ class RolloutGroup:
             overlong=self.prompt_was_cut,
             first_error=self.first_error,
             first_error_at=self.first_error_at,
+            uid=self.uid,
+            successes=sum(is_success(reward, success_reward) for reward in self.rewards.values()),
         )
 
 
@@ -121,6 +124,11 @@ class GroupRecord:
         first_error, first_error_at: the first error that cost a normal rollout, and its wall-clock time in seconds.
         reissued: whether this is a cliff of the step before, which has privileged rollouts only in this one.
         plain_prompt_ids: of a cliff that is re-issued in the next step, what its rollouts read; empty for others.
+        uid: the group's id in this step, the first part of its rows' keys.
+        cliff_uid: of a re-issued cliff, the uid of the group whose rollouts failed.
+        successes: normal rollouts with R = 1.
+        privileged: what the privileged prompt shows, and attempts: each scored privileged rollout, where texts are
+            written down (``rollout/telling.py``); empty elsewhere.
     """
 
     prompt_id: str
@@ -147,6 +155,11 @@ class GroupRecord:
     first_error_at: float = 0.0
     reissued: bool = False
     plain_prompt_ids: list[int] = field(default_factory=list)
+    uid: str = ""
+    cliff_uid: str = ""
+    successes: int = 0
+    privileged: dict[str, Any] = field(default_factory=dict)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
 
 
 def is_success(reward: float, success_reward: float) -> bool:

@@ -40,6 +40,7 @@ from recipe.hdpo.rollout.chat_template import make_prompt_builder
 from recipe.hdpo.rollout.outputs import UnscoredRollout, single_output
 from recipe.hdpo.rollout.privileged_agent import MARK, PrivilegedPromptTooLong, PrivilegedRollout, privileged_agent
 from recipe.hdpo.rollout.scoring import ScoringWorker
+from recipe.hdpo.rollout.telling import EMPTY, FAILED, TRUNCATED, Telling
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -52,6 +53,8 @@ class HDPOAgentLoopWorker(ScoringWorker):
         super().__init__(*args, **kwargs)
         self.hdpo = read_hdpo(self.config)
         self.prompt_builder = make_prompt_builder(self.hdpo)
+        # Texts go where verl's own go.
+        self.telling = Telling(self.tokenizer) if self.config.trainer.get("rollout_data_dir", None) else None
         # Where privileged rollouts go: in rows of their own under an asynchronous trainer, else with their group.
         self.partition = transfer.CLIFFS if is_async(self.config) else transfer.TRAIN
         # Groups whose rollouts are running, by uid. Training only.
@@ -146,6 +149,7 @@ class HDPOAgentLoopWorker(ScoringWorker):
         uid = str(uuid.uuid4())
         row = {k: v for k, v in kwargs.items() if k not in ("session_id", "global_steps")}
         row |= {"uid": uid, "agent_name": group.agent_name, transfer.PLAIN_PROMPT_IDS: group.student_prompt_ids}
+        row[transfer.CLIFF_UID] = group.uid
         await tq.async_kv_batch_put(
             keys=[uid],
             fields=transfer.cliff_fields({**row, transfer.REISSUED: True}),
@@ -163,10 +167,12 @@ class HDPOAgentLoopWorker(ScoringWorker):
     ) -> None:
         """A cliff that has had its rollouts: its privileged ones, and no others. Never raises, and always ends as
         ``finished``: the trainer takes it from there."""
-        own = ("agent_name", "__rollout_n__", "__do_sample__", transfer.PLAIN_PROMPT_IDS)
+        own = ("agent_name", "__rollout_n__", "__do_sample__", transfer.PLAIN_PROMPT_IDS, transfer.CLIFF_UID)
         kwargs = {k: v for k, v in prompt.items() if k not in own}
         problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
-        record = GroupRecord(problem, cliff=False, solved=False, reissued=True)
+        # Not in a checkpoint of a version that did not write it.
+        cliff_uid = prompt.get(transfer.CLIFF_UID, "")
+        record = GroupRecord(problem, cliff=False, solved=False, reissued=True, uid=group.uid, cliff_uid=cliff_uid)
         await tq.async_kv_put(key=group.uid, partition_id=self.partition, tag={"status": "running"})
         try:
             # Not in a checkpoint of a version that did not write them.
@@ -196,6 +202,9 @@ class HDPOAgentLoopWorker(ScoringWorker):
             record.no_solution += options.n
             logger.warning(f"cliff {record.prompt_id} is skipped: its row has no text at {missing}")
             return
+        if self.telling is not None:
+            shown = "" if options.source == "problem" else self.prompt_builder.shown(kwargs)
+            record.privileged = self.telling.shown(options.source, shown)
         params = dict(sampling_params)
         if options.use == "distill":
             params["logprobs"] = False  # nobody reads them
@@ -235,10 +244,12 @@ class HDPOAgentLoopWorker(ScoringWorker):
         record.privileged_truncated += cut_off
         solved = is_success(output.reward_score, self.hdpo.success_reward)
         record.solved_privileged += solved
-        if not any(output.response_mask) or not (solved or options.keep == "all"):
-            return
-        if cut_off and not options.keep_truncated:
-            record.skipped_truncated += 1
+        reason = self._why_not_kept(output, solved, cut_off)
+        if self.telling is not None:
+            key = transfer.row_key(group.uid, kwargs["session_id"])
+            self.telling.attempt(record, key, teacher_prompt_ids, output, solved=solved, cut_off=cut_off, reason=reason)
+        if reason:
+            record.skipped_truncated += reason == TRUNCATED
             return
         if options.use == "replace":
             output.prompt_ids = teacher_prompt_ids
@@ -250,6 +261,15 @@ class HDPOAgentLoopWorker(ScoringWorker):
         record.kept += 1
         record.kept_truncated += cut_off
         record.kept_tokens += sum(output.response_mask)
+
+    def _why_not_kept(self, output: AgentLoopOutput, solved: bool, cut_off: bool) -> str:
+        """The reason for which a scored privileged rollout is not used; empty for one that is."""
+        options = self.hdpo.privileged
+        if not any(output.response_mask):
+            return EMPTY
+        if not (solved or options.keep == "all"):
+            return FAILED
+        return TRUNCATED if cut_off and not options.keep_truncated else ""
 
     async def _put_privileged_row(
         self, group: RolloutGroup, session_id: int, teacher_prompt_ids: list[int], output: AgentLoopOutput

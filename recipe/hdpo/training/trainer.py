@@ -35,14 +35,17 @@ from recipe.hdpo.rollout.chat_template import make_token_builder, missing_chat_t
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
 from recipe.hdpo.rollout.prompt_check import check_prompts
 from recipe.hdpo.tracking.folder_lock import lock_folder
-from recipe.hdpo.tracking.kept_text import kept_line, write_kept
+from recipe.hdpo.tracking.group_lines import GROUP_FOLDER, group_lines
+from recipe.hdpo.tracking.kept_text import write_kept, write_step
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.step_metrics import lost_too_many
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
 from recipe.hdpo.training import checkpoints
 from recipe.hdpo.training.actor import HDPOWorker
+from recipe.hdpo.training.kept_lines import text_lines
 from recipe.hdpo.training.shared_queue import refuse_shared_queue
+from recipe.hdpo.training.token_record import keys_to_record
 from recipe.hdpo.training.watchdog import ActorWatch, Watchdog, actors_of, progress_of
 from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
 
@@ -73,6 +76,8 @@ class HDPOTrainer(PPOTrainer):
         threshold = 0.0 if self.hdpo.privileged.source == "problem" else self.hdpo.collapse_warning
         self.history = History(teacher=CollapseMonitor(threshold), knobs=dataclasses.asdict(self.hdpo))
         self.kept: KVBatchMeta | None = None
+        # Keys of those whose tokens the update records.
+        self.recorded: tuple[str, ...] = ()
         # Of the step so far, in which an asynchronous trainer may sample and update several times.
         self.records: list[GroupRecord] = []
         self.kept_lines: list[dict[str, Any]] = []
@@ -147,9 +152,9 @@ class HDPOTrainer(PPOTrainer):
         folder = self.config.trainer.get("rollout_data_dir", None)
         if self.kept is not None and self.kept.keys:
             if folder:
-                self.kept_lines += self._text_lines(self.kept)
+                self.kept_lines += text_lines(self.tokenizer, self.kept, self.recorded)
             tq.kv_clear(keys=self.kept.keys, partition_id=self.kept.partition_id)
-        self.kept = None
+        self.kept, self.recorded = None, ()
         if self._is_last_update() and self.kept_lines:
             write_kept(folder, self.global_steps, self.kept_lines)
             self.kept_lines = []
@@ -174,6 +179,8 @@ class HDPOTrainer(PPOTrainer):
         if self._is_last_update():
             # Counted once for the whole step: verl averages over its updates.
             metrics.update(self._step_metrics())
+            if folder := self.config.trainer.get("rollout_data_dir", None):
+                write_step(folder, GROUP_FOLDER, self.global_steps, group_lines(self.records))
             self.records = []
         if records:
             tq.kv_clear(keys=list(records), partition_id=batch.partition_id)
@@ -185,26 +192,20 @@ class HDPOTrainer(PPOTrainer):
         metrics["hdpo/distillation_loss_coef"] = self.hdpo.distillation_loss_coef * factor
         if self.kept is not None and self.kept.keys and metrics["hdpo/distillation_loss_coef"] > 0:
             interval = self.hdpo.gradient_ratio_interval
+            if self.config.trainer.get("rollout_data_dir", None):
+                self.recorded = keys_to_record(self.kept)
             batch.extra_info[transfer.KEPT] = transfer.KeptRows(
                 keys=self.kept.keys,
                 partition=self.kept.partition_id,
                 tokens=[tag["seq_len"] for tag in self.kept.tags],
                 factor=factor,
                 measure_gradients=interval > 0 and self.global_steps % interval == 0,
+                recorded=self.recorded,
             )
         batch = super()._update_actor(batch, metrics)
         for name in [name for name in metrics if name.startswith("actor/hdpo/")]:
             metrics[name.removeprefix("actor/")] = metrics.pop(name)
         return batch
-
-    def _text_lines(self, kept: KVBatchMeta) -> list[dict[str, Any]]:
-        """Kept trajectories as text, for the file beside verl's own dump of the rollouts."""
-        data = tq.kv_batch_get(keys=kept.keys, partition_id=kept.partition_id, select_fields=transfer.FIELDS)
-        lines = []
-        for key, *texts, mask in zip(kept.keys, *(data[name].unbind() for name in transfer.FIELDS), strict=True):
-            named = dict(zip(transfer.TEXTS, texts, strict=True))
-            lines.append({"key": key, **kept_line(self.tokenizer.decode, named, mask)})
-        return lines
 
     # ---- validation ----
 
