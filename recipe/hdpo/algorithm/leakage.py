@@ -86,19 +86,28 @@ def leak_signs(
 
 
 def longest_shared_run(response: Sequence[Hashable], shown: Sequence[Hashable]) -> int:
-    """Tokens of the longest run that stands in both, without a gap: the longest common substring.
+    """Tokens of the longest run that stands in both (:func:`shared_run`)."""
+    begin, end = shared_run(response, shown)
+    return end - begin
+
+
+def shared_run(response: Sequence[Hashable], shown: Sequence[Hashable]) -> tuple[int, int]:
+    """Where in the response the longest run begins and ends that stands in both, without a gap: the longest common
+    substring, the first one of several.
 
     One row of the usual table at a time, in O(len(response) * len(shown)).
     """
     ids: dict[Hashable, int] = {}
     shown_S = np.array([ids.setdefault(token, len(ids)) for token in shown], dtype=np.int64)
-    ending_S, longest = np.zeros(len(shown_S), dtype=np.int64), 0
-    for token in response:
+    ending_S, longest, end = np.zeros(len(shown_S), dtype=np.int64), 0, 0
+    for place, token in enumerate(response, 1):
         # How long the run is that ends here in the response and at each place of the shown text.
         before_S = np.concatenate([[0], ending_S[:-1]]) if len(ending_S) else ending_S
         ending_S = np.where(shown_S == ids.get(token, -1), before_S + 1, 0)
-        longest = max(longest, int(ending_S.max(initial=0)))
-    return longest
+        here = int(ending_S.max(initial=0))
+        if here > longest:
+            longest, end = here, place
+    return end - longest, end
 
 
 def reference_pattern(more: Iterable[str] = ()) -> re.Pattern[str]:
