@@ -24,6 +24,10 @@ from recipe.hdpo.algorithm.reference_phrases import PHRASES
 # A response of which one run of the privileged text makes up this share is counted as a copy.
 COPIED_SHARE = 0.5
 
+# Odd, so that each has an inverse modulo 2^64.
+_BASE, _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
+_INVERSE = np.uint64(pow(int(_BASE), -1, 1 << 64))
+
 # Not inside a word. Chinese and Japanese have no space between words, and Korean words have endings.
 _LETTER = r"[^\W\d_\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]"
 
@@ -95,19 +99,47 @@ def shared_run(response: Sequence[Hashable], shown: Sequence[Hashable]) -> tuple
     """Where in the response the longest run begins and ends that stands in both, without a gap: the longest common
     substring, the first one of several.
 
-    One row of the usual table at a time, in O(len(response) * len(shown)).
+    A shared run of L tokens holds one of L - 1, so L is found by bisection: log2(L) comparisons of all runs of one
+    length, each by sorting their hashes. Milliseconds for thousands of tokens.
     """
     ids: dict[Hashable, int] = {}
-    shown_S = np.array([ids.setdefault(token, len(ids)) for token in shown], dtype=np.int64)
-    ending_S, longest, end = np.zeros(len(shown_S), dtype=np.int64), 0, 0
-    for place, token in enumerate(response, 1):
-        # How long the run is that ends here in the response and at each place of the shown text.
-        before_S = np.concatenate([[0], ending_S[:-1]]) if len(ending_S) else ending_S
-        ending_S = np.where(shown_S == ids.get(token, -1), before_S + 1, 0)
-        here = int(ending_S.max(initial=0))
-        if here > longest:
-            longest, end = here, place
-    return end - longest, end
+    response_N, shown_S = (
+        np.array([ids.setdefault(token, len(ids)) for token in tokens], dtype=np.int64) for tokens in (response, shown)
+    )
+    begin, least, most = 0, 0, min(len(response_N), len(shown_S))
+    while least < most:
+        middle = (least + most + 1) // 2
+        place = _first_shared(response_N, shown_S, middle)
+        if place is None:
+            most = middle - 1
+        else:
+            begin, least = place, middle
+    return begin, begin + least
+
+
+def _first_shared(response_N: np.ndarray, shown_S: np.ndarray, length: int) -> int | None:
+    """Where in the response the first run of this length begins that stands in both, or None. Runs with equal hashes
+    are compared token by token."""
+    own_R, other_R = _hashes(response_N, length), _hashes(shown_S, length)
+    _, first_C, second_C = np.intersect1d(own_R, other_R, return_indices=True)
+    places = (
+        int(i)
+        for i, k in sorted(zip(first_C, second_C, strict=True))
+        if np.array_equal(response_N[i : i + length], shown_S[k : k + length])
+    )
+    return next(places, None)
+
+
+def _hashes(ids_N: np.ndarray, length: int) -> np.ndarray:
+    """A number for each run of ``length`` ids, equal for equal runs: sum_j h(id_j) B^j modulo 2^64, by prefix sums."""
+    size = len(ids_N)
+    powers_N, inverses_N = (np.cumprod(np.full(size, base, dtype=np.uint64)) for base in (_BASE, _INVERSE))
+    # Well mixed numbers in the place of small ones.
+    mixed_N = (ids_N.astype(np.uint64) + np.uint64(1)) * _MIX
+    mixed_N ^= mixed_N >> np.uint64(29)
+    prefix_N = np.concatenate([np.zeros(1, dtype=np.uint64), np.cumsum(mixed_N * powers_N)])
+    # The run that begins at i has the powers from i on: all are brought to the first ones.
+    return (prefix_N[length:] - prefix_N[: size - length + 1]) * inverses_N[: size - length + 1]
 
 
 def reference_pattern(more: Iterable[str] = ()) -> re.Pattern[str]:

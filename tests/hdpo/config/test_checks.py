@@ -356,6 +356,7 @@ CONTROLS = {
     "sharpen": {"distillation_loss_schedule": "cosine"},
     "feedback": {"privileged.source": "feedback"},
     "ladder": {"privileged.source": ["prefix:0.5", "solution"], "privileged.n": 2},
+    "step_gate": {"privileged.step_check": "recipe.hdpo.step_check.arithmetic", "privileged.gate.steps": 1.0},
     "low_effort": {"privileged.chat_template_kwargs": {"reasoning_effort": "low"}},
 }
 

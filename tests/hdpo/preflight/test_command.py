@@ -288,7 +288,7 @@ def test_users_phrases_are_signs_too(again, done) -> None:
         ({"n": 1}, "--n 1: a group of rollouts needs 2"),
         ({"privileged_n": 0}, "--privileged-n 0"),
         ({"temperature": 0}, "--temperature 0.0"),
-        ({"sources": ["hint"]}, "must be one of solution, answer, problem, prefix:SHARE"),
+        ({"sources": ["hint"]}, "must be one of solution, answer, problem, feedback, prefix:SHARE"),
         ({"sources": ["prefix:2"]}, "strictly between 0 and 1"),
         ({"sources": ["problem"]}, "--sources problem shows nothing"),
         ({"sources": ["answer", "answer"]}, "each of them once"),

@@ -17,6 +17,7 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.config.checks import check_config
+from recipe.hdpo.tracking.kept_notes import KeptNotes
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.training import arrivals as arrivals_module
@@ -56,6 +57,7 @@ def make_trainer(kind: type[HDPOTrainerAsync], step: int, *overrides: str) -> HD
     trainer.history, trainer.arrivals = History(CollapseMonitor(0.5)), Arrivals(7)
     trainer.evictions = buffer_of(0.5)[1]
     trainer.records, trainer.kept_lines, trainer.kept, trainer.recorded = [], [], None, ()
+    trainer.notes = KeptNotes(trainer.hdpo.privileged.gate.reliance)
     trainer.local_trigger_step, trainer.parameter_sync_step, trainer.total_training_steps = 0, 1, 100
     return trainer
 

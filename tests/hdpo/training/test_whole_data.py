@@ -97,6 +97,7 @@ def trainer_with(plain: Any, folder: Path, train: list[Any], val: list[Any]) -> 
     trainer = object.__new__(HDPOTrainerSync)
     trainer.config, trainer.hdpo, trainer.tokenizer, trainer.processor = config, KNOBS, make_tokenizer(), None
     trainer.token_builder = make_token_builder(config, trainer.tokenizer, None, None)
+    trainer.privileged_builder = None
     trainer.trainer_mode, trainer.parameter_sync_step = "sync", 1
     return trainer
 
