@@ -17,6 +17,9 @@ Train. verl's own command, with HDPO's configuration:
   Or on top of a verl command of your own: +use=hdpo
   One control in place of HDPO: +control=NAME, one of {controls}
 
+Read what a run did: every cliff, its failed and kept responses and each token's divergence, on one page
+  hdpo-cliffs --help       or  python -m recipe.hdpo.cliffs --help
+
 Make data: JSONL, CSV, parquet or a data set of the hub, as verl's parquet files
   hdpo-data --help         or  python -m recipe.hdpo.data --help
 

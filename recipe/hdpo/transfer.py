@@ -25,6 +25,8 @@ TEXTS = [STUDENT_PROMPT, TEACHER_PROMPT, RESPONSE]
 # Of the response's tokens, 1 for those that the model wrote, 0 for those of a tool or an environment.
 RESPONSE_MASK = "hdpo_response_mask"
 FIELDS = [*TEXTS, RESPONSE_MASK]
+# What the update said of a kept trajectory's distilled tokens, where it is recorded (training/token_record.py).
+TOKEN_RECORD = "hdpo_token_record"
 
 # In the tag of a kept trajectory: the source of what its privileged prompt showed.
 SOURCE = "hdpo_source"
@@ -35,6 +37,8 @@ TRAIN, CLIFFS = "train", "hdpo_cliffs"
 
 # Column of a prompt, to the rollout workers: a cliff that has had its rollouts, for privileged ones only.
 REISSUED = "hdpo_reissued"
+# Column of such a prompt: the uid of the group whose rollouts failed.
+CLIFF_UID = "hdpo_cliff_uid"
 # Column of such a prompt: the token ids that its plain rollouts read, made by their agent loop.
 PLAIN_PROMPT_IDS = "hdpo_plain_prompt_ids"
 # Column of such a prompt: its failed attempts with feedback, as recipe/hdpo/algorithm/feedback.py writes them.
@@ -57,6 +61,7 @@ class KeptRows:
         measure_gradients: whether the gradient norm of each term is measured in this update.
         factor: what lambda is multiplied by in this update (``algorithm/coefficient.py``).
         partition: of TransferQueue, in which they wait.
+        recorded: keys of those whose single tokens are recorded.
     """
 
     keys: list[str]
@@ -64,6 +69,7 @@ class KeptRows:
     measure_gradients: bool = False
     factor: float = 1.0
     partition: str = TRAIN
+    recorded: tuple[str, ...] = ()
 
 
 def row_key(uid: str, session_id: int) -> str:

@@ -440,6 +440,28 @@ def test_transfer_queue_data_can_be_read_by_key_inside_a_worker() -> None:
     assert {"keys", "tags", "partition_id", "fields", "extra_info"} <= set(parameters(KVBatchMeta))
 
 
+def test_a_worker_can_put_a_further_field_beside_those_of_a_key_without_its_tag() -> None:
+    """recipe.hdpo.training.actor._put_records"""
+    import transfer_queue as tq
+    from transfer_queue.interface import async_kv_batch_put
+
+    assert {"keys", "partition_id", "fields", "tags"} <= set(parameters(tq.kv_batch_put))
+    put = inspect.getsource(async_kv_batch_put)
+    # Keys that are there keep their place, and tags that are not given are left as they are.
+    assert "create=True" in put and "if tags is not None:" in put
+
+
+def test_verl_dumps_rollouts_under_their_keys() -> None:
+    """recipe.hdpo.cliffs.files"""
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    dump = inspect.getsource(PPOTrainer._log_rollout_data)
+    assert '{"uid": [batch.keys[i] for i in sorted_indices]}' in dump
+    write = inspect.getsource(PPOTrainer._write_generations)
+    assert all(f'"{name}": ' in write for name in ("input", "output", "gts", "score", "step"))
+    assert 'f"{global_steps}.jsonl"' in write
+
+
 @pytest.mark.parametrize("name", ["initialize_global_process_group_ray"])
 def test_the_process_group_can_be_made_with_a_backend_of_choice(name: str) -> None:
     """recipe.hdpo.cpu.verl_patches"""

@@ -8,7 +8,7 @@ from tests.hdpo.fresh_interpreter import WARNING
 
 ROOT = Path(__file__).parents[2]
 # Whole folders, and the files beside them that a pure folder may import.
-PURE_FOLDERS = ("algorithm", "answers", "tracking", "data", "preflight")
+PURE_FOLDERS = ("algorithm", "answers", "tracking", "data", "preflight", "cliffs")
 PURE_FILES = ("", ".config", ".config.keys", ".math_answer", ".evaluation.intervals", ".evaluation.passk")
 PURE_FILES += (".evaluation.pvalues", ".evaluation.summary")
 BLOCKED = ("verl", "ray", "vllm", "transfer_queue", "tensordict", "transformers")

@@ -102,6 +102,8 @@ class RolloutGroup:
             first_error=self.first_error,
             first_error_at=self.first_error_at,
             plain_signs=self.plain_signs,
+            uid=self.uid,
+            successes=sum(is_success(reward, success_reward) for reward in self.rewards.values()),
         )
 
 
@@ -141,6 +143,11 @@ class GroupRecord:
             and ``kept``; a source that had none is not there.
         attempts: of a cliff that is re-issued in the next step, the failed rollouts that are shown, as
             :func:`~recipe.hdpo.algorithm.feedback.to_json` writes them; empty for others.
+        uid: the group's id in this step, the first part of its rows' keys.
+        cliff_uid: of a re-issued cliff, the uid of the group whose rollouts failed.
+        successes: normal rollouts with R = 1.
+        privileged: what the privileged prompt shows, and told: each scored privileged rollout, where texts are
+            written down (``rollout/telling.py``); empty elsewhere.
     """
 
     prompt_id: str
@@ -174,6 +181,11 @@ class GroupRecord:
     by_source: dict[str, dict[str, int]] = field(default_factory=dict)
     no_feedback: int = 0
     attempts: str = ""
+    uid: str = ""
+    cliff_uid: str = ""
+    successes: int = 0
+    privileged: dict[str, Any] = field(default_factory=dict)
+    told: list[dict[str, Any]] = field(default_factory=list)
 
     def count(self, source: str, **counts: int) -> None:
         """Add to the counts of one source (``rollouts``, ``solved``, ``kept``)."""

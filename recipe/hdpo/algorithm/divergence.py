@@ -15,17 +15,19 @@ from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, check_rows, value_ra
 
 
 class Divergence(NamedTuple):
-    """Results by position, each (M,) float32 (float64 for float64 logits); only ``per_token`` has a gradient.
+    """Results by position, (M,) float32 (float64 for float64 logits) but for ``tops``; ``per_token`` has a gradient.
 
     Attributes:
         per_token: the divergence in nats, >= 0.
         student_mass: sum_S q, the student's probability on the teacher's top-k.
         teacher_mass: sum_S p, the teacher's own.
+        tops: what :func:`student_tops` reads, (M, 3 T); T is 0 unless it was asked for. None where nobody can ask.
     """
 
     per_token: torch.Tensor
     student_mass: torch.Tensor
     teacher_mass: torch.Tensor
+    tops: torch.Tensor | None = None
 
 
 class _Options(NamedTuple):
@@ -33,6 +35,7 @@ class _Options(NamedTuple):
     beta: float
     chunk_size: int | None
     protect_logits: bool
+    tops: int
 
 
 def topk_divergence(
@@ -44,6 +47,7 @@ def topk_divergence(
     beta: float = 0.5,
     chunk_size: int | None = None,
     protect_logits: bool = False,
+    tops: int = 0,
 ) -> Divergence:
     """Divergence of student and teacher at M positions, differentiable once in the student's logits.
 
@@ -61,6 +65,7 @@ def topk_divergence(
             inplace_backward=True). Forward then copies the compared rows into a buffer of the logits' size,
             and backward turns that buffer into the gradient: still one buffer, but allocated earlier. A second
             backward over a retained graph then raises autograd's error about tensors modified in place.
+        tops: T, how many of the most likely tokens are told of each position, for people to read.
 
     Returns:
         Divergence. Finite for finite logits. Where the student masks (-inf) a token of the teacher's top-k,
@@ -73,7 +78,7 @@ def topk_divergence(
     if student_logits_NV.dim() != 2:
         raise ValueError(f"student logits must be (N, V), got {tuple(student_logits_NV.shape)}; drop the batch axis.")
     check_pairing(len(student_logits_NV), student_logits_NV.shape[1], teacher, rows_M, kind, beta)
-    options = _Options(kind, beta, chunk_size, protect_logits)
+    options = _Options(kind, beta, chunk_size, protect_logits, tops)
     teacher = teacher.to(student_logits_NV.device)
     results = _TopKDivergence.apply(student_logits_NV, teacher.ids, teacher.log_probs.detach(), rows_M, options)
     return Divergence(*results)
@@ -88,6 +93,7 @@ class _TopKDivergence(torch.autograd.Function):
         value_M, student_mass_M, teacher_mass_M, log_z_M = (
             torch.empty(len(rows_M), dtype=selected.dtype, device=logits_NV.device) for _ in range(4)
         )
+        tops_M3T = value_M.new_empty(len(rows_M), 3 * options.tops)
         protect = options.protect_logits and ctx.needs_input_grad[0]
         # N rows and not M, so that backward can return this very buffer as the gradient.
         kept_NV = torch.zeros_like(logits_NV) if protect else logits_NV
@@ -99,10 +105,11 @@ class _TopKDivergence(torch.autograd.Function):
                 options.kind, options.beta, log_p, log_q, rest_of(mass, ids, logits_NV.shape[1])
             )
             student_mass_M[block], teacher_mass_M[block] = mass, log_p.exp().sum(-1)
+            tops_M3T[block] = student_tops(log_q, options.tops)
         ctx.save_for_backward(kept_NV, ids_MK, log_p_MK, rows_M, log_z_M)
         ctx.options, ctx.protected = options, protect
-        ctx.mark_non_differentiable(student_mass_M, teacher_mass_M)
-        return value_M.clamp_(min=0.0), student_mass_M, teacher_mass_M
+        ctx.mark_non_differentiable(student_mass_M, teacher_mass_M, tops_M3T)
+        return value_M.clamp_(min=0.0), student_mass_M, teacher_mass_M, tops_M3T
 
     @staticmethod
     def backward(ctx: Any, grad_M, *_masses):
@@ -125,6 +132,20 @@ class _TopKDivergence(torch.autograd.Function):
             on_s, tail = logit_gradient(options.kind, options.beta, log_p_MK[block].to(selected.dtype), log_q, q_rest)
             selected.write_gradient(block, log_z, ids, on_s * scale, tail * scale, grad_NV)
         return grad_NV, None, None, None, None
+
+
+def student_tops(log_q_MK: torch.Tensor, tops: int) -> torch.Tensor:
+    """What a reader wants of the student's log-probabilities at the teacher's top-k, (M, 3 T).
+
+    Of each position T times log q at the teacher's most likely tokens; T places in S of the student's own most likely
+    tokens *within S*; and log q at those. NaN where T is above k. The student's most likely token of all may lie
+    outside S: what it has there is 1 - sum_S q.
+    """
+    found = log_q_MK.new_full((len(log_q_MK), 3, tops), float("nan"))
+    if best := min(tops, log_q_MK.shape[1]):
+        values, places = log_q_MK.topk(best, dim=-1)
+        found[:, :, :best] = torch.stack([log_q_MK[:, :best], places.to(values.dtype), values], 1)
+    return found.flatten(1)
 
 
 def rest_of(mass: torch.Tensor, ids_MK: torch.Tensor, vocabulary: int) -> torch.Tensor:

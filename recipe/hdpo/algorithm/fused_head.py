@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from recipe.hdpo.algorithm.divergence import Divergence, check_pairing, rest_of
+from recipe.hdpo.algorithm.divergence import Divergence, check_pairing, rest_of, student_tops
 from recipe.hdpo.algorithm.divergence_formulas import DivergenceKind, divergence_value, logit_gradient
 from recipe.hdpo.algorithm.head_chunks import HeadChunks, WeightGradient
 from recipe.hdpo.algorithm.softmax_rows import to_device, working_dtype
@@ -43,6 +43,7 @@ class _Options(NamedTuple):
     entropy: bool
     chunk_size: int | None
     rows: list[int]
+    tops: int
 
 
 def fused_head(
@@ -57,6 +58,7 @@ def fused_head(
     temperature_N: torch.Tensor | None = None,
     entropy: bool = False,
     chunk_size: int | None = None,
+    tops: int = 0,
 ) -> HeadResults:
     """Results at N tokens, differentiable once in hidden states and weight.
 
@@ -65,7 +67,7 @@ def fused_head(
         weight_VH: the head's weight, (V, H), of the same dtype. Its gradient is added up in float32.
         labels_N: (N,) int64 in [0, V).
         teacher, rows_M: M distilled tokens, as in :func:`topk_divergence`; the rows ascend.
-        kind, beta: of the divergence.
+        kind, beta, tops: of the divergence.
         temperature_N: divides the logits of each token; None for 1. It is rounded to the logits' dtype.
         entropy: whether to compute it.
         chunk_size: tokens per chunk; None picks it from V. It changes memory and speed only.
@@ -86,7 +88,7 @@ def fused_head(
             raise ValueError("rows must ascend: sort them, and the teacher's rows alike.")
         teacher, rows = teacher.to(hidden_NH.device), rows_M
         ids, log_p = teacher.ids, teacher.log_probs.detach()
-    options = _Options(kind, beta, entropy, chunk_size, rows.tolist())
+    options = _Options(kind, beta, entropy, chunk_size, rows.tolist(), tops)
     rows = to_device(rows, hidden_NH.device)
     found = _FusedHead.apply(hidden_NH, weight_VH, labels_N, ids, log_p, rows, temperature_N, options)
     return HeadResults(found[0], found[1] if entropy else None, None if teacher is None else Divergence(*found[2:]))
@@ -131,6 +133,7 @@ class _FusedHead(torch.autograd.Function):
             new = hidden_NH.new_empty((), dtype=chunks.rows.dtype).new_empty
             log_z_N, log_probs_N, entropy_N = new(len(hidden_NH)), new(len(hidden_NH)), new(len(hidden_NH))
             value_M, student_mass_M, teacher_mass_M = (new(len(options.rows)) for _ in range(3))
+            tops_M3T = value_M.new_empty(len(options.rows), 3 * options.tops)
             for span in chunks.spans():
                 chunks.load(span)
                 block = slice(0, span.stop - span.start)
@@ -146,11 +149,12 @@ class _FusedHead(torch.autograd.Function):
                     rest = rest_of(mass, ids, vocabulary)
                     value_M[part] = divergence_value(options.kind, options.beta, log_p, log_q, rest)
                     student_mass_M[part], teacher_mass_M[part] = mass, log_p.exp().sum(-1)
+                    tops_M3T[part] = student_tops(log_q, options.tops)
         tensors = (hidden_NH, weight_VH, labels_N, ids_MK, log_p_MK, rows_M, temperature_N, log_z_N, entropy_N)
         ctx.save_for_backward(*tensors)
         ctx.options = options
-        ctx.mark_non_differentiable(student_mass_M, teacher_mass_M)
-        return log_probs_N, entropy_N, value_M.clamp_(min=0.0), student_mass_M, teacher_mass_M
+        ctx.mark_non_differentiable(student_mass_M, teacher_mass_M, tops_M3T)
+        return log_probs_N, entropy_N, value_M.clamp_(min=0.0), student_mass_M, teacher_mass_M, tops_M3T
 
     @staticmethod
     def backward(ctx: Any, to_log_probs_N, to_entropy_N, to_value_M, *_masses):

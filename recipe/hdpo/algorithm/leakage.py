@@ -90,7 +90,14 @@ def leak_signs(
 
 
 def longest_shared_run(response: Sequence[Hashable], shown: Sequence[Hashable]) -> int:
-    """Tokens of the longest run that stands in both, without a gap: the longest common substring.
+    """Tokens of the longest run that stands in both (:func:`shared_run`)."""
+    begin, end = shared_run(response, shown)
+    return end - begin
+
+
+def shared_run(response: Sequence[Hashable], shown: Sequence[Hashable]) -> tuple[int, int]:
+    """Where in the response the longest run begins and ends that stands in both, without a gap: the longest common
+    substring, the first one of several.
 
     A shared run of L tokens holds one of L - 1, so L is found by bisection: log2(L) comparisons of all runs of one
     length, each by sorting their hashes. Milliseconds for thousands of tokens.
@@ -99,24 +106,28 @@ def longest_shared_run(response: Sequence[Hashable], shown: Sequence[Hashable]) 
     response_N, shown_S = (
         np.array([ids.setdefault(token, len(ids)) for token in tokens], dtype=np.int64) for tokens in (response, shown)
     )
-    least, most = 0, min(len(response_N), len(shown_S))
+    begin, least, most = 0, 0, min(len(response_N), len(shown_S))
     while least < most:
         middle = (least + most + 1) // 2
-        if _share_a_run(response_N, shown_S, middle):
-            least = middle
-        else:
+        place = _first_shared(response_N, shown_S, middle)
+        if place is None:
             most = middle - 1
-    return least
+        else:
+            begin, least = place, middle
+    return begin, begin + least
 
 
-def _share_a_run(response_N: np.ndarray, shown_S: np.ndarray, length: int) -> bool:
-    """Whether a run of this length stands in both. Equal hashes are compared token by token."""
+def _first_shared(response_N: np.ndarray, shown_S: np.ndarray, length: int) -> int | None:
+    """Where in the response the first run of this length begins that stands in both, or None. Runs with equal hashes
+    are compared token by token."""
     own_R, other_R = _hashes(response_N, length), _hashes(shown_S, length)
     _, first_C, second_C = np.intersect1d(own_R, other_R, return_indices=True)
-    return any(
-        np.array_equal(response_N[i : i + length], shown_S[k : k + length])
-        for i, k in zip(first_C, second_C, strict=True)
+    places = (
+        int(i)
+        for i, k in sorted(zip(first_C, second_C, strict=True))
+        if np.array_equal(response_N[i : i + length], shown_S[k : k + length])
     )
+    return next(places, None)
 
 
 def _hashes(ids_N: np.ndarray, length: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
+from recipe.hdpo.algorithm.prompt_marks import marked
 from recipe.hdpo.evaluation.problems import Problem
 from recipe.hdpo.evaluation.records import Sample
 from recipe.hdpo.preflight.advice import command
@@ -15,6 +16,7 @@ from recipe.hdpo.preflight.figures import cliffs_svg, difficulty_svg, lengths_sv
 from recipe.hdpo.preflight.rollouts import Json, Rollouts
 from recipe.hdpo.preflight.sources import PLAIN, PromptSet, name_of
 from recipe.hdpo.preflight.verdict import SAYINGS, Verdict, percent
+from recipe.hdpo.tracking.token_text import short
 
 TEMPLATE = "page.html"
 # Cliffs to read, and the longest text of each that the page holds.
@@ -30,8 +32,6 @@ _ENVIRONMENT = jinja2.Environment(
     keep_trailing_newline=True,
 )
 _ENVIRONMENT.filters["percent"] = percent
-
-Segments = list[tuple[str, str]]
 
 
 def html_page(numbers: Json, verdict: Verdict, drawn: Drawn, settings: Json) -> str:
@@ -73,24 +73,6 @@ def rendered_prompt(drawn: Drawn, kind: PromptSet, cliffs: list[str]) -> Json:
     }
 
 
-def marked(plain: str, privileged: str, shown: str) -> Segments:
-    """The privileged prompt in parts, as (kind, text): ``""`` for what the plain one has too, ``added`` for what it has
-    not, and within that ``shown`` for the privileged text itself. Joined they are the prompt."""
-    before = _shared(plain, privileged)
-    end = _end(plain, privileged, before, before)
-    # The last one: an answer may stand in the instructions as well.
-    start = privileged.rfind(shown, max(0, before - len(shown)), end + len(shown)) if shown else -1
-    if start < 0:
-        parts: Segments = [("", privileged[:before]), ("added", privileged[before:end]), ("", privileged[end:])]
-    else:
-        # What both prompts happen to share at an edge of the text belongs to the text.
-        before, stop = min(before, start), start + len(shown)
-        end = _end(plain, privileged, before, stop)
-        parts = [("", privileged[:before]), ("added", privileged[before:start]), ("shown", shown)]
-        parts += [("added", privileged[stop:end]), ("", privileged[end:])]
-    return [(css, text) for css, text in parts if text]
-
-
 def cliffs_to_read(drawn: Drawn, kind: PromptSet | None, cliffs: list[str], seed: int) -> list[Json]:
     """Some cliffs, chosen by the seed: problem, a failed rollout, and a privileged one, a right one if there is any."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(cliffs))[:CLIFFS])
@@ -127,19 +109,4 @@ def _response(sample: Sample, rollouts: Rollouts) -> Json:
 
 
 def _short(text: str) -> str:
-    if len(text) <= MAX_CHARS:
-        return text
-    half = MAX_CHARS // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters ...]\n{text[-half:]}"
-
-
-def _shared(a: str, b: str) -> int:
-    """Characters that two texts have in common at their beginning."""
-    shortest = min(len(a), len(b))
-    return next((i for i in range(shortest) if a[i] != b[i]), shortest)
-
-
-def _end(plain: str, privileged: str, before: int, stop: int) -> int:
-    """Where what both texts end in begins in the privileged one: not before ``stop``, nor in the plain one before
-    ``before``."""
-    return len(privileged) - _shared(plain[before:][::-1], privileged[stop:][::-1])
+    return short(text, MAX_CHARS)

@@ -43,9 +43,10 @@ from recipe.hdpo.algorithm.feedback import (
     from_json,
     to_json,
 )
-from recipe.hdpo.algorithm.gate import FAILED, reason_to_drop
+from recipe.hdpo.algorithm.gate import FAILED as CHECK_FAILED
+from recipe.hdpo.algorithm.gate import reason_to_drop
 from recipe.hdpo.algorithm.ladder import rung_sizes
-from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, prompt_id, text_at
+from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, PrivilegedPromptBuilder, prompt_id, text_at
 from recipe.hdpo.algorithm.seeds import derived_seed
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.config.keys import is_async
@@ -54,6 +55,7 @@ from recipe.hdpo.rollout.leak_reader import LeakReader
 from recipe.hdpo.rollout.outputs import UnscoredRollout, single_output
 from recipe.hdpo.rollout.privileged_agent import MARK, PrivilegedPromptTooLong, PrivilegedRollout, privileged_agent
 from recipe.hdpo.rollout.scoring import ScoringWorker
+from recipe.hdpo.rollout.telling import EMPTY, FAILED, TRUNCATED, Telling
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -67,6 +69,8 @@ class HDPOAgentLoopWorker(ScoringWorker):
         self.hdpo = read_hdpo(self.config)
         self.prompt_builders = make_prompt_builders(self.hdpo)
         self.leak_reader = LeakReader(self.hdpo, self.tokenizer, self.prompt_builders)
+        # Texts go where verl's own go.
+        self.telling = Telling(self.tokenizer) if self.config.trainer.get("rollout_data_dir", None) else None
         # Where privileged rollouts go: in rows of their own under an asynchronous trainer, else with their group.
         self.partition = transfer.CLIFFS if is_async(self.config) else transfer.TRAIN
         # Groups whose rollouts are running, by uid. Training only.
@@ -179,6 +183,7 @@ class HDPOAgentLoopWorker(ScoringWorker):
         row = {k: v for k, v in kwargs.items() if k not in ("session_id", "global_steps")}
         row |= {"uid": uid, "agent_name": group.agent_name, transfer.PLAIN_PROMPT_IDS: group.student_prompt_ids}
         row[transfer.ATTEMPTS] = self._shown_attempts(group)
+        row[transfer.CLIFF_UID] = group.uid
         await tq.async_kv_batch_put(
             keys=[uid],
             fields=transfer.cliff_fields({**row, transfer.REISSUED: True}),
@@ -196,10 +201,19 @@ class HDPOAgentLoopWorker(ScoringWorker):
     ) -> None:
         """A cliff that has had its rollouts: its privileged ones, and no others. Never raises, and always ends as
         ``finished``: the trainer takes it from there."""
-        own = ("agent_name", "__rollout_n__", "__do_sample__", transfer.PLAIN_PROMPT_IDS, transfer.ATTEMPTS)
+        own = (
+            "agent_name",
+            "__rollout_n__",
+            "__do_sample__",
+            transfer.PLAIN_PROMPT_IDS,
+            transfer.ATTEMPTS,
+            transfer.CLIFF_UID,
+        )
         kwargs = {k: v for k, v in prompt.items() if k not in own}
         problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
-        record = GroupRecord(problem, cliff=False, solved=False, reissued=True)
+        # Not in a checkpoint of a version that did not write it.
+        cliff_uid = prompt.get(transfer.CLIFF_UID, "")
+        record = GroupRecord(problem, cliff=False, solved=False, reissued=True, uid=group.uid, cliff_uid=cliff_uid)
         await tq.async_kv_put(key=group.uid, partition_id=self.partition, tag={"status": "running"})
         try:
             # Not in a checkpoint of a version that did not write them.
@@ -250,6 +264,11 @@ class HDPOAgentLoopWorker(ScoringWorker):
                 record.no_solution += len(sessions)
             logger.warning(f"cliff {record.prompt_id} is skipped ({rollout.source}): there is no text at {missing}")
             return False
+        if self.telling is not None:
+            builder = self.prompt_builders.get(rollout.source)
+            shown = builder.shown(kwargs) if isinstance(builder, PrivilegedPromptBuilder) else ""
+            # Of a ladder the last rung that was tried.
+            record.privileged = self.telling.shown(rollout.source, shown)
         marks = {session: dataclasses.replace(rollout) for session in sessions}
         agent = privileged_agent(rollout.group.agent_name)
         results = await asyncio.gather(
@@ -299,16 +318,18 @@ class HDPOAgentLoopWorker(ScoringWorker):
         solved = is_success(output.reward_score, self.hdpo.success_reward)
         record.solved_privileged += solved
         record.count(privileged.source, rollouts=1, solved=solved)
-        if not any(output.response_mask) or not (solved or options.keep == "all"):
-            return
-        if cut_off and not options.keep_truncated:
-            record.skipped_truncated += 1
-            return
-        signs = await self.leak_reader.signs(output, kwargs, privileged.source)
-        record.step_check_errors += signs.step_check == FAILED
-        reason = reason_to_drop(signs, options.gate)
-        if reason is not None:
-            record.dropped[reason] = record.dropped.get(reason, 0) + 1
+        reason, signs = self._why_not_kept(output, solved, cut_off), None
+        if not reason:
+            signs = await self.leak_reader.signs(output, kwargs, privileged.source)
+            record.step_check_errors += signs.step_check == CHECK_FAILED
+            if dropped := reason_to_drop(signs, options.gate):
+                record.dropped[dropped] = record.dropped.get(dropped, 0) + 1
+                reason = f"gate: {dropped}"
+        if self.telling is not None:
+            key = transfer.row_key(group.uid, kwargs["session_id"])
+            self.telling.attempt(record, key, teacher_prompt_ids, output, solved=solved, cut_off=cut_off, reason=reason)
+        record.skipped_truncated += reason == TRUNCATED
+        if signs is None or reason:
             return
         if options.use == "replace":
             output.prompt_ids = teacher_prompt_ids
@@ -323,6 +344,15 @@ class HDPOAgentLoopWorker(ScoringWorker):
         record.count(privileged.source, kept=1)
         record.kept_truncated += cut_off
         record.kept_tokens += sum(output.response_mask)
+
+    def _why_not_kept(self, output: AgentLoopOutput, solved: bool, cut_off: bool) -> str:
+        """The reason for which a scored privileged rollout is not used; empty for one that is."""
+        options = self.hdpo.privileged
+        if not any(output.response_mask):
+            return EMPTY
+        if not (solved or options.keep == "all"):
+            return FAILED
+        return TRUNCATED if cut_off and not options.keep_truncated else ""
 
     async def _put_privileged_row(
         self, privileged: PrivilegedRollout, session_id: int, teacher_prompt_ids: list[int], output: AgentLoopOutput

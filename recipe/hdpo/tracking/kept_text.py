@@ -37,12 +37,21 @@ def kept_line(decode: Callable[[Any], str], texts: Mapping[str, Any], response_m
 
 
 def write_kept(folder: str, step: int, lines: Iterable[Mapping[str, Any]]) -> Path:
+    """Write one step's file of kept trajectories (:func:`write_step`)."""
+    return write_step(folder, KEPT_FOLDER, step, lines)
+
+
+def write_step(folder: str, kind: str, step: int, lines: Iterable[Mapping[str, Any]]) -> Path:
     """Write one step's file, whole or not at all. A step that is made again after a resume replaces its file.
+
+    Args:
+        folder: a run's ``trainer.rollout_data_dir``.
+        kind: the folder in it.
 
     Returns:
         the file.
     """
-    path = Path(folder, KEPT_FOLDER, f"{step}.jsonl")
+    path = Path(folder, kind, f"{step}.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".part-{os.getpid()}")
     with open(part, "w", encoding="utf-8") as file:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import transfer_queue as tq
 from omegaconf import OmegaConf, open_dict
 from tensordict import TensorDict
 from verl.single_controller.base.decorator import Dispatch, register
@@ -36,6 +37,7 @@ from recipe.hdpo.training.policy_loss import use_clipped_loss
 from recipe.hdpo.training.row_dealing import deal
 from recipe.hdpo.training.teacher_pass import hard_labels
 from recipe.hdpo.training.teachers import read_teacher
+from recipe.hdpo.training.token_record import TokenRecords
 from recipe.hdpo.training.weight_average import WeightAverage
 
 
@@ -73,9 +75,12 @@ class HDPOActor(TrainingWorker):
             parts = self._take_share(kept, self._num_mini_batches(data))
             self._read_teacher([row for part in parts for row in part], temperature=data["temperature"])
             self.mini_batch_rows = [_student_batch(part) for part in parts]
+            self._start_records(kept)
             seconds = time.perf_counter() - begin
         output = super().train_mini_batch(data)
         found = None if kept is None else self._reliance()
+        if kept is not None:
+            self._hand_over_records(kept.partition)
         if kept is not None and output is not None:
             tu.get(output, "metrics")["hdpo/timing_s/teacher_pass"] = seconds
             tu.get(output, "metrics")[RELIANCE] = ByKey(found)
@@ -136,6 +141,25 @@ class HDPOActor(TrainingWorker):
         parts: list[dict[str, float]] = [{} for _ in range(self.engine.get_data_parallel_size())]
         torch.distributed.all_gather_object(parts, own, self.engine.get_data_parallel_group())
         return {key: value for part in parts for key, value in part.items()}
+
+    def _start_records(self, kept: transfer.KeptRows) -> None:
+        recorded = set(kept.recorded)
+        wanted = {row_id for row_id, key in enumerate(self.row_keys) if key in recorded}
+        # On every rank or on none: with sequence parallelism the ranks exchange what is recorded.
+        self.loss_fn.records = TokenRecords(wanted) if recorded else None
+
+    def _hand_over_records(self, partition: str) -> None:
+        """Put what was recorded beside the trajectories that it is of, by their keys."""
+        records, self.loss_fn.records = self.loss_fn.records, None
+        # The ranks of a sequence-parallel group hold the same rows.
+        if records is None or not records.found or not self.engine.is_mp_src_rank_with_outputs():
+            return
+        rows = records.rows(self.loss_fn.targets)
+        self._put_records([self.row_keys[row_id] for row_id in rows], list(rows.values()), partition)
+
+    def _put_records(self, keys: list[str], rows: list[torch.Tensor], partition: str) -> None:
+        fields = tu.list_of_dict_to_tensordict([{transfer.TOKEN_RECORD: row} for row in rows])
+        tq.kv_batch_put(keys=keys, fields=fields, partition_id=partition)
 
     def _fetch_columns(self, keys: list[str], partition: str = transfer.TRAIN) -> list[list[torch.Tensor]]:
         """The fields of privileged rows from TransferQueue, in the order of :data:`transfer.FIELDS`, joined by key."""

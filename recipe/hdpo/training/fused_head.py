@@ -24,7 +24,7 @@ from recipe.hdpo.algorithm.fused_head import fused_head, head_topk
 from recipe.hdpo.algorithm.softmax_rows import to_device
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.training import mini_batch
-from recipe.hdpo.training.loss import PER_TOKEN, HDPOLoss
+from recipe.hdpo.training.loss import PER_TOKEN, HDPOLoss, columns_of
 from recipe.hdpo.training.teacher_pass import TopKCollector
 from recipe.hdpo.training.token_slices import own_slice
 
@@ -149,10 +149,11 @@ class FusedHead:
         if found.entropy_N is not None:
             results["entropy"] = zeros.index_put((at,), found.entropy_N.float())
         if with_divergence:
-            for i, name in enumerate(PER_TOKEN):
-                results[name] = zeros
-                if distilled is not None and found.divergence is not None:
-                    results[name] = zeros.index_put((at[to_device(rows, device)],), found.divergence[i].float())
+            results |= dict.fromkeys(now.loss.outputs if isinstance(now.loss, HDPOLoss) else PER_TOKEN, zeros)
+            if distilled is not None and found.divergence is not None:
+                columns = zip(now.loss.outputs, columns_of(found.divergence), strict=True)
+                where = (at[to_device(rows, device)],)
+                results |= {name: zeros.index_put(where, column.float()) for name, column in columns}
         return results
 
     def _collect(

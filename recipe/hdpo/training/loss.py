@@ -25,16 +25,19 @@ from verl.utils.metric import AggregationType, Metric
 from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 
-from recipe.hdpo.algorithm.divergence import topk_divergence
+from recipe.hdpo.algorithm.divergence import Divergence, topk_divergence
 from recipe.hdpo.algorithm.softmax_rows import to_device
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training.token_controls import RelianceGate, control_tokens
+from recipe.hdpo.training.token_record import TOPS, TokenRecords
 from recipe.hdpo.training.token_slices import own_slice
 
 # Per-token outputs, in the order of a Divergence.
 PER_TOKEN = DIVERGENCE, STUDENT_MASS, TEACHER_MASS = "hdpo_divergence", "hdpo_student_mass", "hdpo_teacher_mass"
+# And those of its tops, where they are asked for.
+TOP_OUTPUTS = tuple(f"hdpo_top_{i}" for i in range(3 * TOPS))
 
 
 class Distilled(NamedTuple):
@@ -62,6 +65,7 @@ class HDPOLoss:
         factor: what lambda is multiplied by (``algorithm/coefficient.py``).
         terms: which terms enter the loss; "grpo" or "distillation" alone serve to measure their gradients.
         reliance: of the trajectories that went through it (:class:`~recipe.hdpo.training.token_controls.RelianceGate`).
+        records: takes down what the forward says of single tokens; None where nobody reads it.
     """
 
     actor_config: ActorConfig
@@ -69,6 +73,7 @@ class HDPOLoss:
     targets: dict[int, TeacherTopK] = field(default_factory=dict)
     factor: float = 1.0
     terms: str = "both"
+    records: TokenRecords | None = None
 
     def __post_init__(self) -> None:
         self.reliance = RelianceGate(self.hdpo.privileged.gate.reliance)
@@ -114,7 +119,13 @@ class HDPOLoss:
         options = self.hdpo.divergence
         # Hard labels are a teacher with all its mass on one token.
         kind: Any = "forward_kl" if options.kind == "cross_entropy" else options.kind
-        return Distilled(positions, teacher, {"kind": kind, "beta": options.beta, "chunk_size": options.chunk_size})
+        settings = {"kind": kind, "beta": options.beta, "chunk_size": options.chunk_size}
+        return Distilled(positions, teacher, settings if self.records is None else settings | {"tops": TOPS})
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the per-token outputs, in the order of :func:`columns_of`."""
+        return PER_TOKEN if self.records is None else PER_TOKEN + TOP_OUTPUTS
 
     def _divergence_per_token(self, student_logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
         logits_NV = student_logits.squeeze(0)
@@ -122,11 +133,11 @@ class HDPOLoss:
         found = self.distilled(mini_batch.row_info(data), len(logits_NV))
         if found is None:
             # No buffer of the logits' size for a gradient that is 0.
-            return {name: zeros.unsqueeze(0) for name in PER_TOKEN}
+            return {name: zeros.unsqueeze(0) for name in self.outputs}
         protect = log_prob_backward_overwrites_logits(logits_NV)
         result = topk_divergence(logits_NV, found.teacher, found.positions, protect_logits=protect, **found.options)
         positions = to_device(found.positions, logits_NV.device)
-        per_token = zip(PER_TOKEN, result, strict=True)
+        per_token = zip(self.outputs, columns_of(result), strict=True)
         return {name: zeros.index_put((positions,), v.float()).unsqueeze(0) for name, v in per_token}
 
     def _joint_loss(
@@ -138,6 +149,9 @@ class HDPOLoss:
             per_token, log_probs, mini_batch.row_info(data), self.targets, self.hdpo.divergence, self.reliance
         )
         divergence = controlled.sum() * scale
+        if self.records is not None:
+            columns = [model_output[name].values() for name in (*self.outputs, "log_probs")]
+            self.records.take(mini_batch.row_info(data), columns)
         grpo, metrics = self._policy_loss(model_output, data, dp_group)
         distillation = self.hdpo.distillation_loss_coef * self.factor * divergence
         loss = {
@@ -178,6 +192,12 @@ class HDPOLoss:
                 if has_rollouts:
                     metrics[name] = metric.aggregate()
         return loss, metrics
+
+
+def columns_of(result: Divergence) -> list[torch.Tensor]:
+    """The fields of a Divergence, (M,) each, its tops column by column."""
+    tops = () if result.tops is None else result.tops.unbind(1)
+    return [result.per_token, result.student_mass, result.teacher_mass, *tops]
 
 
 def concatenate_targets(targets: list[TeacherTopK]) -> TeacherTopK:

@@ -39,8 +39,9 @@ from recipe.hdpo.rollout.chat_template import (
 from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
 from recipe.hdpo.rollout.prompt_check import check_prompts
 from recipe.hdpo.tracking.folder_lock import lock_folder
+from recipe.hdpo.tracking.group_lines import GROUP_FOLDER, group_lines
 from recipe.hdpo.tracking.kept_notes import KeptNotes
-from recipe.hdpo.tracking.kept_text import kept_line, write_kept
+from recipe.hdpo.tracking.kept_text import write_kept, write_step
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.step_metrics import lost_too_many
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
@@ -48,7 +49,9 @@ from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_
 from recipe.hdpo.training import checkpoints
 from recipe.hdpo.training.actor import HDPOWorker
 from recipe.hdpo.training.by_key import pop_reliance
+from recipe.hdpo.training.kept_lines import text_lines
 from recipe.hdpo.training.shared_queue import refuse_shared_queue
+from recipe.hdpo.training.token_record import keys_to_record
 from recipe.hdpo.training.watchdog import ActorWatch, Watchdog, actors_of, progress_of
 from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
 
@@ -83,6 +86,8 @@ class HDPOTrainer(PPOTrainer):
             sources=self.hdpo.privileged.sources,
         )
         self.kept: KVBatchMeta | None = None
+        # Keys of those whose tokens the update records.
+        self.recorded: tuple[str, ...] = ()
         # Of the step so far, in which an asynchronous trainer may sample and update several times.
         self.records: list[GroupRecord] = []
         self.kept_lines: list[dict[str, Any]] = []
@@ -160,9 +165,9 @@ class HDPOTrainer(PPOTrainer):
         folder = self.config.trainer.get("rollout_data_dir", None)
         if self.kept is not None and self.kept.keys:
             if folder:
-                self.kept_lines += self._text_lines(self.kept)
+                self.kept_lines += text_lines(self.tokenizer, self.kept, self.recorded, self.notes.line)
             tq.kv_clear(keys=self.kept.keys, partition_id=self.kept.partition_id)
-        self.kept = None
+        self.kept, self.recorded = None, ()
         if self._is_last_update() and self.kept_lines:
             write_kept(folder, self.global_steps, self.kept_lines)
             self.kept_lines = []
@@ -190,6 +195,8 @@ class HDPOTrainer(PPOTrainer):
         if self._is_last_update():
             # Counted once for the whole step: verl averages over its updates.
             metrics.update(self._step_metrics())
+            if folder := self.config.trainer.get("rollout_data_dir", None):
+                write_step(folder, GROUP_FOLDER, self.global_steps, group_lines(self.records))
             self.records = []
         if records:
             tq.kv_clear(keys=list(records), partition_id=batch.partition_id)
@@ -201,12 +208,15 @@ class HDPOTrainer(PPOTrainer):
         metrics["hdpo/distillation_loss_coef"] = self.hdpo.distillation_loss_coef * factor
         if self.kept is not None and self.kept.keys and metrics["hdpo/distillation_loss_coef"] > 0:
             interval = self.hdpo.gradient_ratio_interval
+            if self.config.trainer.get("rollout_data_dir", None):
+                self.recorded = keys_to_record(self.kept)
             batch.extra_info[transfer.KEPT] = transfer.KeptRows(
                 keys=self.kept.keys,
                 partition=self.kept.partition_id,
                 tokens=[tag["seq_len"] for tag in self.kept.tags],
                 factor=factor,
                 measure_gradients=interval > 0 and self.global_steps % interval == 0,
+                recorded=self.recorded,
             )
         batch = super()._update_actor(batch, metrics)
         self.notes.update(pop_reliance(metrics))
@@ -216,17 +226,6 @@ class HDPOTrainer(PPOTrainer):
         for name in [name for name in metrics if name.startswith("actor/hdpo/")]:
             metrics[name.removeprefix("actor/")] = metrics.pop(name)
         return batch
-
-    def _text_lines(self, kept: KVBatchMeta) -> list[dict[str, Any]]:
-        """Kept trajectories as text, for the file beside verl's own dump of the rollouts."""
-        data = tq.kv_batch_get(keys=kept.keys, partition_id=kept.partition_id, select_fields=transfer.FIELDS)
-        lines = []
-        columns = (data[name].unbind() for name in transfer.FIELDS)
-        for key, tag, *texts, mask in zip(kept.keys, kept.tags, *columns, strict=True):
-            named = dict(zip(transfer.TEXTS, texts, strict=True))
-            shown = {"key": key, transfer.SOURCE: tag.get(transfer.SOURCE)}
-            lines.append({**shown, **kept_line(self.tokenizer.decode, named, mask), **self.notes.line(key)})
-        return lines
 
     # ---- validation ----
 

@@ -44,6 +44,7 @@ class WaitingCliffs:
         """The waiting rows as prompts of ``step``, under uids of their own; afterwards none waits."""
         rows, self.rows = self.rows, None
         if rows is not None:
+            tu.assign_non_tensor_stack(rows, transfer.CLIFF_UID, list(rows["uid"]))
             tu.assign_non_tensor_stack(rows, "uid", [str(uuid.uuid4()) for _ in range(len(rows))])
             tu.assign_non_tensor_data(rows, "global_steps", step)
             tu.assign_non_tensor_data(rows, transfer.REISSUED, True)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recipe.hdpo.preflight.page import MAX_CHARS, _short, marked
+from recipe.hdpo.algorithm.prompt_marks import marked
+from recipe.hdpo.preflight.page import MAX_CHARS, _short
 
 PLAIN = "<user>1+1=?<end><assistant>"
 

@@ -49,7 +49,7 @@ class Job:
     ``stock``: by verl's own worker and loss, with nothing of the recipe's. ``engine`` and ``model``: fields of verl's
     FSDPEngineConfig and HFModelConfig; ``frozen_engine``: fields in which the frozen teacher's engine differs.
     ``importance`` of a rollout: verl's weight of its rollout correction. ``mask`` of a row: of its response's tokens, 1
-    for those that the model wrote; None where it wrote all.
+    for those that the model wrote; None where it wrote all. ``recorded``: which kept rows' tokens are recorded.
     """
 
     rollouts: list[list[Row]]
@@ -75,6 +75,7 @@ class Job:
     model: dict[str, Any] = field(default_factory=dict)
     frozen_engine: dict[str, Any] = field(default_factory=dict)
     attention: str = ""
+    recorded: tuple[int, ...] = ()
 
     @property
     def sequence_parallel(self) -> int:
@@ -91,6 +92,7 @@ class Result:
     """What rank 0 saw: gradients of every optimizer step (full tensors), weights after the update, metrics.
 
     ``head_widths``: how many numbers a token the model's head returned, of all its calls.
+    ``records``: what every rank put beside the kept rows, as (rank, number of the row, record).
     Under FSDP1 a gradient is that of a rank's part of many weights, without their names.
     """
 
@@ -98,6 +100,7 @@ class Result:
     weights: dict[str, torch.Tensor]
     metrics: dict[str, Any]
     head_widths: set[int] = field(default_factory=set)
+    records: list[tuple[int, int, torch.Tensor]] = field(default_factory=list)
 
 
 def make_model(folder: Path, seed: int = 0, tied: bool = False) -> str:
@@ -289,7 +292,14 @@ def start_actor(job: Job) -> Actor:
     return Actor(worker, loss)
 
 
-def hand_over(worker: Any, kept: list[Row], data: Any, measure_gradients: bool = False, factor: float = 1.0) -> None:
+def hand_over(
+    worker: Any,
+    kept: list[Row],
+    data: Any,
+    measure_gradients: bool = False,
+    factor: float = 1.0,
+    recorded: tuple[int, ...] = (),
+) -> None:
     """What TransferQueue and the trainer would: the kept trajectories by key, and their names in the batch."""
     from verl.utils import tensordict_utils as tu
 
@@ -304,7 +314,8 @@ def hand_over(worker: Any, kept: list[Row], data: Any, measure_gradients: bool =
     worker._fetch_columns = fetch
     if by_key:
         tokens = [len(r.prompt + r.teacher_prompt + 2 * r.response) for r in kept]
-        rows = transfer.KeptRows(list(by_key), tokens, measure_gradients, factor)
+        names_of = tuple(list(by_key)[i] for i in recorded)
+        rows = transfer.KeptRows(list(by_key), tokens, measure_gradients, factor, recorded=names_of)
         tu.assign_non_tensor_data(data, transfer.KEPT, rows)
 
 
@@ -391,13 +402,23 @@ def _update(rank: int, job: Job) -> Result:
     head = actor.engine.module.get_output_embeddings()
     head.register_forward_hook(lambda module, inputs, output: widths.add(output.shape[-1]))
     data = rollout_batch(job, rank)
-    hand_over(actor, job.kept, data, job.measure_gradients, job.factor)
+    hand_over(actor, job.kept, data, job.measure_gradients, job.factor, job.recorded)
+    records: list[tuple[int, int, torch.Tensor]] = []
+    actor._put_records = lambda keys, rows, partition: records.extend(
+        (rank, int(key[1:].split("_")[0]), row) for key, row in zip(keys, rows, strict=True)
+    )
     output = actor.train_mini_batch(data)
     with actor.engine.eval_mode():
         weights = _weights(actor.engine.module)
     # Of a sequence-parallel group the first rank alone reports.
     metrics = {} if output is None else dict(tu.get(output, "metrics"))
-    return Result(gradients=gradients, weights=weights, metrics=metrics, head_widths=widths)
+    return Result(gradients, weights, metrics, widths, _of_all_ranks(records))
+
+
+def _of_all_ranks(records: list[Any]) -> list[Any]:
+    gathered: list[list[Any]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(gathered, records)
+    return [record for of_rank in gathered for record in of_rank]
 
 
 def _weights(module: Any) -> dict[str, torch.Tensor]:

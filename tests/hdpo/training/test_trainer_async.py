@@ -56,7 +56,7 @@ def make_trainer(kind: type[HDPOTrainerAsync], step: int, *overrides: str) -> HD
     trainer.config, trainer.hdpo, trainer.global_steps = config, check_config(config), step
     trainer.history, trainer.arrivals = History(CollapseMonitor(0.5)), Arrivals(7)
     trainer.evictions = buffer_of(0.5)[1]
-    trainer.records, trainer.kept_lines, trainer.kept = [], [], None
+    trainer.records, trainer.kept_lines, trainer.kept, trainer.recorded = [], [], None, ()
     trainer.notes = KeptNotes(trainer.hdpo.privileged.gate.reliance)
     trainer.local_trigger_step, trainer.parameter_sync_step, trainer.total_training_steps = 0, 1, 100
     return trainer

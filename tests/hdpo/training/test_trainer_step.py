@@ -19,12 +19,14 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.config.checks import check_config
+from recipe.hdpo.tracking.group_lines import GROUP_FOLDER
 from recipe.hdpo.tracking.kept_notes import KeptNotes
 from recipe.hdpo.tracking.kept_text import PIECES, kept_files
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
-from recipe.hdpo.training import mini_batch
+from recipe.hdpo.training import kept_lines, mini_batch
 from recipe.hdpo.training import trainer as trainer_module
+from recipe.hdpo.training.token_record import WIDTH
 from recipe.hdpo.training.trainer_sync import HDPOTrainerSync
 from recipe.hdpo.training.waiting_cliffs import CLIFFS_FILE, WaitingCliffs
 from tests.hdpo.composed_config import composed
@@ -55,6 +57,7 @@ class Queue:
 def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     queue = Queue()
     monkeypatch.setattr(trainer_module, "tq", queue)
+    monkeypatch.setattr(kept_lines, "tq", queue)
     return queue
 
 
@@ -64,7 +67,7 @@ def make_trainer(step: int, *overrides: str, kept: dict[str, Any] = STORED) -> H
     tags = [transfer.privileged_tag(*row, source=f"of {key}") for key, row in kept.items()]
     trainer.config, trainer.hdpo, trainer.global_steps = config, check_config(config), step
     trainer.kept = KVBatchMeta(list(kept), tags, "train")
-    trainer.records, trainer.kept_lines = [], []
+    trainer.records, trainer.kept_lines, trainer.recorded = [], [], ()
     trainer.notes = KeptNotes(trainer.hdpo.privileged.gate.reliance)
     trainer.local_trigger_step, trainer.parameter_sync_step = 0, 1
     trainer.history, trainer.total_training_steps = History(teacher=CollapseMonitor(0.0)), 100
@@ -150,6 +153,7 @@ def test_signs_and_reliance_of_kept_rows_reach_metrics_and_text_by_key(
     def step(self: Any, *_: Any) -> None:
         self.notes.see([record])
         self._update_actor(KVBatchMeta(["a_0_0"], [{}], "train", extra_info={}), metrics)
+        self.recorded = ()
 
     monkeypatch.setattr(PPOTrainer, "_step_once", step)
     trainer = make_trainer(7, f"trainer.rollout_data_dir={tmp_path}", f"hdpo.privileged.gate.reliance={least}")
@@ -166,6 +170,48 @@ def test_kept_rows_are_cleared_where_nobody_wants_their_text(monkeypatch: pytest
     monkeypatch.setattr(PPOTrainer, "_step_once", lambda self, metrics, timing, size: None)
     make_trainer(7)._step_once({}, {}, 1)
     assert queue.events == [("clear", list(STORED))]
+
+
+def test_tokens_are_recorded_where_texts_are_written_and_come_back_by_key(
+    monkeypatch: pytest.MonkeyPatch, queue: Queue, tmp_path: Path
+) -> None:
+    """The record of a row is n times its first response token; the queue hands out what is asked for by key."""
+    folder = f"trainer.rollout_data_dir={tmp_path}"
+    assert handed_on(monkeypatch, 1, folder)[transfer.KEPT].recorded == ("b_8_0", "a_8_0")
+    records = {key: torch.full((sum(MASKS[key]) * WIDTH,), float(row[2][0])) for key, row in STORED.items()}
+    plain = queue.kv_batch_get
+
+    def get(keys: list[str], partition_id: str, select_fields: list[str]) -> dict[str, torch.Tensor]:
+        if select_fields == [transfer.TOKEN_RECORD]:
+            return {transfer.TOKEN_RECORD: mini_batch.nested([records[key] for key in keys])}
+        return plain(keys, partition_id, select_fields)
+
+    monkeypatch.setattr(queue, "kv_batch_get", get)
+    trainer = make_trainer(7, folder)
+    trainer.tokenizer = SimpleNamespace(decode=lambda ids: " ".join(map(str, [*ids])))
+    lines = {line["key"]: line for line in kept_lines.text_lines(trainer.tokenizer, trainer.kept, ["a_8_0"])}
+    assert lines["a_8_0"][kept_lines.TOKENS]["divergence"] == [9.0] and kept_lines.TOKENS not in lines["b_8_0"]
+    lines = {line["key"]: line for line in kept_lines.text_lines(trainer.tokenizer, trainer.kept, [*STORED])}
+    told = lines["b_8_0"][kept_lines.TOKENS]
+    assert (told["ids"], told["at"], told["divergence"]) == ([4, 5], [1], [4.0])
+
+
+def test_what_became_of_every_prompt_is_written_at_the_end_of_the_step(
+    monkeypatch: pytest.MonkeyPatch, queue: Queue, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(PPOTrainer, "_balance_batch", lambda self, batch, metrics, **_: batch)
+    trainer = make_trainer(3, f"trainer.rollout_data_dir={tmp_path}")
+    found = records("b", "ac")
+    for key, record in found.items():
+        record.uid = key.split("_")[0]
+    tags = [transfer.record_tag(record) for record in found.values()]
+    trainer._balance_batch(KVBatchMeta([*found, "x_0_0"], [*tags, {}], "train"), {})
+    lines = [json.loads(text) for text in (tmp_path / GROUP_FOLDER / "3.jsonl").read_text().splitlines()]
+    assert {line["uid"]: line["cliff"] for line in lines} == {
+        uid: record.cliff for uid, record in zip([line["uid"] for line in lines], found.values(), strict=True)
+    }
+    assert [line["step"] for line in lines] == [3, 3, 3]
+    assert [("attempts" in line) for line in lines] == [line["cliff"] for line in lines]
 
 
 def test_validation_counts_as_solved_what_the_success_reward_says(monkeypatch: pytest.MonkeyPatch) -> None:
