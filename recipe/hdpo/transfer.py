@@ -43,6 +43,7 @@ CLIFF_UID = "hdpo_cliff_uid"
 PLAIN_PROMPT_IDS = "hdpo_plain_prompt_ids"
 # Column of such a prompt: its failed attempts with feedback, as recipe/hdpo/algorithm/feedback.py writes them.
 ATTEMPTS = "hdpo_attempts"
+OF_REISSUED = (CLIFF_UID, PLAIN_PROMPT_IDS, ATTEMPTS)
 
 # Extra info of a batch, from the trainer to the actor: a KeptRows.
 KEPT = "hdpo_kept"

@@ -65,7 +65,7 @@ def test_an_interrupted_rollout_goes_on_within_max_tokens_and_says_with_which_we
 
 
 def test_the_worker_keeps_its_background_tasks_alive() -> None:
-    """recipe.hdpo.rollout.agent_loop._let_follow"""
+    """recipe.hdpo.rollout.reissue._let_follow"""
     from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 
     worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class

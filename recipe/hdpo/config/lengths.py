@@ -1,6 +1,6 @@
 """How long a privileged prompt may be, and what follows for the engine where the config leaves its context open.
 
-Lengths that cannot work together are refused in ``model_rules.py``.
+Lengths that cannot work together are refused in ``length_rules.py``.
 """
 
 from __future__ import annotations

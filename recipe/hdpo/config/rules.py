@@ -1,16 +1,14 @@
 """What cannot work together with HDPO. Every refusal names the value, the reason and the way out.
 
-Where one value alone is wrong, it stands in the table :data:`TABLE`; all else is a function, a rule. A rule takes
-the composed config and the recipe's knobs, and returns a message, or None where the config is fine. Rules on the models
-and on lengths are in ``model_rules.py``, those on agent loops in ``agent_rules.py``.
+Where one value alone is wrong, it stands in the table of ``wrong_values.py``; all else is a function, a rule. A rule
+takes the composed config and the recipe's knobs, and returns a message, or None where the config is fine. Rules on the
+models are in ``model_rules.py``, others in the file that their subject names (``*_rules.py``).
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
@@ -21,120 +19,13 @@ from recipe.hdpo.config.agent_rules import AGENT_RULES
 from recipe.hdpo.config.async_rules import ASYNC_RULES
 from recipe.hdpo.config.engine_rules import engines_of_odd_size
 from recipe.hdpo.config.gate_rules import GATE_RULES
-from recipe.hdpo.config.keys import ACTOR, ROLLOUT, Rule, is_derived, select
+from recipe.hdpo.config.keys import ROLLOUT, Rule, is_derived, select
+from recipe.hdpo.config.length_rules import LENGTH_RULES
 from recipe.hdpo.config.model_rules import MODEL_RULES
+from recipe.hdpo.config.wrong_values import TABLE
 
 VERL_VERSION = "0.9.1"
 MANAGER = "recipe.hdpo.rollout.agent_loop.HDPOAgentLoopManager"
-
-
-@dataclass(frozen=True)
-class WrongValue:
-    """A value of one key that never works.
-
-    Example:
-        ``WrongValue("distillation.enabled", True, "is verl's own distillation", "set it to false")``
-
-    Attributes:
-        key: dotted, of verl's config.
-        value: the one that is refused.
-        reason: continues "KEY=VALUE".
-        way_out: what to do.
-        unset: whether a config without the key counts as refused.
-        when: whether the row counts with these knobs.
-    """
-
-    key: str
-    value: bool | str
-    reason: str
-    way_out: str = "set it to false"
-    unset: bool = False
-    when: Callable[[HDPOConfig], bool] = lambda hdpo: True
-
-    def __call__(self, config: DictConfig, hdpo: HDPOConfig) -> str | None:
-        """A rule, as the functions below."""
-        found = select(config, self.key, self.value if self.unset else None)
-        if found != self.value or not self.when(hdpo):
-            return None
-        value = str(found).lower() if isinstance(found, bool) else found
-        return f"{self.key}={value} {self.reason}: {self.way_out}"
-
-
-@dataclass(frozen=True)
-class OnlyValues:
-    """A key of which a few values work and all others are refused, null too.
-
-    Attributes:
-        key: dotted, of verl's config.
-        values: those that work.
-        reason: continues "KEY=VALUE".
-        way_out: what to do.
-    """
-
-    key: str
-    values: tuple[str, ...]
-    reason: str
-    way_out: str
-
-    def __call__(self, config: DictConfig, hdpo: HDPOConfig) -> str | None:
-        """A rule, as the functions below."""
-        found = select(config, self.key)
-        return None if found in self.values else f"{self.key}={found} {self.reason}: {self.way_out}"
-
-
-TABLE: tuple[WrongValue | OnlyValues, ...] = (
-    WrongValue(
-        "trainer.use_v1",
-        False,
-        "runs verl's legacy trainer, which has no hook for privileged rollouts",
-        "set trainer.use_v1=true",
-        unset=True,
-    ),
-    WrongValue(
-        "skip.rollout_tq.enable",
-        True,
-        "stores fields that every row of a step has, and the groups' records have none",
-    ),
-    WrongValue("algorithm.filter_groups.enable", True, "evicts groups of equal reward, so every cliff"),
-    WrongValue(
-        "distillation.enabled",
-        True,
-        "is verl's own distillation from another model, whose loss would take the place of HDPO's",
-    ),
-    WrongValue(
-        f"{ACTOR}.policy_loss.loss_mode",
-        "bypass_mode",
-        "raises on a micro-batch of privileged rows alone",
-        "use another loss, such as hdpo",
-        when=lambda hdpo: hdpo.distills,
-    ),
-    WrongValue(
-        f"{ACTOR}.fsdp_config.qat.enable",
-        True,
-        "with hdpo.teacher=ema: verl keeps the scales of the actor's quantized weights, which are not the average's",
-        "set it to false, or use another teacher",
-        when=lambda hdpo: hdpo.reads_teacher and hdpo.teacher == "ema",
-    ),
-    WrongValue(
-        "critic.enable",
-        True,
-        "trains a critic, and HDPO's leave-one-out advantage reads none",
-        "set it to null, or hdpo.adv_estimator=null with algorithm.adv_estimator=gae",
-        when=lambda hdpo: hdpo.adv_estimator is not None,
-    ),
-    OnlyValues(
-        f"{ROLLOUT}.name",
-        ("vllm", "sglang", "trtllm"),
-        "is no engine that verl's V1 trainer has a server for",
-        "use vllm",
-    ),
-    OnlyValues(
-        f"{ACTOR}.strategy",
-        ("fsdp", "fsdp2"),
-        "is another engine than FSDP, and the distillation term is written for the FSDP engine",
-        "use fsdp2 (or fsdp)",
-    ),
-)
 
 
 def wrong_verl(config: DictConfig, hdpo: HDPOConfig | None = None) -> str | None:
@@ -239,6 +130,7 @@ RULES: tuple[Rule, ...] = (
     cpu_without_platform,
     *ASYNC_RULES,
     *MODEL_RULES,
+    *LENGTH_RULES,
     *AGENT_RULES,
     too_many_replacements,
     bad_template,

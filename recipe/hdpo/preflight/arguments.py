@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from recipe.hdpo.algorithm.message_template import compile_template
-from recipe.hdpo.config import PLACEMENTS, check_source
+from recipe.hdpo.config.privileged import PLACEMENTS, check_source
 from recipe.hdpo.evaluation.arguments import add_common, check_common, json_object
 from recipe.hdpo.evaluation.passk import MAX_SAMPLES
 

@@ -1,90 +1,36 @@
-"""What HDPO adds to each of verl's trainers: short overrides, in the order of a step.
+"""What HDPO adds to a step of each of verl's trainers: short overrides, in the order of a step.
 
 verl's own pipeline (balancing, log-probabilities, advantages, metrics) sees rollout rows only. Privileged rows leave
-the batch right after it was sampled and come back as extra info of the actor update. The trainers themselves are in
-``trainer_sync.py`` and ``trainer_async.py``.
+the batch right after it was sampled and come back as extra info of the actor update. What is around the steps stands in
+``trainer_frame.py``; the trainers themselves are in ``trainer_sync.py`` and ``trainer_async.py``.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import logging
-import os
-from typing import Any, ClassVar
+from typing import Any
 
-import ray
 import transfer_queue as tq
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from transfer_queue import KVBatchMeta
-from verl.experimental.agent_loop import AgentLoopManager
-from verl.trainer.ppo.utils import Role
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
-from verl.utils.config import omega_conf_to_dataclass
-from verl.workers.rollout.utils import get_max_position_embeddings
 
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm import coefficient
-from recipe.hdpo.algorithm.cliff import UNSCORED, GroupRecord
-from recipe.hdpo.config.adapt import adapt, fit_positions
-from recipe.hdpo.config.checks import check_config
-from recipe.hdpo.config.keys import uses_lora
-from recipe.hdpo.config.startup import check_data, check_model
-from recipe.hdpo.data.checks import check_rows
-from recipe.hdpo.rollout.chat_template import (
-    make_privileged_token_builder,
-    make_token_builder,
-    missing_chat_template,
-)
-from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
-from recipe.hdpo.rollout.prompt_check import check_prompts
-from recipe.hdpo.tracking.folder_lock import lock_folder
+from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.tracking.group_lines import GROUP_FOLDER, group_lines
 from recipe.hdpo.tracking.kept_notes import KeptNotes
 from recipe.hdpo.tracking.kept_text import write_kept, write_step
-from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.step_metrics import lost_too_many
-from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
-from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
-from recipe.hdpo.training import checkpoints
-from recipe.hdpo.training.actor import HDPOWorker
 from recipe.hdpo.training.by_key import pop_reliance
 from recipe.hdpo.training.kept_lines import text_lines
-from recipe.hdpo.training.shared_queue import refuse_shared_queue
 from recipe.hdpo.training.token_record import keys_to_record
-from recipe.hdpo.training.watchdog import ActorWatch, Watchdog, actors_of, progress_of
-from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
-
-logger = logging.getLogger(__name__)
+from recipe.hdpo.training.trainer_frame import FramedTrainer
 
 
-class HDPOTrainer(PPOTrainer):
+class HDPOTrainer(FramedTrainer):
     """The part that all trainers share. It stands before one of verl's among the bases of a trainer."""
 
-    # verl's name of that trainer, and the worker that holds the actor.
-    base_mode: ClassVar[str]
-    worker_cls: ClassVar[type[HDPOWorker]] = HDPOWorker
-    # The checkpoint to load in the place of the one that verl would load; the step that the run went on from.
-    resume_folder: str | None = None
-    resumed_step = 0
-
     def __init__(self, config: DictConfig) -> None:
-        refuse_shared_queue()
-        self.hdpo = check_config(config)
-        for line in adapt(config, self.hdpo):
-            logger.log(logging.INFO if self.hdpo.adv_estimator else logging.WARNING, line)
-        with open_dict(config):
-            # verl compares this name with "sync" in many places, and reads the settings under it.
-            config.trainer.v1.trainer_mode = self.base_mode
-            # The worker gets this node of the config only.
-            config.actor_rollout_ref.hdpo = config.hdpo
-        # Extra rollouts of the plain prompt show nothing of a teacher.
-        threshold = self.hdpo.collapse_warning if self.hdpo.privileged.shows else 0.0
-        self.history = History(
-            teacher=CollapseMonitor(threshold),
-            knobs=dataclasses.asdict(self.hdpo),
-            sources=self.hdpo.privileged.sources,
-        )
+        super().__init__(config)
         self.kept: KVBatchMeta | None = None
         # Keys of those whose tokens the update records.
         self.recorded: tuple[str, ...] = ()
@@ -92,69 +38,6 @@ class HDPOTrainer(PPOTrainer):
         self.records: list[GroupRecord] = []
         self.kept_lines: list[dict[str, Any]] = []
         self.notes = KeptNotes(self.hdpo.privileged.gate.reliance)
-        super().__init__(config)
-        self.replay_buffer.poll_interval = self.hdpo.poll_interval
-        self.watchdog = Watchdog(
-            self.hdpo.stall_timeout,
-            dead=ActorWatch(functools.partial(actors_of, self)).dead,
-            progress=functools.partial(progress_of, self),
-            last_whole=functools.partial(checkpoints.last_whole_line, config),
-        )
-        self.watchdog.watch_rows(self.replay_buffer)
-
-    def init(self) -> None:
-        settings = self.config.trainer
-        if settings.save_freq > 0 and not settings.get("val_only", False):
-            lock_folder(settings.default_local_dir)
-        self.resume_folder = checkpoints.check_resume(self.config)
-        self.watchdog.run(super().init)
-
-    def fit(self, agent_loop_manager: AgentLoopManager) -> None:
-        self.watchdog.run(functools.partial(super().fit, agent_loop_manager))
-
-    # ---- start-up ----
-
-    def _init_tokenizer(self) -> None:
-        super()._init_tokenizer()
-        model_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
-        check_model(self.hdpo, model_config.hf_config, self.processor)
-        self.token_builder = make_token_builder(self.config, self.tokenizer, self.processor, model_config.hf_config)
-        models = (self.tokenizer, self.processor, model_config.hf_config)
-        self.privileged_builder = make_privileged_token_builder(self.config, self.hdpo, *models)
-        if problem := missing_chat_template(self.token_builder):
-            raise ValueError(problem)
-        fit_positions(self.config, self.hdpo, get_max_position_embeddings(model_config.hf_config))
-
-    def _init_dataloader(self) -> None:
-        # verl's filter of long prompts prints a traceback for a row that it cannot read, and drops it.
-        train = whole_dataset(self.config, "train", self.tokenizer, self.processor)
-        val = whole_dataset(self.config, "val", self.tokenizer, self.processor)
-        if train is not None:
-            check_data(self.config, self.hdpo, train)
-            check_rows(self.config, self.hdpo, val, files="val_files")
-            check_prompts(self.config, self.hdpo, self.token_builder, train, self.privileged_builder)
-        try:
-            super()._init_dataloader()
-        except Exception:
-            for split in ("train", "val"):
-                refuse_empty(self.config, split, getattr(self, f"{split}_dataset", None))
-            raise
-        if train is None:
-            check_data(self.config, self.hdpo, self.train_dataset)
-            check_rows(self.config, self.hdpo, self.val_dataset, files="val_files")
-            check_prompts(self.config, self.hdpo, self.token_builder, self.train_dataset, self.privileged_builder)
-
-    def _init_resource_pool_mgr(self) -> None:
-        super()._init_resource_pool_mgr()
-        role = next(r for r in (Role.Actor, Role.ActorRolloutRef, Role.ActorRollout) if r in self.role_worker_mapping)
-        pool = self.mapping.pop(role)
-        self.role_worker_mapping.pop(role)
-        if role is not Role.Actor and self.hdpo.reads_initial_model and not uses_lora(self.config):
-            role = Role.ActorRolloutRef
-        self.role_worker_mapping[role] = ray.remote(self.worker_cls)
-        self.mapping[role] = pool
-
-    # ---- one step ----
 
     def _step_metrics(self) -> dict[str, float]:
         """What the step's groups came to, once all of them are known."""
@@ -226,68 +109,3 @@ class HDPOTrainer(PPOTrainer):
         for name in [name for name in metrics if name.startswith("actor/hdpo/")]:
             metrics[name.removeprefix("actor/")] = metrics.pop(name)
         return batch
-
-    # ---- validation ----
-
-    def _val_metrics_update(
-        self,
-        data_sources: list,
-        sample_uids: list,
-        reward_extra_infos_dict: dict,
-        sample_turns: list,
-        expected_acc_counts: dict[tuple[str, str], int],
-    ) -> dict[str, float]:
-        """verl's metrics, and unbiased pass@k and greedy accuracy under names of their own."""
-        greedy_scores = reward_extra_infos_dict.pop(GREEDY_SCORE, None)
-        reasons = reward_extra_infos_dict.pop(UNSCORED, [None] * len(sample_uids))
-        self._check_unscored(reasons, sum(expected_acc_counts.values()))
-        metrics = super()._val_metrics_update(
-            data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts=expected_acc_counts
-        )
-        success = self.hdpo.success_reward
-        if greedy_scores is not None:
-            metrics |= greedy_accuracy(expected_acc_counts, sample_uids, greedy_scores, success)
-        samples = zip(sample_uids, reward_extra_infos_dict["reward"], reasons, strict=True)
-        scored = [(uid, reward) for uid, reward, reason in samples if not reason]
-        return metrics | validation_passk(
-            expected_acc_counts, [uid for uid, _ in scored], [reward for _, reward in scored], success
-        )
-
-    def _check_unscored(self, reasons: list[str | None], asked: int) -> None:
-        """Stop where too large a share of the validation samples has no usable reward; the others count as lost."""
-        found = [reason for reason in reasons if reason]
-        if len(found) > self.hdpo.max_lost_rollouts * asked:
-            raise RuntimeError(
-                f"validation at step {self.global_steps}: {len(found)} of {asked} samples have no reward, more than "
-                f"hdpo.max_lost_rollouts={self.hdpo.max_lost_rollouts:g} allows; the first: {found[0]}"
-            )
-
-    # ---- checkpoints ----
-
-    def _save_beside(self, folder: str) -> None:
-        """Write the recipe's files of a checkpoint folder."""
-        self.history.rows = len(self.train_dataset)
-        self.history.save(folder)
-
-    def _load_beside(self, folder: str) -> None:
-        """Read what :meth:`_save_beside` wrote."""
-        self.history.rows = len(self.train_dataset)
-        self.history.load(folder)
-
-    def _save_checkpoint(self) -> None:
-        # Before verl's own files: it writes the mark of a whole checkpoint last.
-        self._save_beside(os.path.join(self.config.trainer.default_local_dir, f"global_step_{self.global_steps}"))
-        super()._save_checkpoint()
-        checkpoints.delete_in_turn(self.config, self.resumed_step, self.global_steps)
-
-    def _load_checkpoint(self) -> None:
-        with checkpoints.resuming_from(self.config, self.resume_folder):
-            super()._load_checkpoint()
-        if self.global_steps == 0:
-            return
-        folder = checkpoints.root(self.config)
-        if self.config.trainer.resume_mode == "resume_path":
-            folder = os.path.dirname(os.path.abspath(self.config.trainer.resume_from_path))
-        if folder == checkpoints.root(self.config):
-            self.resumed_step = self.global_steps
-        self._load_beside(os.path.join(folder, f"global_step_{self.global_steps}"))

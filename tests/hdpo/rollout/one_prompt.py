@@ -107,7 +107,7 @@ def run_prompt(
     from transformers import AutoTokenizer
     from verl.trainer.ppo.v1 import agent_loop_tq
 
-    from recipe.hdpo.rollout import agent_loop
+    from recipe.hdpo.rollout import agent_loop, privileged_rollouts, reissue
 
     config = composed_from(
         f"actor_rollout_ref.model.path={chat_model}",
@@ -120,8 +120,8 @@ def run_prompt(
     )
     OmegaConf.resolve(config)
     store, tokenizer = Store(), AutoTokenizer.from_pretrained(chat_model)
-    monkeypatch.setattr(agent_loop_tq, "tq", store)
-    monkeypatch.setattr(agent_loop, "tq", store)
+    for module in (agent_loop_tq, agent_loop, privileged_rollouts, reissue):
+        monkeypatch.setattr(module, "tq", store)
     model = Model(tokenizer, answer)
     worker = agent_loop.HDPOAgentLoopWorker(config, llm_client=model)
     scored: list[dict] = []

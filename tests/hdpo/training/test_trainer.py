@@ -13,11 +13,14 @@ from transfer_queue import KVBatchMeta
 
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.tracking.cliff_history import CliffHistory
 from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.training.trainer_sync import HDPOTrainerSync
+from recipe.hdpo.training.waiting_cliffs import WaitingCliffs
 from recipe.hdpo.transfer import record_tag, split_batch
+from tests.hdpo.composed_config import composed
 
 
 def test_a_batch_is_split_into_rollouts_kept_rows_and_records() -> None:
@@ -59,8 +62,6 @@ def test_poll_interval_and_collapse_warning_reach_what_they_are_for_and_another_
 ) -> None:
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-    from tests.hdpo.composed_config import composed
-
     def init(self: PPOTrainer, config: object) -> None:
         self.config, self.replay_buffer = config, SimpleNamespace(poll_interval=2.0, _wait_for_next_poll=None)
 
@@ -94,6 +95,8 @@ def test_the_history_is_loaded_from_the_checkpoint_that_is_resumed(
         global_steps=7,
         history=History(CollapseMonitor(0.5)),
         train_dataset=range(5),
+        hdpo=check_config(composed()),
+        waiting=WaitingCliffs(),
     )
     monkeypatch.setattr("verl.trainer.ppo.v1.trainer_base.PPOTrainer._load_checkpoint", lambda self: None)
     instance = HDPOTrainerSync.__new__(HDPOTrainerSync)
