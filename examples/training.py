@@ -22,6 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Of what examples/cpu_demo.sh sets. Raise it with every change of a setting: results name it, and the settings of each
 # version are pinned in tests/examples/test_scripts.py.
 SETTINGS_VERSION = 2
+# The longest response, as in training, and the environment of vLLM by itself.
+MAX_TOKENS = 72
+CPU = {"VERL_PLATFORM": "cpu", "VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def say(text: str) -> None:
@@ -154,6 +157,5 @@ def merge_metrics(out: Path) -> None:
 def evaluate(model: Path, problems: Path, out: Path, n: int, k: Sequence[int], seed: int = 1) -> Path:
     """Greedy and sampled evaluation of a model or checkpoint on a parquet file; finished samples are kept."""
     arguments = ["--model", model, "--data", problems, "--out", out, "--n", n, "--k", *k]
-    cpu = {"VERL_PLATFORM": "cpu", "VLLM_TARGET_DEVICE": "cpu", "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-    python("-m", "recipe.hdpo.evaluate", *arguments, "--max-tokens", 72, "--seed", seed, env=cpu)
+    python("-m", "recipe.hdpo.evaluate", *arguments, "--max-tokens", MAX_TOKENS, "--seed", seed, env=CPU)
     return out

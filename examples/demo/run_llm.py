@@ -57,6 +57,7 @@ def main() -> None:
         python("-m", "examples.demo.show_cliff", kept[0], model)
     else:
         say("no privileged rollout came out correct in these few steps, so there is nothing to show: try --steps 6")
+    python("-m", "recipe.hdpo.cliffs", rollouts)
     say(f"done; metrics: {out / 'run' / 'metrics.jsonl'}; all rollouts and kept trajectories: {rollouts}")
     say("next: make demo, or your own data and model: docs/own_job.md")
 

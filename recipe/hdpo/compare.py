@@ -4,7 +4,7 @@
         --out report.html --train-metrics grpo=logs/grpo.jsonl hdpo=logs/hdpo.jsonl
 
 The first arm is the baseline. Several folders of an arm are runs of one method with other training seeds.
-Next to report.html come report_*.png (the figures) and report.json (the numbers).
+Next to report.html come report_*.svg (the figures) and report.json (the numbers).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from recipe.hdpo.evaluation.comparison import Comparison, compare, load_arms
 from recipe.hdpo.evaluation.tables import number, text_table
 from recipe.hdpo.evaluation.training_log import read_training_log
+from recipe.hdpo.evaluation.verdict import verdicts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", required=True, type=Path, help="the HTML report; figures and numbers go next to it")
     p.add_argument("--k", type=int, nargs="+", help="sizes k of pass@k and maj@k (default 1, 2, 4, ... <= n)")
     p.add_argument("--train-metrics", nargs="+", default=[], metavar="ARM=FILE[,FILE...]", help="verl file logger")
+    p.add_argument("--pages", nargs="+", default=[], metavar="NAME=FILE", help="other pages that the report links to")
     p.add_argument("--title", default="HDPO evaluation", help="heading of the report")
     p.add_argument("--seed", type=int, default=0, help="of the resampling (default 0)")
     p.add_argument("--force", action="store_true", help="replace an existing report")
@@ -48,14 +50,15 @@ def parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> Comparison:
     """Everything that the command does; returns the comparison."""
-    from recipe.hdpo.evaluation.plots import difficulty_png, passk_png, training_png
+    from recipe.hdpo.evaluation.plots import difficulty_svg, passk_svg, training_svg
     from recipe.hdpo.evaluation.report import check_writable, html_report, write_report
 
     if args.out.suffix != ".html":
         raise ValueError(f"--out {args.out}: must end in .html; figures and numbers are put next to it.")
-    names = {part: args.out.with_name(f"{args.out.stem}_{part}.png") for part in ("passk", "difficulty", "training")}
+    names = {part: args.out.with_name(f"{args.out.stem}_{part}.svg") for part in ("passk", "difficulty", "training")}
     check_writable([args.out, args.out.with_suffix(".json"), *names.values()], args.force)
     metrics_files = dict(_named_paths(args.train_metrics, "--train-metrics"))
+    pages = _pages(args.pages)
     training = {arm: [read_training_log(file) for file in files] for arm, files in metrics_files.items()}
     arms = _named_paths(args.arms, "ARM=DIR")
     if len(arms) < 2:
@@ -71,10 +74,10 @@ def run(args: argparse.Namespace) -> Comparison:
     comparison = compare(load_arms(arms, args.k), args.seed)
 
     figures = {
-        "pass@k": (names["passk"], passk_png(comparison)),
-        "Accuracy by difficulty": (names["difficulty"], difficulty_png(comparison)),
+        "pass@k": (names["passk"], passk_svg(comparison)),
+        "Accuracy by difficulty": (names["difficulty"], difficulty_svg(comparison)),
     }
-    curves = training_png(training) if training else None
+    curves = training_svg(training) if training else None
     if curves:
         figures["Training (bold: moving average over a tenth of the steps)"] = (names["training"], curves)
     elif training:
@@ -82,14 +85,18 @@ def run(args: argparse.Namespace) -> Comparison:
     html = html_report(
         args.title,
         comparison,
-        {caption: png for caption, (_, png) in figures.items()},
-        {arm: [str(file) for file in files] for arm, files in metrics_files.items()},
+        {caption: svg for caption, (_, svg) in figures.items()},
+        metrics_files,
+        args.out.parent,
+        pages,
     )
-    files = dict(figures.values())
-    files[args.out.with_suffix(".json")] = (json.dumps(comparison.as_dict(), indent=2) + "\n").encode()
+    files = {path: svg.encode() for path, svg in figures.values()}
+    numbers = {"verdicts": dict(verdicts(comparison)), **comparison.as_dict(args.out.parent)}
+    files[args.out.with_suffix(".json")] = (json.dumps(numbers, indent=2) + "\n").encode()
     files[args.out] = html.encode()
     write_report(files, args.force)
     print(main_table(comparison))
+    print("\n" + "\n".join(f"{arm} {said}" for arm, said in verdicts(comparison)))
     print("\nReport: " + "\n        ".join(str(path) for path in reversed(files)))
     print(f"Next: open {args.out} in a browser; it needs no other file.")
     return comparison
@@ -113,6 +120,14 @@ def main_table(comparison: Comparison) -> str:
         ]
         text.append(text_table(["paired difference", "metric", "95 % interval", "p", "won", "lost", "tied"], rows))
     return "\n\n".join([*text, "\n".join(comparison.notes)])
+
+
+def _pages(texts: Sequence[str]) -> dict[str, Path]:
+    pages = {name: paths[0] for name, paths in _named_paths(texts, "--pages")}
+    for name, path in pages.items():
+        if not path.is_file():
+            raise ValueError(f"--pages {name}={path}: there is no such file.")
+    return pages
 
 
 def _named_paths(texts: Sequence[str], what: str) -> list[tuple[str, list[Path]]]:

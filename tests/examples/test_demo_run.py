@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from examples import training
-from examples.demo.run import ARMS, BASE_MODEL
+from examples.demo.run import ARMS, BASE_MODEL, PREFLIGHT, TEMPLATE
 from examples.study.plan import read_plan
 from examples.study.record import base_model_sha256, read_records
-from examples.training import ROOT, claim, last_step, merge_metrics
+from examples.training import MAX_TOKENS, ROOT, claim, last_step, merge_metrics
+from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.reward import GRADER_VERSION
+from tests.hdpo.composed_config import composed
 
 
 def _part(folder: Path, start: int, steps: range, tag: str) -> None:
@@ -51,6 +53,14 @@ def test_grpo_is_the_same_trainer_without_privileged_rollouts_and_both_have_the_
     [control, lr] = ARMS["grpo"]
     assert ARMS["hdpo"] == [] and control == "+control=grpo"
     assert lr.startswith("actor_rollout_ref.actor.optim.lr=") and float(lr.partition("=")[2]) == rates["grpo"]
+
+
+def test_the_preflight_shows_the_privileged_prompt_and_the_length_of_training() -> None:
+    script = (ROOT / "examples/cpu_demo.sh").read_text()
+    assert json.dumps(TEMPLATE) in script and f"data.max_response_length={MAX_TOKENS} " in script
+    k, j = (PREFLIGHT[PREFLIGHT.index(name) + 1] for name in ("--n", "--privileged-n"))
+    assert f"actor_rollout_ref.rollout.n={k} " in script
+    assert "hdpo.privileged.n=" not in script and j == read_hdpo(composed()).privileged.n
 
 
 def test_the_demo_starts_from_the_weights_that_the_study_was_made_from() -> None:

@@ -32,23 +32,33 @@ def test_one_report_with_figures_and_numbers_is_written_and_the_table_printed(tm
     assert written == {
         "report.html",
         "report.json",
-        "report_passk.png",
-        "report_difficulty.png",
-        "report_training.png",
+        "report_passk.svg",
+        "report_difficulty.svg",
+        "report_training.svg",
     }
-    assert out.read_text().count("data:image/png;base64,") == 3
+    assert out.read_text().count("<svg") == 3
     numbers = json.loads((tmp_path / "report.json").read_text())
     difference = next(d for d in numbers["differences"] if d["metric"] == "pass@1")
     assert (difference["estimate"], difference["won"], difference["lost"]) == (0.125, 2, 1)
     printed = capsys.readouterr().out
     assert "arm - base" in printed
     assert "+0.125 [" in printed
+    assert "arm against base: no clear difference in greedy" in printed
+    assert numbers["verdicts"]["arm"].startswith("against base: no clear difference")
+    assert numbers["arms"]["arm"]["folders"] == ["arm"]
     assert str(out) in printed
+
+
+def test_other_pages_are_linked_from_the_top(tmp_path, folders):
+    (tmp_path / "cliffs.html").write_text("")
+    arguments = [f"base={folders[0]}", f"arm={folders[1]}", "--out", str(tmp_path / "r.html")]
+    assert main([*arguments, "--pages", f"The cliffs={tmp_path / 'cliffs.html'}"]) == 0
+    assert '<a href="cliffs.html">The cliffs</a>' in (tmp_path / "r.html").read_text()
 
 
 def test_without_training_logs_there_is_no_training_figure(tmp_path, folders):
     assert main([f"base={folders[0]}", f"arm={folders[1]}", "--out", str(tmp_path / "r.html")]) == 0
-    assert not (tmp_path / "r_training.png").exists()
+    assert not (tmp_path / "r_training.svg").exists()
 
 
 def test_several_folders_of_an_arm_are_its_runs(tmp_path, folders, capsys):
@@ -59,22 +69,22 @@ def test_several_folders_of_an_arm_are_its_runs(tmp_path, folders, capsys):
 
 def test_an_existing_report_is_kept_unless_forced(tmp_path, folders, capsys):
     arguments = [f"base={folders[0]}", f"arm={folders[1]}", "--out", str(tmp_path / "r.html")]
-    (tmp_path / "r_passk.png").write_text("mine")
+    (tmp_path / "r_passk.svg").write_text("mine")
     assert main(arguments) == 2
     assert "Already there" in capsys.readouterr().err
-    assert (tmp_path / "r_passk.png").read_text() == "mine"
+    assert (tmp_path / "r_passk.svg").read_text() == "mine"
     assert not (tmp_path / "r.html").exists()
     assert main(["base=/nowhere", *arguments[1:]]) == 2  # refused before anything is read
     assert "Already there" in capsys.readouterr().err
     assert main([*arguments, "--force"]) == 0
-    assert (tmp_path / "r_passk.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "r_passk.svg").read_text().startswith("<svg")
 
 
 def test_a_second_run_gives_the_same_bytes(tmp_path, folders):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         main([f"base={folders[0]}", f"arm={folders[1]}", "--out", str(tmp_path / name / "r.html")])
-    for file in ("r.html", "r.json", "r_passk.png"):
+    for file in ("r.html", "r.json", "r_passk.svg"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
@@ -91,6 +101,11 @@ def test_a_second_run_gives_the_same_bytes(tmp_path, folders):
         (["base={base}", "arm={arm}"], ["--out", "{base}/meta.json/r.html"], "is a file, not a folder"),
         (["base={base}", "arm={arm}"], ["--force", "--out", "{base}/summary.html"], "the results themselves"),
         (["base={base}", "arm={arm}"], ["--force", "--out", "{arm}/meta.html"], "the results themselves"),
+        (
+            ["base={base}", "arm={arm}"],
+            ["--pages", "cliffs=/nowhere.html"],
+            "--pages cliffs=/nowhere.html: there is no such",
+        ),
         (["base={base}"], [], "base is the only arm, so there is nothing to compare"),
         (["base={base},{arm}"], [], "base is the only arm, so there is nothing to compare"),
     ],

@@ -6,6 +6,7 @@ and p-value (over problems, and over runs where an arm has several), and the pro
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,23 +57,36 @@ class Comparison:
     ks: list[int]
     means: dict[str, dict[str, dict[str, Any]]]  # arm -> metric -> interval
     differences: list[dict[str, Any]]
-    by_difficulty: dict[str, dict[str, dict[str, Any]]]  # arm -> difficulty -> interval of pass@1
+    by_difficulty: dict[str, dict[str, dict[str, dict[str, Any]]]]  # metric -> arm -> difficulty -> interval
     problems_by_difficulty: dict[str, int]
     notes: list[str] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Everything but the samples."""
+    def as_dict(self, beside: Path = Path()) -> dict[str, Any]:
+        """Everything but the samples.
+
+        Args:
+            beside: the folder that the result folders are named from.
+        """
         return {
             "problems": len(self.arms[0].tables[0].ids),
             "arms": {
-                arm.name: {"folders": [str(run.folder) for run in arm.runs], "metrics": self.means[arm.name]}
+                arm.name: {
+                    "folders": [path_from(beside, run.folder) for run in arm.runs],
+                    "metrics": self.means[arm.name],
+                }
                 for arm in self.arms
             },
             "differences": self.differences,
-            "pass@1 by difficulty": self.by_difficulty,
+            **{f"{metric} by difficulty": arms for metric, arms in self.by_difficulty.items()},
             "problems by difficulty": self.problems_by_difficulty,
             "notes": self.notes,
         }
+
+
+def path_from(folder: Path, path: str | Path) -> str:
+    """A path as seen from a folder, so that both can move together; as it is where they share no more than the root."""
+    here, there = folder.resolve(), Path(path).resolve()
+    return os.path.relpath(there, here) if len(Path(os.path.commonpath([here, there])).parts) > 1 else str(path)
 
 
 def load_arms(folders: Sequence[tuple[str, Sequence[Path]]], ks: Sequence[int] | None = None) -> list[Arm]:
@@ -100,7 +114,7 @@ def load_arms(folders: Sequence[tuple[str, Sequence[Path]]], ks: Sequence[int] |
 
 
 def compare(arms: Sequence[Arm], seed: int = 0) -> Comparison:
-    """Means of every arm, differences to the first one, and pass@1 by difficulty.
+    """Means of every arm, differences to the first one, and by difficulty pass@k for the smallest and the largest k.
 
     Args:
         arms: from :func:`load_arms`; a single arm gives means only.
@@ -113,19 +127,23 @@ def compare(arms: Sequence[Arm], seed: int = 0) -> Comparison:
     means = {arm.name: {m: two_level_mean(arm.values(m), seed, bounds[m]).as_dict() for m in metrics} for arm in arms}
     differences = [_difference(arms[0], arm, metric, seed, bounds[metric]) for arm in arms[1:] for metric in metrics]
     groups = tables[0].groups()["difficulty"]
-    # pass@1 may not be among the chosen k; greedy is always there
-    metric = "pass@1" if "pass@1" in metrics else "greedy"
+    ks = sorted(int(metric[5:]) for metric in metrics if metric.startswith("pass@"))
+    # pass@1 may not be among the chosen k; greedy is always there.
+    shown = dict.fromkeys(["pass@1" if 1 in ks else "greedy", f"pass@{ks[-1]}"])
     by_difficulty = {
-        arm.name: {
-            level: two_level_mean(arm.values(metric)[:, rows], seed, bounds[metric]).as_dict()
-            for level, rows in groups.items()
+        metric: {
+            arm.name: {
+                level: two_level_mean(arm.values(metric)[:, rows], seed, bounds[metric]).as_dict()
+                for level, rows in groups.items()
+            }
+            for arm in arms
         }
-        for arm in arms
+        for metric in shown
     }
     return Comparison(
         arms,
         metrics,
-        sorted(int(metric[5:]) for metric in metrics if metric.startswith("pass@")),
+        ks,
         means,
         differences,
         by_difficulty,
@@ -181,7 +199,9 @@ def _notes(arms: Sequence[Arm]) -> list[str]:
         seen = sorted({str(run.meta.settings.get(key)) for run in runs})
         if len(seen) > 1:
             notes.append(f"The runs differ in {key}: {', '.join(seen)}.")
-    notes += [f"{run.folder}: {note}" for run in runs for note in unscored_note(run)]
+    notes += [
+        f"Arm {arm.name}, {run.folder.name}: {note}" for arm in arms for run in arm.runs for note in unscored_note(run)
+    ]
     for arm in arms:
         models = {run.meta.settings.get("model_sha256") for run in arm.runs}
         if len(models) < len(arm.runs):

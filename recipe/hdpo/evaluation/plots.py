@@ -1,4 +1,4 @@
-"""PNG figures of a comparison and of training runs, as bytes (matplotlib's Agg canvas, no display)."""
+"""Figures of a comparison and of training runs, as SVG text."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from recipe.hdpo.evaluation.comparison import Comparison
+from recipe.hdpo.evaluation.svg import svg_style, svg_text
 
 Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # metric -> (steps, values)
 
-# Okabe and Ito's colours, told apart with any colour vision.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# After Okabe and Ito: told apart with any colour vision, on a white page and on a dark one.
+_COLOURS = ("#2f8fd8", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#8a8f98", "#56B4E9")
 _MARKERS = "osD^vPX"
 
 TRAINING_METRICS = {
@@ -35,80 +36,89 @@ TRAINING_METRICS = {
 MORE_TRAINING_METRICS = ("actor/hdpo/", "val-hdpo/")  # every metric under these prefixes is shown too
 
 
-def passk_png(comparison: Comparison) -> bytes:
+def passk_svg(comparison: Comparison) -> str:
     """pass@k of each arm over k and, with two arms or more, the paired differences to the baseline."""
     several = len(comparison.arms) > 1
-    figure = Figure(figsize=(11.5 if several else 6.2, 4.4), layout="constrained")
-    axes = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
-    for i, arm in enumerate(comparison.arms):
-        dodge = 1.0 + 0.03 * (i - (len(comparison.arms) - 1) / 2)
-        points = [comparison.means[arm.name][f"pass@{k}"] for k in comparison.ks]
-        _intervals(axes[0], [k * dodge for k in comparison.ks], points, i, plain(arm.name), line=True)
-    axes[0].set_xscale("log", base=2)
-    axes[0].set_xticks(comparison.ks, [str(k) for k in comparison.ks])
-    axes[0].minorticks_off()
-    axes[0].set(xlabel="k (samples per problem)", ylabel="pass@k", title="pass@k, unbiased, 95 % intervals")
-    handles, names = axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
-    tidy(axes[0])
-    if several:
-        _difference_panel(axes[1], comparison)
-    return png_bytes(figure)
+    with svg_style():
+        figure = Figure(figsize=(11.5 if several else 6.2, 4.4), layout="constrained")
+        axes = figure.subplots(1, 2 if several else 1, squeeze=False)[0]
+        for i, arm in enumerate(comparison.arms):
+            dodge = 1.0 + 0.03 * (i - (len(comparison.arms) - 1) / 2)
+            points = [comparison.means[arm.name][f"pass@{k}"] for k in comparison.ks]
+            _intervals(axes[0], [k * dodge for k in comparison.ks], points, i, plain(arm.name), line=True)
+        axes[0].set_xscale("log", base=2)
+        axes[0].set_xticks(comparison.ks, [str(k) for k in comparison.ks])
+        axes[0].minorticks_off()
+        axes[0].set(xlabel="k (samples per problem)", ylabel="pass@k", title="pass@k, unbiased, 95 % intervals")
+        _legend(figure, axes[0])
+        tidy(axes[0])
+        if several:
+            _difference_panel(axes[1], comparison)
+        return svg_text(figure)
 
 
-def difficulty_png(comparison: Comparison) -> bytes:
-    """pass@1 of each arm by difficulty."""
+def difficulty_svg(comparison: Comparison) -> str:
+    """By difficulty, of each arm: accuracy of one sample, and coverage, pass@k for the largest k."""
     levels = comparison.problems_by_difficulty
-    figure = Figure(figsize=(max(6.2, 1.1 * len(levels) + 2), 4.2), layout="constrained")
-    axes = figure.subplots()
-    for i, arm in enumerate(comparison.arms):
-        dodge = 0.12 * (i - (len(comparison.arms) - 1) / 2)
-        points = [comparison.by_difficulty[arm.name][level] for level in levels]
-        _intervals(axes, [x + dodge for x in range(len(levels))], points, i, plain(arm.name))
-    axes.set_xticks(range(len(levels)), [f"{plain(level)}\n({count} problems)" for level, count in levels.items()])
-    axes.set(xlabel="difficulty", title="Accuracy of one sample by difficulty, 95 % intervals", ylim=(-0.03, 1.03))
-    axes.set_ylabel("pass@1" if "pass@1" in comparison.metrics else "greedy accuracy")
-    axes.legend(frameon=False)
-    tidy(axes)
-    return png_bytes(figure)
+    panels = len(comparison.by_difficulty)
+    with svg_style():
+        width = max(5.0, 0.9 * len(levels) + 1.2)
+        figure = Figure(figsize=(width * panels, 4.2), layout="constrained")
+        axes = figure.subplots(1, panels, squeeze=False, sharey=True)[0]
+        for panel, (metric, arms) in zip(axes, comparison.by_difficulty.items(), strict=True):
+            for i, arm in enumerate(comparison.arms):
+                dodge = 0.12 * (i - (len(comparison.arms) - 1) / 2)
+                points = [arms[arm.name][level] for level in levels]
+                _intervals(panel, [x + dodge for x in range(len(levels))], points, i, plain(arm.name))
+            panel.set_xticks(range(len(levels)), [f"{plain(level)}\n({n} problems)" for level, n in levels.items()])
+            panel.set(xlabel="difficulty", title=f"{metric} by difficulty, 95 % intervals", ylim=(-0.03, 1.03))
+            tidy(panel)
+        _legend(figure, axes[0])
+        return svg_text(figure)
 
 
-def training_png(runs: Mapping[str, Sequence[Series]]) -> bytes | None:
+def _legend(figure: Figure, axes: Axes) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
+
+
+def training_svg(runs: Mapping[str, Sequence[Series]]) -> str | None:
     """Small multiples of the training metrics over steps; a metric that no run has gets no panel.
 
     Args:
         runs: arm -> its runs' series, in the order of the comparison's arms; an arm without any keeps its colour.
 
     Returns:
-        The PNG, or None if none of the metrics was logged.
+        The figure, or None if none of the metrics was logged.
     """
     titles = {m: title for m, title in TRAINING_METRICS.items() if any(m in s for r in runs.values() for s in r)}
     more = {m for r in runs.values() for s in r for m in s if m.startswith(MORE_TRAINING_METRICS)}
     titles |= {metric: metric for metric in sorted(more)}
     if not titles:
         return None
-    columns = min(3, len(titles))
-    rows = math.ceil(len(titles) / columns)
-    figure = Figure(figsize=(4.1 * columns, 2.7 * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, (metric, title) in zip(axes, titles.items(), strict=False):
-        for i, series in enumerate(runs.values()):
-            for run in series:
-                if metric in run:
-                    _curve(panel, *run[metric], _COLOURS[i % len(_COLOURS)])
-        panel.set_title(title, fontsize=10)
-        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        tidy(panel)
-    for panel in axes[len(titles) :]:
-        panel.set_visible(False)
-    # A shared x label would sit below hidden panels; the last panel of each column carries it.
-    for column in range(columns):
-        axes[max(j for j in range(len(titles)) if j % columns == column)].set_xlabel("training step")
-    shown = [(i, name) for i, (name, series) in enumerate(runs.items()) if series]
-    handles = [axes[0].plot([], [], color=_COLOURS[i % len(_COLOURS)])[0] for i, _ in shown]
-    names = [plain(name) for _, name in shown]
-    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
-    return png_bytes(figure)
+    with svg_style():
+        columns = min(3, len(titles))
+        rows = math.ceil(len(titles) / columns)
+        figure = Figure(figsize=(4.1 * columns, 2.7 * rows + 0.5), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, (metric, title) in zip(axes, titles.items(), strict=False):
+            for i, series in enumerate(runs.values()):
+                for run in series:
+                    if metric in run:
+                        _curve(panel, *run[metric], _COLOURS[i % len(_COLOURS)])
+            panel.set_title(title, fontsize=10)
+            panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            tidy(panel)
+        for panel in axes[len(titles) :]:
+            panel.set_visible(False)
+        # A shared x label would sit below hidden panels; the last panel of each column carries it.
+        for column in range(columns):
+            axes[max(j for j in range(len(titles)) if j % columns == column)].set_xlabel("training step")
+        shown = [(i, name) for i, (name, series) in enumerate(runs.items()) if series]
+        handles = [axes[0].plot([], [], color=_COLOURS[i % len(_COLOURS)])[0] for i, _ in shown]
+        names = [plain(name) for _, name in shown]
+        figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
+        return svg_text(figure)
 
 
 def plain(name: str) -> str:

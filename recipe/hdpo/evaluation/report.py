@@ -1,21 +1,23 @@
-"""One self-contained HTML file: settings, tables, figures, how to read them. No link leads out of it.
+"""One self-contained HTML file: what came out, tables, figures, settings, how to read them. It loads nothing.
 
 The page is ``report.html``, a Jinja2 template; here stands what fills it.
 """
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import jinja2
+from markupsafe import Markup
 
-from recipe.hdpo.evaluation.comparison import Comparison
+from recipe.hdpo.evaluation.comparison import Comparison, path_from
 from recipe.hdpo.evaluation.records import META, RESULT_FILES
 from recipe.hdpo.evaluation.tables import number
+from recipe.hdpo.evaluation.verdict import outcome, verdicts
 
 TEMPLATE = "report.html"
 # Column heads, and rows as (CSS class, cells).
@@ -33,27 +35,34 @@ _ENVIRONMENT = jinja2.Environment(
 def html_report(
     title: str,
     comparison: Comparison,
-    figures: Mapping[str, bytes],
-    metrics_files: Mapping[str, Sequence[str]],
+    figures: Mapping[str, str],
+    metrics_files: Mapping[str, Sequence[Path]],
+    beside: Path = Path(),
+    pages: Mapping[str, Path] = MappingProxyType({}),
 ) -> str:
     """The report as HTML text; every name that comes from files or the command line is escaped.
 
     Args:
         title: heading.
         comparison: what was compared.
-        figures: caption -> PNG.
+        figures: caption -> SVG.
         metrics_files: arm -> files of its training curves.
+        beside: the folder that the report goes to; other files are named from there.
+        pages: name -> another page that the report links to.
     """
     return _ENVIRONMENT.get_template(TEMPLATE).render(
         title=title,
         problems=len(comparison.arms[0].tables[0].ids),
         baseline=comparison.arms[0].name,
+        verdicts=verdicts(comparison),
         notes=comparison.notes,
         means=_means_table(comparison),
         differences=_differences_table(comparison),
-        figures={caption: base64.b64encode(png).decode() for caption, png in figures.items()},
-        runs=_runs_table(comparison),
-        metrics_files=metrics_files,
+        # Drawn here, with every text in them escaped.
+        figures={caption: Markup(svg) for caption, svg in figures.items()},
+        runs=_runs_table(comparison, beside),
+        metrics_files={arm: [path_from(beside, file) for file in files] for arm, files in metrics_files.items()},
+        pages={name: path_from(beside, path) for name, path in pages.items()},
     )
 
 
@@ -97,18 +106,19 @@ def _means_table(comparison: Comparison) -> Table:
 def _differences_table(comparison: Comparison) -> Table:
     rows = []
     for d in comparison.differences:
-        clear = d["low"] is not None and (d["low"] > 0.0 or d["high"] < 0.0) and d["p"] < 0.05
         cells = [f"{d['arm']} - {d['baseline']}", d["metric"], number(d, d["metric"], signed=True), f"{d['p']:.4f}"]
-        rows.append(("clear" if clear else "", [*cells, *(str(d[key]) for key in ("won", "lost", "tied"))]))
+        rows.append((outcome(d), [*cells, *(str(d[key]) for key in ("won", "lost", "tied"))]))
     return ["arms", "metric", "difference", "p", "won", "lost", "tied"], rows
 
 
-def _runs_table(comparison: Comparison) -> Table:
+def _runs_table(comparison: Comparison, beside: Path) -> Table:
     rows = []
     for arm in comparison.arms:
         for run in arm.runs:
             settings = ", ".join(f"{key} = {_short(value)}" for key, value in run.meta.settings.items())
-            rows.append(("", [arm.name, str(run.folder), str(run.meta.about.get("model", "")), settings]))
+            model = str(run.meta.about.get("model", ""))
+            model = path_from(beside, model) if Path(model).exists() else model
+            rows.append(("", [arm.name, path_from(beside, run.folder), model, settings]))
     return ["arm", "folder", "model", "settings"], rows
 
 

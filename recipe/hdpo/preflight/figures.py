@@ -1,36 +1,24 @@
-"""Vector plots for the page: inline SVG whose text is text, and whose lines and text take the page's colour."""
+"""Vector plots for the page."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from recipe.hdpo.evaluation.plots import plain, tidy
+from recipe.hdpo.evaluation.svg import INK, svg_style, svg_text
 from recipe.hdpo.preflight.rollouts import Json
 
 # Told apart with any colour vision, on a white page and on a dark one.
 COLOURS = ("#8a8f98", "#2f8fd8", "#d9722a", "#1fa37c", "#c678b4", "#d4a017")
-# Drawn with, and then replaced by currentColor.
-_INK = "#0a0b0c"
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "hdpo-preflight",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK),
-    "grid.color": "#8a8f98",
-}
 
 
 def cliffs_svg(by_k: Sequence[Json]) -> str:
     """Share of cliffs over the group size, with its intervals."""
-    with rc_context(_STYLE):
+    with svg_style():
         figure, axes = _figure()
         ks = [row["k"] for row in by_k]
         _points(axes, ks, [row["share"] for row in by_k], COLOURS[1], "cliffs", line=True)
@@ -43,7 +31,7 @@ def cliffs_svg(by_k: Sequence[Json]) -> str:
 
 def difficulty_svg(plain_rates: Mapping[str, Json], sources: Mapping[str, Mapping[str, Json]]) -> str:
     """Share of right rollouts by difficulty, of plain ones and of each source's."""
-    with rc_context(_STYLE):
+    with svg_style():
         figure, axes = _figure()
         levels = list(plain_rates)
         kinds = {"plain": plain_rates, **sources}
@@ -60,28 +48,25 @@ def lengths_svg(lengths: Mapping[str, Json], limit: int) -> str:
     """Median and 10 to 90 % of the lengths of each kind of rollout, in tokens."""
     rows = [(f"{name}, {kind}", row) for name, kinds in lengths.items() for kind, row in kinds.items()]
     rows = [(name, row) for name, row in rows if row["rollouts"] and not name.endswith(", all")]
-    with rc_context(_STYLE):
+    with svg_style():
         figure, axes = _figure(height=0.34 * len(rows) + 1.0)
         for i, (name, row) in enumerate(rows):
             colour = COLOURS[list(lengths).index(name.rpartition(", ")[0]) % len(COLOURS)]
             axes.plot([row["p10"], row["p90"]], [i, i], color=colour, lw=5, alpha=0.45, solid_capstyle="butt")
             axes.plot(row["median"], i, "o", color=colour, ms=6)
-        axes.axvline(limit, color=_INK, lw=1, ls=":")
+        axes.axvline(limit, color=INK, lw=1, ls=":")
         axes.set_yticks(range(len(rows)), [plain(name) for name, _ in rows])
         axes.invert_yaxis()
         axes.set_xlim(left=0)
         axes.set_xlabel("tokens: median, 10 to 90 %; dotted: the limit")
         tidy(axes)
-        return _text(figure)
+        return svg_text(figure)
 
 
 def _figure(height: float = 3.0) -> tuple[Figure, Axes]:
     # As wide as a phone's page, so that text keeps its size there.
     figure = Figure(figsize=(5.2, height), layout="constrained")
-    figure.patch.set_alpha(0.0)
-    axes = figure.subplots()
-    axes.patch.set_alpha(0.0)
-    return figure, axes
+    return figure, figure.subplots()
 
 
 def _points(
@@ -100,13 +85,4 @@ def _svg(figure: Figure, axes: Axes, legend: bool = True) -> str:
     if legend:
         handles, names = axes.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(names)), frameon=False)
-    return _text(figure)
-
-
-def _text(figure: Figure) -> str:
-    """The <svg> element: the same figure gives the same text."""
-    buffer = io.StringIO()
-    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].replace(_INK, "currentColor")
+    return svg_text(figure)

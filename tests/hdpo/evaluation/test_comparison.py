@@ -69,11 +69,11 @@ def test_the_baseline_is_the_first_arm_and_every_other_arm_meets_it(tmp_path):
     assert all(d["estimate"] == 0 and d["p"] == 1.0 for d in comparison.differences)
 
 
-def test_pass_at_1_by_difficulty(tmp_path):
+def test_accuracy_and_coverage_by_difficulty(tmp_path):
     levels = {"p1": "2", "p2": "10", "p3": "2", "p4": "10"}
     folders = [("base", [write_results(tmp_path / "b", BASE, levels)])]
     comparison = compare(load_arms(folders))
-    means = {level: point["estimate"] for level, point in comparison.by_difficulty["base"].items()}
+    means = {level: point["estimate"] for level, point in comparison.by_difficulty["pass@1"]["base"].items()}
     assert means == {"2": 0.75, "10": 0.0}
     assert comparison.problems_by_difficulty == {"2": 2, "10": 2}
 

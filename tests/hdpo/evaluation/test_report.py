@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from recipe.hdpo.evaluation.comparison import compare, load_arms
+from recipe.hdpo.evaluation.comparison import compare, load_arms, path_from
 from recipe.hdpo.evaluation.report import html_report, write_report
+from recipe.hdpo.evaluation.verdict import outcome, verdicts
 from tests.hdpo.evaluation.made_results import write_results
 
 BASE = {"p1": [0, 1, 0], "p2": [0, 0, 0], "p3": [1, 1, 1]}
 ARM = {"p1": [0, 1, 1], "p2": [0, 1, 0], "p3": [1, 1, 1]}
-VOID = {"meta", "img"}
+VOID = {"meta"}
+SVG = '<svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0"/></svg>'
 
 
 class _Balance(HTMLParser):
@@ -38,15 +40,24 @@ def html(tmp_path):
         ("<arm>", [write_results(tmp_path / "a", ARM)]),
     ]
     comparison = compare(load_arms(folders))
-    return html_report("Sums & <more>", comparison, {"pass@k": b"png bytes"}, {"base": ["logs/<b>.jsonl"]})
+    pages = {"Cliffs <all>": tmp_path / "report" / "cliffs.html"}
+    logs = {"base": [tmp_path / "logs" / "<b>.jsonl"]}
+    return html_report("Sums & <more>", comparison, {"pass@k": SVG}, logs, tmp_path / "report", pages)
 
 
-def test_every_tag_is_closed_and_every_source_is_inside_the_file(html):
+def test_every_tag_is_closed_and_nothing_is_loaded(html):
     parser = _Balance()
     parser.feed(html)
     assert parser.open == []
-    assert parser.sources == ["data:image/png;base64," + base64.b64encode(b"png bytes").decode()]
-    assert not re.search(r"https?://|<script|@import|url\(", html)
+    assert parser.sources == ["cliffs.html"]  # the link to another page
+    assert SVG in html
+    assert not re.search(r"https?://|<script|@import|url\(", html.replace(SVG, ""))
+
+
+def test_the_page_fits_a_phone_and_names_files_from_where_it_lies(html, tmp_path):
+    assert '<meta name="viewport" content="width=device-width' in html
+    assert "../logs/&lt;b&gt;.jsonl" in html and ">../a<" in html and str(tmp_path) not in html
+    assert path_from(Path("/one/report"), "/two/model") == "/two/model"
 
 
 def test_names_from_outside_are_escaped(html):
@@ -63,14 +74,40 @@ def test_the_tables_hold_means_differences_and_settings(html):
     assert "model_sha256 = abc123abc123," in html or "model_sha256 = abc123abc123<" in html
 
 
-@pytest.mark.parametrize(("won", "shaded"), [(3, False), (5, False), (12, True)])
+@pytest.mark.parametrize(("won", "shaded"), [(3, ""), (5, ""), (12, "better")])
 def test_a_difference_is_shaded_only_where_the_interval_and_the_test_agree(tmp_path, won, shaded):
     problems = [f"p{i}" for i in range(40)]
     base = write_results(tmp_path / "b", {p: [0, 0, 0] for p in problems})
     arm = write_results(tmp_path / "a", {p: [int(i < won), 0, 0] for i, p in enumerate(problems)})
     text = html_report("t", compare(load_arms([("b", [base]), ("a", [arm])])), {}, {})
     row = re.search(r'<tr class="(\w*)"><td class="">a - b</td><td class="">greedy</td>', text)
-    assert row and (row.group(1) == "clear") == shaded
+    assert row and row.group(1) == shaded
+    worse = html_report("t", compare(load_arms([("a", [arm]), ("b", [base])])), {}, {})
+    assert ('<tr class="worse"><td class="">b - a</td><td class="">greedy</td>' in worse) == bool(shaded)
+
+
+@pytest.mark.parametrize("metric", ["mean_tokens", "truncated"])
+def test_longer_responses_are_no_gain(metric):
+    difference = {"metric": metric, "estimate": 3.0, "low": 2.0, "high": 4.0, "p": 0.001}
+    assert outcome(difference) == "differs" and outcome(difference | {"p": 0.2}) == ""
+
+
+def test_the_verdict_names_what_is_clearly_higher_and_lower_and_what_is_not_clear(tmp_path):
+    problems = [f"p{i}" for i in range(40)]
+    base = write_results(tmp_path / "b", {p: [int(i < 20), 0, 0] for i, p in enumerate(problems)})
+    arm = write_results(tmp_path / "a", {p: [0, int(i < 12), int(i < 1)] for i, p in enumerate(problems)})
+    comparison = compare(load_arms([("base model", [base]), ("HDPO", [arm])]))
+    [(name, said)] = verdicts(comparison)
+    assert (name, said) == (
+        "HDPO",
+        "against base model: higher pass@1 (+0.163) and pass@2 (+0.300); lower greedy (-0.500). One training run: "
+        "another seed may come out differently.",
+    )
+    same = compare(
+        load_arms([("x", [base]), ("y", [write_results(tmp_path / "c", {key: [1, 0, 0] for key in problems})])])
+    )
+    assert "no clear difference in pass@1 and pass@2" in verdicts(same)[0][1]
+    assert said in html_report("t", comparison, {}, {}).replace("&#39;", "'")
 
 
 def test_an_existing_file_is_kept_unless_forced_and_then_all_are_replaced(tmp_path):
