@@ -62,9 +62,7 @@ def main() -> None:
     say("3/7 evaluation of the base model")
     evaluated = {"base": evaluate(model, data / "test.parquet", out / "eval" / "base", SAMPLES, KS)}
     print_figures(evaluated)
-    say(
-        "4/7 preflight: how many prompts are cliffs, and how many of these are solved with the solution shown?"
-    )
+    say("4/7 preflight: how many prompts are cliffs, and how many of these are solved with the solution shown?")
     preflight(model, data / "train.parquet", out / "preflight")
     for arm in args.arms:
         say(f"5/7 training: {arm}, {args.steps} steps")
