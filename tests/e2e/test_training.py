@@ -27,6 +27,10 @@ import pytest
 
 from data_preprocess import sums
 from recipe.hdpo import transfer
+from recipe.hdpo.algorithm.leakage import reference_pattern
+from recipe.hdpo.cliffs.files import Run as CliffFiles
+from recipe.hdpo.cliffs.files import find_run
+from recipe.hdpo.cliffs.page import cliff_page
 from recipe.hdpo.tracking.kept_text import kept_files
 from tests.e2e import reward
 from tests.e2e.logs import Values, tensorboard_values, wandb_values
@@ -36,6 +40,7 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 STEPS, MORE, J = 4, 2, 6
+COUNTED = ("cliffs", "privileged_rollouts", "kept_trajectories")
 # The demo's chat template with one user turn.
 CHAT, END = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
 
@@ -185,6 +190,24 @@ def test_the_text_of_every_kept_trajectory_is_written_whole_and_the_teacher_was_
     plain = [response for response in responses if "<|" not in response]
     assert len(plain) > len(lines) / 2
     assert all(reward.compute_score("", response, "") == 1.0 for response in plain)
+
+
+def test_each_kept_token_is_recorded_with_its_divergence_and_the_cliff_page_shows_every_cliff(
+    first: Run, resumed: Run, folder: Path
+) -> None:
+    steps = {**first.metrics, **resumed.metrics}
+    for path in kept_files(folder / "run/rollouts"):
+        recorded = [json.loads(line)["hdpo_tokens"]["divergence"] for line in path.read_text().splitlines()]
+        divergences = list(itertools.chain(*recorded))
+        assert len(divergences) == steps[int(path.stem)]["hdpo/kept_tokens"]
+        # One mini-batch a step: the mean over its tokens. They are written with six digits.
+        assert sum(divergences) / len(divergences) == pytest.approx(steps[int(path.stem)]["hdpo/jsd_mean"], rel=1e-5)
+    page, headline = cliff_page(CliffFiles(find_run(folder / "run")), reference_pattern())
+    cliffs, attempts, kept = (sum(data[f"hdpo/{name}"] for data in steps.values()) for name in COUNTED)
+    assert headline.startswith(f"{cliffs:.0f} cliffs in 6 steps: {attempts:.0f} privileged rollouts, {kept:.0f} kept")
+    # What waited for the next step is an entry of its own.
+    reissued = sum(data["hdpo/reissued_cliffs"] for data in steps.values())
+    assert page.count('"uid":') == cliffs + reissued
 
 
 def test_both_terms_have_a_gradient(first: Run) -> None:
