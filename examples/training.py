@@ -157,5 +157,6 @@ def merge_metrics(out: Path) -> None:
 def evaluate(model: Path, problems: Path, out: Path, n: int, k: Sequence[int], seed: int = 1) -> Path:
     """Greedy and sampled evaluation of a model or checkpoint on a parquet file; finished samples are kept."""
     arguments = ["--model", model, "--data", problems, "--out", out, "--n", n, "--k", *k]
+    arguments += ["--step-check", "recipe.hdpo.step_check.arithmetic"]
     python("-m", "recipe.hdpo.evaluate", *arguments, "--max-tokens", MAX_TOKENS, "--seed", seed, env=CPU)
     return out

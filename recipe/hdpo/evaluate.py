@@ -14,20 +14,26 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
+from recipe.hdpo.algorithm.leakage import read_phrases, reference_pattern
+from recipe.hdpo.algorithm.privileged_prompt import text_at
 from recipe.hdpo.evaluation.arguments import check_arguments, parser
 from recipe.hdpo.evaluation.checkpoint import model_sha256, resolve_model, weights_dtype
 from recipe.hdpo.evaluation.drawing import draw_missing, settings_of
 from recipe.hdpo.evaluation.generate import Engine, Sampling
-from recipe.hdpo.evaluation.problems import read_problems
-from recipe.hdpo.evaluation.records import SUMMARY, Meta, read_results
+from recipe.hdpo.evaluation.leaks import SignReader, correct_samples, leakage_line, step_figures
+from recipe.hdpo.evaluation.problems import ProblemSet, read_problems
+from recipe.hdpo.evaluation.records import SUMMARY, Meta, Results, read_results
 from recipe.hdpo.evaluation.scoring import load_reward, score_response
 from recipe.hdpo.evaluation.summary import print_summary, summarise
 from recipe.hdpo.evaluation.writer import ResultWriter
+
+# That a check of steps may take for one response.
+STEP_CHECK_SECONDS = 10.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,14 +86,31 @@ def evaluate(args: argparse.Namespace, command: str) -> dict[str, Any]:
             draw_missing(engine, prompt_ids, problems.problems, sampling, score, writer, args.batch_size)
     finally:
         engine.close()
-    summary = summarise(read_results(args.out), args.k, args.seed)
+    results = read_results(args.out)
+    summary = summarise(results, args.k, args.seed)
+    summary["leakage"] = leakage(args, results, problems, engine.tokens)
     part = args.out / f".summary.{os.getpid()}"
     part.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     os.replace(part, args.out / SUMMARY)
     print(print_summary(summary))
+    if summary["leakage"]["rollouts"]:
+        print(leakage_line(summary["leakage"]))
     print(f"\nSamples: {args.out / 'samples.jsonl'}\nSummary: {args.out / 'summary.json'}")
     print(f"Next: python -m recipe.hdpo.compare baseline=OTHER_RESULTS this={args.out} --out report.html")
     return summary
+
+
+def leakage(
+    args: argparse.Namespace, results: Results, problems: ProblemSet, tokens: Callable[[str], list[int]]
+) -> dict[str, Any]:
+    """Signs of copying and valid steps in the correct samples, held against the rows' worked solutions."""
+    correct = correct_samples(results)
+    worked = {p.id: text_at(p.row, args.solution_key, join=args.join_texts) for p in problems.problems}
+    known = {id_: text for id_, text in worked.items() if text}
+    pattern = reference_pattern(read_phrases(args.phrases) if args.phrases else ())
+    reader = SignReader(tokens, {id_: text or "" for id_, text in worked.items()}, known, pattern)
+    steps = step_figures(correct, args.step_check, STEP_CHECK_SECONDS, args.seed) if args.step_check else {}
+    return reader.table(correct, args.seed) | steps
 
 
 if __name__ == "__main__":

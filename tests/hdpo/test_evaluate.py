@@ -30,6 +30,9 @@ class StandIn:
         StandIn.template_kwargs = template_kwargs
         return {p.id: [1, 2] for p in problems}
 
+    def tokens(self, text):
+        return [ord(char) for char in text]
+
     def load(self):
         StandIn.loads += 1
 
@@ -60,7 +63,7 @@ def arguments(tmp_path, monkeypatch):
             "data_source": "made",
             "prompt": [{"role": "user", "content": f"{i}"}],
             "reward_model": {"style": "rule", "ground_truth": str(i % 3 + 1)},
-            "extra_info": {"difficulty": str(i % 2)},
+            "extra_info": {"difficulty": str(i % 2), "solution": f"it is {i % 3 + 1}"},
         }
         for i in range(6)
     ]
@@ -109,6 +112,28 @@ def test_the_summary_file_holds_the_printed_numbers(arguments, tmp_path):
     assert summary["problems"] == 6
     assert summary["overall"]["greedy"]["estimate"] == pytest.approx(2 / 6)
     assert list(summary["difficulty"]) == ["0", "1"]
+
+
+def test_signs_of_copying_and_steps_of_correct_samples_are_in_the_summary(arguments, tmp_path, capsys):
+    (tmp_path / "phrases.txt").write_text("[123]\n")
+    assert _run(arguments, phrases=tmp_path / "phrases.txt", step_check="recipe.hdpo.step_check.arithmetic") == 0
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())["leakage"]
+    right = [s for s in read_results(tmp_path / "out").samples if s.sample != GREEDY and s.score == 1.0]
+    assert (found["rollouts"], found["problems"]) == (len(right), len({s.problem_id for s in right}))
+    # A digit of a solution "it is 1": all of the response, and a seventh of the solution.
+    assert (found["speaks"]["estimate"], found["copies"]["estimate"], found["run"]) == (1.0, 1.0, 1)
+    assert (found["workless"]["estimate"], found["length_share"]) == (1.0, pytest.approx(1 / 7))
+    assert (found["without_steps"]["estimate"], found["valid_steps"]) == (1.0, None)
+    assert f"Of {len(right)} correct responses" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"phrases": "/nowhere.txt"}, "/nowhere.txt"), ({"step_check": "no_such_module.check"}, "no_such_module")],
+)
+def test_phrases_and_checks_that_cannot_be_read_stop_before_anything_is_drawn(arguments, capsys, change, message):
+    assert _run(arguments, **change) == 2
+    assert message in capsys.readouterr().err and StandIn.loads == 0
 
 
 def test_a_second_run_draws_nothing_and_changes_no_sample(arguments, tmp_path, capsys):

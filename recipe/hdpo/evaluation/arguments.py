@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from recipe.hdpo.algorithm.leakage import read_phrases
 from recipe.hdpo.evaluation.passk import MAX_SAMPLES
 from recipe.hdpo.evaluation.scoring import DEFAULT_REWARD
+from recipe.hdpo.step_check import load_step_check
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,6 +21,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--n", type=int, default=8, help="samples per problem, besides the greedy one (default 8)")
     p.add_argument("--k", type=int, nargs="+", help="sizes k of pass@k and maj@k (default 1, 2, 4, ... <= n)")
     p.add_argument("--limit", type=int, help="evaluate only so many problems: always the same random choice")
+    p.add_argument("--solution-key", default="extra_info.solution", help="the worked solution, for signs of copying")
+    p.add_argument("--join-texts", action="store_true", help="as hdpo.privileged.join_texts=true")
+    p.add_argument("--phrases", type=Path, help="more phrases that speak of a reference, one regular expression a line")
+    p.add_argument("--step-check", help="check of steps, as hdpo.privileged.step_check (default: none)")
     add_common(p)
     return p
 
@@ -54,6 +60,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     bad_k = [k for k in args.k or [] if not 1 <= k <= args.n]
     if bad_k:
         raise ValueError(f"--k {bad_k[0]} with --n {args.n}: needs 1 <= k <= n. Raise --n or lower --k.")
+    if args.phrases:
+        read_phrases(args.phrases)
+    if args.step_check:
+        load_step_check(args.step_check)
 
 
 def check_common(args: argparse.Namespace) -> None:

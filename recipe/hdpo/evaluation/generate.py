@@ -127,6 +127,11 @@ class Engine:
             for p in problems
         }
 
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of a text, without special ones."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
     def prompt_end(self, template_kwargs: Mapping[str, Any]) -> str:
         """What the chat template puts behind a user's message, the generation prompt last."""
         mark = "MESSAGE"

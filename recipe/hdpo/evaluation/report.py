@@ -15,6 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from recipe.hdpo.evaluation.comparison import Comparison, path_from
+from recipe.hdpo.evaluation.leaks import PRINTED, recorded_leakage
 from recipe.hdpo.evaluation.records import META, RESULT_FILES
 from recipe.hdpo.evaluation.tables import number
 from recipe.hdpo.evaluation.verdict import outcome, verdicts
@@ -59,6 +60,7 @@ def html_report(
         means=_means_table(comparison),
         differences=_differences_table(comparison),
         # Drawn here, with every text in them escaped.
+        leaks=_leaks_table(comparison),
         figures={caption: Markup(svg) for caption, svg in figures.items()},
         runs=_runs_table(comparison, beside),
         metrics_files={arm: [path_from(beside, file) for file in files] for arm, files in metrics_files.items()},
@@ -109,6 +111,18 @@ def _differences_table(comparison: Comparison) -> Table:
         cells = [f"{d['arm']} - {d['baseline']}", d["metric"], number(d, d["metric"], signed=True), f"{d['p']:.4f}"]
         rows.append((outcome(d), [*cells, *(str(d[key]) for key in ("won", "lost", "tied"))]))
     return ["arms", "metric", "difference", "p", "won", "lost", "tied"], rows
+
+
+def _leaks_table(comparison: Comparison) -> Table:
+    """Of each arm the mean over the runs whose results hold these figures."""
+    found = {arm.name: [leaks for run in arm.runs if (leaks := recorded_leakage(run))] for arm in comparison.arms}
+    rows = []
+    for name, said in PRINTED.items():
+        known = {arm: [each[name]["estimate"] for each in runs if each.get(name)] for arm, runs in found.items()}
+        if any(known.values()):
+            cells = [f"{sum(values) / len(values):.3f}" if values else "?" for values in known.values()]
+            rows.append(("", [said, *cells]))
+    return ["share of correct responses", *found], rows
 
 
 def _runs_table(comparison: Comparison, beside: Path) -> Table:

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from recipe.hdpo import math_process
 from recipe.hdpo.algorithm.cliff import is_success
 from recipe.hdpo.algorithm.leakage import read_phrases, reference_pattern
+from recipe.hdpo.evaluation.leaks import SignReader
 from recipe.hdpo.evaluation.problems import ProblemSet
 from recipe.hdpo.evaluation.records import GREEDY, Results
 from recipe.hdpo.evaluation.summary import natural
 from recipe.hdpo.preflight.cost import predicted_cost
 from recipe.hdpo.preflight.drawing import Drawn
 from recipe.hdpo.preflight.ladder import ladder_figures
-from recipe.hdpo.preflight.leaks import SignReader, leak_figures
+from recipe.hdpo.preflight.leaks import leak_figures
 from recipe.hdpo.preflight.left_out import left_out
 from recipe.hdpo.preflight.rollouts import Json, Rollouts, cliff_shares, length_row, lengths, solve_rates
 from recipe.hdpo.preflight.sources import PLAIN, PromptSet, worked_solutions

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 from recipe.hdpo.algorithm.leakage import COPIED_SHARE, WORKLESS_SHARE
+from recipe.hdpo.evaluation.leaks import SIGNS
 from recipe.hdpo.preflight.advice import flags_for
-from recipe.hdpo.preflight.leaks import SIGNS, largest_excess
+from recipe.hdpo.preflight.leaks import largest_excess
 from recipe.hdpo.preflight.rollouts import Json
 
 # With fewer cliffs than this share of prompts HDPO is GRPO.

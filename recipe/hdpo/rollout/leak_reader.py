@@ -15,7 +15,7 @@ from recipe.hdpo.algorithm.gate import Signs
 from recipe.hdpo.algorithm.leakage import leak_signs, read_phrases, reference_pattern
 from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, PrivilegedPromptBuilder, text_at
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.rollout.step_process import StepProcess
+from recipe.hdpo.step_process import StepProcess
 
 
 class LeakReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -84,6 +85,16 @@ def test_a_difference_is_shaded_only_where_the_interval_and_the_test_agree(tmp_p
     assert row and row.group(1) == shaded
     worse = html_report("t", compare(load_arms([("a", [arm]), ("b", [base])])), {}, {})
     assert ('<tr class="worse"><td class="">b - a</td><td class="">greedy</td>' in worse) == bool(shaded)
+
+
+def test_signs_of_copying_are_shown_where_results_hold_them(tmp_path):
+    one, two, three = (write_results(tmp_path / name, BASE, model_sha256=name) for name in "abc")
+    for folder, share in ((one, 0.25), (two, 0.75)):
+        found = {"rollouts": 4, "problems": 2, "speaks": {"estimate": share, "low": 0, "high": 1}}
+        (folder / "summary.json").write_text(json.dumps({"leakage": found}))
+    html = html_report("t", compare(load_arms([("base", [three]), ("arm", [one, two])])), {}, {})
+    assert '<td class="">speak of a reference</td><td class="">?</td><td class="">0.500</td>' in html
+    assert "Solved, or copied?" not in html_report("t", compare(load_arms([("x", [three])])), {}, {})
 
 
 @pytest.mark.parametrize("metric", ["mean_tokens", "truncated"])

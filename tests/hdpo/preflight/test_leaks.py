@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from recipe.hdpo.algorithm.leakage import reference_pattern
-from recipe.hdpo.preflight.leaks import SignReader, largest_excess, leak_figures
+from recipe.hdpo.evaluation.leaks import SignReader
+from recipe.hdpo.preflight.leaks import largest_excess, leak_figures
 from tests.hdpo.preflight.made import rollouts
 
 WORDS: dict[str, int] = {}
@@ -18,25 +17,6 @@ def tokens(text: str) -> list[int]:
 
 def reader(ids: str, worked: str = "") -> SignReader:
     return SignReader(tokens, dict.fromkeys(ids, SHOWN), dict.fromkeys(worked, SHOWN), reference_pattern())
-
-
-def test_shares_are_means_over_problems_of_the_right_rollouts() -> None:
-    shown = rollouts({"a": "11", "b": "10"}, response="as the solution says three and four are seven")
-    own = rollouts({"c": "10"}, response="count up from three to get there")
-    found = reader("abc", worked="ab").table({**shown.correct(), **own.correct()}, seed=0)
-    assert (found["problems"], found["rollouts"]) == (3, 4)
-    assert found["speaks"]["estimate"] == found["copies"]["estimate"] == pytest.approx(2 / 3)
-    assert (found["run"], found["run_share"]) == (5, pytest.approx(5 / 9))
-    # c has no worked solution, so nothing is known of its work.
-    assert (found["workless"]["estimate"], found["length_share"]) == (0.0, pytest.approx(9 / 5))
-    assert found["any"]["estimate"] == pytest.approx(2 / 3)
-    assert found["phrases"] == [("the solution says", 3)]
-
-
-def test_without_a_right_rollout_nothing_is_known() -> None:
-    found = reader("a").table({}, seed=0)
-    assert (found["problems"], found["rollouts"], found["phrases"]) == (0, 0, [])
-    assert {found[name] for name in ("speaks", "copies", "workless", "any", "run", "run_share")} == {None}
 
 
 def test_plain_rollouts_are_held_against_the_same_texts_and_cliffs_are_told_apart() -> None:

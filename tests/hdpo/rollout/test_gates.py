@@ -10,7 +10,7 @@ import pytest
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.algorithm.gate import Signs
-from recipe.hdpo.rollout.step_process import StepProcess
+from recipe.hdpo.step_process import StepProcess
 from tests.hdpo.rollout.one_prompt import WRONG, run_prompt
 
 ARITHMETIC = "hdpo.privileged.step_check=recipe.hdpo.step_check.arithmetic"
