@@ -15,10 +15,12 @@ import os
 import resource
 import signal
 import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -30,6 +32,8 @@ MAX_WORKERS = 2
 TASKS_PER_WORKER = 500
 # To start a worker takes seconds; after so long something is broken and no answer can be scored.
 START_LIMIT_S = 120.0
+
+Result = TypeVar("Result")
 
 _pool: ProcessPool | None = None
 _pool_owner = -1
@@ -52,12 +56,26 @@ def is_equal(answer: str, truth: str, *, in_text: bool = False) -> bool:
         Unscored: over the time limit, the worker died, or the ground truth can't be read.
         RuntimeError: no worker could be started, or math-verify is not installed: no score would mean anything.
     """
+    return call(_compare, answer, truth, in_text, seconds=TIME_LIMIT_S)
+
+
+def call(function: Callable[..., Result], *args: Any, seconds: float) -> Result:
+    """A module's function in one of the processes with limits.
+
+    Args:
+        seconds: that the call may take.
+
+    Raises:
+        Unscored: over the time limit, or the worker died.
+        RuntimeError: no worker could be started, or math-verify is not installed.
+        Exception: what the function raises.
+    """
     with _slots:
         # The second try is for idle workers that something else has killed.
         for last_try in (False, True):
             pool = _get_pool()
             try:
-                return _run(pool, answer, truth, in_text)
+                return _run(pool, function, args, seconds)
             except (BrokenProcessPool, CancelledError) as error:
                 _discard(pool)
                 if last_try:
@@ -68,15 +86,16 @@ def is_equal(answer: str, truth: str, *, in_text: bool = False) -> bool:
     raise AssertionError("unreachable")
 
 
-def _run(pool: ProcessPool, answer: str, truth: str, in_text: bool) -> bool:
-    future = pool.schedule(_compare, args=(answer, truth, in_text), timeout=TIME_LIMIT_S)
+def _run(pool: ProcessPool, function: Callable[..., Result], args: tuple[Any, ...], seconds: float) -> Result:
+    future = pool.schedule(function, args=args, timeout=seconds)
     try:
-        return future.result(timeout=START_LIMIT_S + TIME_LIMIT_S)
+        result: Result = future.result(timeout=START_LIMIT_S + seconds)
+        return result
     except ProcessExpired as error:
         raise Unscored(f"the checking process died (exit code {error.exitcode})") from None
     except FutureTimeoutError as error:
         if future.done():
-            raise Unscored(f"over the time limit of {TIME_LIMIT_S:.0f} s") from None
+            raise Unscored(f"over the time limit of {seconds:.0f} s") from None
         _discard(pool)
         raise RuntimeError(f"the processes that compare answers did not start within {START_LIMIT_S:.0f} s") from error
 

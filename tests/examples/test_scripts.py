@@ -118,21 +118,34 @@ def test_every_one_flag_script_composes_an_accepted_config_with_checkpoints_of_i
     for name, config in one_flag.items():
         hdpo = check_config(config)
         assert (config.trainer.v1.trainer_mode, hdpo.topk, hdpo.privileged.n) == ("hdpo", 7, 1)
-        # A problem, a solution as long as a response, and a response.
+        # A problem and a solution as long as a response; or an attempt and what is said of it, each as long.
         derived = copy.deepcopy(config)
         adapt(derived, hdpo)
         responses = 16384 if name == "qwen3_8b_long" else 2048
-        assert max_privileged_prompt_length(derived, hdpo) == 1024 + responses
+        problem = 2048 if name == "qwen3_4b_code" else 1024
+        shown = 2 if hdpo.privileged.of_feedback else 1
+        assert max_privileged_prompt_length(derived, hdpo) == problem + shown * responses
         OmegaConf.resolve(derived)
     folders = {config.trainer.default_local_dir for config in one_flag.values()}
     assert folders == {f"/shared/{config.trainer.experiment_name}" for config in one_flag.values()}
-    assert len(folders) == len(ONE_FLAG) == 7
+    assert len(folders) == len(ONE_FLAG) == 9
 
 
 # What each script says it changes, and nothing else.
 CHANGED = {
     "qwen3_4b": {"trainer.n_gpus_per_node": 4},
     "qwen3_4b_ema": {"trainer.n_gpus_per_node": 4, "hdpo.teacher": "ema"},
+    "qwen3_4b_gym": {
+        "trainer.n_gpus_per_node": 4,
+        "hdpo.privileged.source": "feedback",
+        "reward.custom_reward_function.path": "pkg://recipe.hdpo.gym_reward",
+    },
+    "qwen3_4b_code": {
+        "trainer.n_gpus_per_node": 4,
+        "hdpo.privileged.source": "feedback",
+        "data.max_prompt_length": 2048,
+        "reward.custom_reward_function.path": "pkg://recipe.hdpo.code_reward",
+    },
     "qwen3_8b_long": {
         "data.max_response_length": 16384,
         "actor_rollout_ref.actor.ulysses_sequence_parallel_size": 2,

@@ -11,9 +11,11 @@ from typing import Any
 
 from recipe.hdpo import math_process
 from recipe.hdpo.data.convert import Conversion, build, convert, divide, same_text
+from recipe.hdpo.data.gym import run_gym
 from recipe.hdpo.data.presets import BOXED, PRESETS, Preset
 from recipe.hdpo.data.rows import DataError, Rejected, at_least, print_next, print_report, run_cli, write_splits
 from recipe.hdpo.data.sources import READERS, read, with_columns
+from recipe.hdpo.evaluation.arguments import json_object
 
 SHOWN_ROWS = 2
 _SHOWN_CHARS = 400
@@ -24,6 +26,7 @@ examples:
   python -m recipe.hdpo.data mine.jsonl --problem question --solution rationale --answer final --out data/mine
   python -m recipe.hdpo.data verl.parquet --problem extra_info.question --solution extra_info.answer --out data/mine
   python -m recipe.hdpo.data OWNER/NAME --split train --problem problem --answer answer --out data/mine
+  python -m recipe.hdpo.data --gym chain_sum gcd --gym-config '{{"chain_sum": {{"max_terms": 4}}}}' --out data/gym
 
 columns: a dotted name looks into an object, also one that is written as JSON text. Without --solution there are no
 worked solutions, and the next command adds +control=answer_only. Without --answer the final answer is what the solution
@@ -38,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
     """Convert, write, and say what was left out. Raises DataError where input or options are unusable."""
     if not 0 < args.test_fraction < 1:
         raise DataError(f"--test-fraction {args.test_fraction}: it must lie between 0 and 1")
+    if args.gym:
+        return run_gym(args)
     preset = preset_of(args)
     conversion = Conversion(preset, dict(args.only), args.join_texts, not args.no_grading)
     sources = args.sources or [preset.hub]
@@ -154,6 +159,8 @@ def parser() -> argparse.ArgumentParser:
     add("--config", metavar="NAME", help="configuration of a data set on the hub")
     add("--split", default="train", metavar="NAME", help="its split for training (train)")
     add("--test-split", metavar="NAME", help="its split for the test")
+    add("--gym", nargs="+", metavar="TASK", help="generate reasoning-gym's tasks (--max-rows in all, 2000 by default)")
+    add("--gym-config", type=json_object, default={}, metavar="JSON", help='their settings: {"TASK": {"NAME": VALUE}}')
     return made
 
 

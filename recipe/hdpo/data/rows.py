@@ -189,7 +189,7 @@ def print_report(paths: list[Path], splits: dict[str, list[Any]], rejected: Reje
         print("rejected 0")
 
 
-def print_next(paths: list[Path], *flags: str) -> None:
+def print_next(paths: list[Path], *flags: str, reward: str = "pkg://recipe.hdpo.reward") -> None:
     """The command that trains on the written files; MODEL is the user's to say."""
     files = {path.stem: path for path in paths}
     command = [
@@ -199,7 +199,7 @@ def print_next(paths: list[Path], *flags: str) -> None:
         f"data.val_files={files['test']}",
         "actor_rollout_ref.model.path=MODEL",
         "actor_rollout_ref.rollout.max_model_len=4096",
-        "reward.custom_reward_function.path=pkg://recipe.hdpo.reward",
+        f"reward.custom_reward_function.path={reward}",
         *flags,
     ]
     print(f"next: {shlex.join(command)}")

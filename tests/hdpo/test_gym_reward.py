@@ -1,0 +1,44 @@
+"""The reward of reasoning-gym's tasks: the verifier's score, and feedback that does not give the answer away."""
+
+from __future__ import annotations
+
+import pytest
+
+from recipe.hdpo.algorithm.cliff import UNSCORED
+from recipe.hdpo.answers.gym import ground_truth
+from recipe.hdpo.gym_reward import MAX_ANSWER_CHARS, NO_ANSWER, answer_in, compute_score
+
+ENTRY = {"question": "6 + 7 =", "answer": "13", "metadata": {}}
+TRUTH = ground_truth("chain_sum", ENTRY)
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("so\n#### 13", "13"),
+        ("#### 1\nno:\n####\n1 2\n3 4\n", "1 2\n3 4"),
+        (r"it is \boxed{13}", "13"),
+        ("<think>#### 4</think>nothing", None),
+        ("13", None),
+        ("#### ", None),
+    ],
+)
+def test_the_answer_is_all_that_stands_after_the_last_marker(response: str, answer: str | None) -> None:
+    assert answer_in(response) == answer
+
+
+def test_a_right_answer_has_no_feedback_and_a_wrong_one_is_named_without_the_right_one() -> None:
+    right, wrong = (compute_score("d", f"well\n#### {answer}", TRUTH) for answer in ("13", "12"))
+    assert right == {"score": 1.0, "acc": 1.0, "feedback": "", UNSCORED: ""}
+    assert wrong["score"] == wrong["acc"] == 0.0 and wrong.keys() == right.keys()
+    assert wrong["feedback"] == 'The answer was read as "12". The verifier gives it 0 of 1.'
+
+
+def test_a_response_without_an_answer_or_with_an_endless_one_is_told_so() -> None:
+    assert compute_score("d", "thirteen", TRUTH)["feedback"] == NO_ANSWER
+    assert "characters" in compute_score("d", f"#### {'9' * (MAX_ANSWER_CHARS + 1)}", TRUTH)["feedback"]
+
+
+def test_what_cannot_be_scored_is_lost_and_not_failed() -> None:
+    found = compute_score("d", "#### 13", "13")
+    assert "hdpo-data --gym" in found[UNSCORED] and (found["score"], found["feedback"]) == (0.0, "")
