@@ -206,6 +206,17 @@ def test_verls_data_set_reads_and_filters_as_the_start_up_checks_expect() -> Non
     assert 'get("train_max_samples", -1)' in loader and 'get("val_max_samples", -1)' in loader
 
 
+def test_a_steps_prompts_are_fetched_in_whole_batches_and_get_their_step() -> None:
+    """recipe.hdpo.training.trainer_sync._next_train_batch does the rest."""
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    source = inspect.getsource(PPOTrainer._next_train_batch)
+    assert parameters(PPOTrainer._next_train_batch) == ["self", "num_prompts"]
+    assert "self._fetch_one_gen_batch()" in source
+    assert 'tu.assign_non_tensor_data(batch, "global_steps", self.global_steps)' in source
+    assert "return tu.get_tensordict(batch_dict)" in inspect.getsource(PPOTrainer._fetch_one_gen_batch)
+
+
 def test_a_rollout_that_has_a_score_is_not_scored_again() -> None:
     """recipe.hdpo.rollout.agent_loop._keep and .greedy_validation score a rollout before verl's post-processing."""
     from verl.experimental.agent_loop.agent_loop import AgentLoopWorker

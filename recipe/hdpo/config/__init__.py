@@ -62,6 +62,8 @@ class HDPOConfig:
 
     distillation_loss_coef: float
     distillation_loss_schedule: str
+    reinjection_delay: int
+    reinjection_share: float
     adv_estimator: str | None
     teacher: str
     ema_decay: float
@@ -88,6 +90,19 @@ class HDPOConfig:
             "would push the student away from correct solutions",
         )
         one_of("hdpo.distillation_loss_schedule", self.distillation_loss_schedule, coefficient.SCHEDULES)
+        require(
+            self.reinjection_delay >= 0,
+            f"hdpo.reinjection_delay={self.reinjection_delay} must be 0 (off) or a number of steps",
+        )
+        require(
+            0.0 < self.reinjection_share <= 1.0,
+            f"hdpo.reinjection_share={self.reinjection_share} must be a share of a batch, above 0 and at most 1",
+        )
+        require(
+            self.reinjection_delay == 0 or self.distills,
+            f"hdpo.reinjection_delay={self.reinjection_delay} lets cliffs rest that were distilled on, and here none "
+            "is (use=replace, n=0 or distillation_loss_coef=0): set it to 0",
+        )
         require(
             self.adv_estimator in ESTIMATORS,
             f"hdpo.adv_estimator={self.adv_estimator!r} must be hdpo, or null for algorithm.adv_estimator's",

@@ -49,4 +49,19 @@ def no_initial_model(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     )
 
 
-ASYNC_RULES: tuple[Rule, ...] = (next_step_of_no_step, replaced_too_late, seeds_without_repetition, no_initial_model)
+def no_steps_to_rest(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    if not is_async(config) or hdpo.reinjection_delay == 0:
+        return None
+    return (
+        f"hdpo.reinjection_delay={hdpo.reinjection_delay} with {MODE}={select(config, MODE)}: prompts are asked for "
+        f"before the step that trains on them, so none could rest: set it to 0, or {MODE}=hdpo"
+    )
+
+
+ASYNC_RULES: tuple[Rule, ...] = (
+    next_step_of_no_step,
+    replaced_too_late,
+    seeds_without_repetition,
+    no_initial_model,
+    no_steps_to_rest,
+)

@@ -8,9 +8,11 @@ from omegaconf import DictConfig
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
 
 from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.tracking.step_metrics import privileged_wait_seconds
+from recipe.hdpo.training.reinjection import Reinjection
 from recipe.hdpo.training.trainer import HDPOTrainer
 from recipe.hdpo.training.waiting_cliffs import WaitingCliffs
 
@@ -23,6 +25,8 @@ class HDPOTrainerSync(HDPOTrainer, PPOTrainerSync):
     base_mode = "sync"
     # How many cliffs of the last step are among this step's prompts.
     reissued = 0
+    # Where hdpo.reinjection_delay is above 0.
+    reinjection: Reinjection | None = None
     # Prompts of this step that stand in for prompts all of whose rollouts were lost.
     refilled = 0
 
@@ -31,6 +35,8 @@ class HDPOTrainerSync(HDPOTrainer, PPOTrainerSync):
         # Cliffs that are re-issued a step later. With schedule=same_step none but those of a next_step run that this
         # one goes on from.
         self.waiting = WaitingCliffs()
+        delay = self.hdpo.reinjection_delay
+        self.reinjection = Reinjection(delay, self.hdpo.reinjection_share) if delay else None
 
     @property
     def _cliffs_wait(self) -> bool:
@@ -48,6 +54,15 @@ class HDPOTrainerSync(HDPOTrainer, PPOTrainerSync):
                 "agent-loop worker above says why"
             )
         return super()._add_prompts_to_generate(num_prompts)
+
+    def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
+        """Of the data loader's rows, without cliffs that rest and with those that come back."""
+        if self.reinjection is None:
+            return super()._next_train_batch(num_prompts)
+        size, most = num_prompts or self.config.data.train_batch_size, len(self.train_dataset)
+        batch = self.reinjection.next_batch(self.global_steps, size, self._fetch_one_gen_batch, most)
+        tu.assign_non_tensor_data(batch, "global_steps", self.global_steps)
+        return batch
 
     def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
         if self._cliffs_wait:
@@ -82,15 +97,21 @@ class HDPOTrainerSync(HDPOTrainer, PPOTrainerSync):
         metrics["hdpo/timing_s/privileged_wait"] = privileged_wait_seconds(self.records)
         if self._cliffs_wait:
             metrics["hdpo/waiting_cliffs"] = len(self.waiting)
+        if self.reinjection is not None:
+            metrics |= self.reinjection.settle(self.global_steps, self.records)
         return metrics
 
     def _save_beside(self, folder: str) -> None:
         super()._save_beside(folder)
         if self._cliffs_wait:
             self.waiting.save(folder)
+        if self.reinjection is not None:
+            self.reinjection.save(folder)
 
     def _load_beside(self, folder: str) -> None:
         super()._load_beside(folder)
+        if self.reinjection is not None:
+            self.reinjection.load(folder)
         self.waiting.load(folder, expected=self._cliffs_wait)
         privileged = self.hdpo.privileged
         if len(self.waiting) and (privileged.n == 0 or privileged.use == "replace"):

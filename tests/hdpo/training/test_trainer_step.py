@@ -18,6 +18,7 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.algorithm.privileged_prompt import prompt_id
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.tracking.group_lines import GROUP_FOLDER
 from recipe.hdpo.tracking.kept_notes import KeptNotes
@@ -26,11 +27,12 @@ from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.training import kept_lines, mini_batch
 from recipe.hdpo.training import trainer as trainer_module
+from recipe.hdpo.training.reinjection import Reinjection
 from recipe.hdpo.training.token_record import WIDTH
 from recipe.hdpo.training.trainer_sync import HDPOTrainerSync
 from recipe.hdpo.training.waiting_cliffs import CLIFFS_FILE, WaitingCliffs
 from tests.hdpo.composed_config import composed
-from tests.hdpo.training.test_waiting_cliffs import prompts, records
+from tests.hdpo.training.test_waiting_cliffs import prompts, records, solutions
 
 # key -> student prompt, teacher prompt, response
 STORED = {"b_8_0": ([1], [2, 3], [4, 5]), "a_8_0": ([6, 7], [8], [9])}
@@ -224,6 +226,24 @@ def test_validation_counts_as_solved_what_the_success_reward_says(monkeypatch: p
     )
     expected = {"val-core/s": 0.25, "val-hdpo/s/greedy": 1.0, "val-hdpo/s/pass@1": 0.5, "val-hdpo/s/pass@2": 1.0}
     assert found == expected
+
+
+def test_cliffs_rest_and_come_back_through_the_trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trainer = make_trainer(1, "hdpo.reinjection_delay=1", "hdpo.reinjection_share=0.5", kept={})
+    trainer.reinjection, trainer.train_dataset = Reinjection(1, 0.5), range(8)
+    trainer.config.data.train_batch_size = 4
+    batches = iter(("abcd", "efgh", "abcd"))
+    monkeypatch.setattr(PPOTrainer, "_fetch_one_gen_batch", lambda self: prompts(*next(batches)))
+    first = trainer._next_train_batch()
+    assert first["global_steps"] == 1 and solutions(first) == [f"solution {letter}" for letter in "abcd"]
+    problem = prompt_id([{"role": "user", "content": "problem b"}], "")
+    trainer.records = [GroupRecord(problem, cliff=True, solved=False, rollouts=1, kept=1)]
+    assert trainer._step_metrics()["hdpo/resting_cliffs"] == 1
+    trainer._save_beside(str(tmp_path))
+    trainer.reinjection = Reinjection(1, 0.5)
+    trainer._load_beside(str(tmp_path))
+    trainer.global_steps = 2
+    assert solutions(trainer._next_train_batch()) == [f"solution {letter}" for letter in "befg"]
 
 
 @pytest.mark.parametrize(
