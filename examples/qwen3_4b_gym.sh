@@ -3,7 +3,7 @@
 #   python3 -m recipe.hdpo.data --gym leg_counting chain_sum knights_knaves --max-rows 5000 --out ~/data/gym   # any of its tasks by name
 #   bash examples/qwen3_4b_gym.sh [overrides]
 # The reward is the verifier's own score. It says what it read as the answer and what that is worth, not what is right.
-# Not run: no GPUs were at hand. A test composes this config and checks it; a few steps ran on CPUs, with a small model.
+# Not run: no GPUs were at hand. A test composes this config and checks it; one step ran on CPUs, with SmolLM2-135M, which solved nothing.
 set -euo pipefail
 case ${1:-} in -h | --help) exec sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" ;; esac
 export NAME=${NAME:-qwen3-4b-gym} DATA=${DATA:-$HOME/data/gym}
