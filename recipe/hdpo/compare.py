@@ -123,10 +123,13 @@ def main_table(comparison: Comparison) -> str:
 
 
 def _pages(texts: Sequence[str]) -> dict[str, Path]:
-    pages = {name: paths[0] for name, paths in _named_paths(texts, "--pages")}
-    for name, path in pages.items():
-        if not path.is_file():
-            raise ValueError(f"--pages {name}={path}: there is no such file.")
+    pages = {}
+    for name, paths in _named_paths(texts, "--pages"):
+        if len(paths) > 1:
+            raise ValueError(f"--pages {name}: one file a name, not {len(paths)}.")
+        if not paths[0].is_file():
+            raise ValueError(f"--pages {name}={paths[0]}: there is no such file.")
+        pages[name] = paths[0]
     return pages
 
 

@@ -101,6 +101,7 @@ def test_a_second_run_gives_the_same_bytes(tmp_path, folders):
         (["base={base}", "arm={arm}"], ["--out", "{base}/meta.json/r.html"], "is a file, not a folder"),
         (["base={base}", "arm={arm}"], ["--force", "--out", "{base}/summary.html"], "the results themselves"),
         (["base={base}", "arm={arm}"], ["--force", "--out", "{arm}/meta.html"], "the results themselves"),
+        (["base={base}", "arm={arm}"], ["--pages", "c=a.html,b.html"], "--pages c: one file a name, not 2"),
         (
             ["base={base}", "arm={arm}"],
             ["--pages", "cliffs=/nowhere.html"],
