@@ -24,7 +24,7 @@ PAGE = "cliffs.html"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status (2 after an error that the user can mend)."""
     parser = argparse.ArgumentParser(
-        prog="hdpo-cliffs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m recipe.hdpo.cliffs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=Path, help="a run's trainer.rollout_data_dir, or a folder above it")
     parser.add_argument("--out", type=Path, help=f"the page (default: {PAGE} in the run's folder)")
