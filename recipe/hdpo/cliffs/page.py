@@ -8,24 +8,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from recipe.hdpo.cliffs.entry import cliff_entry
 from recipe.hdpo.cliffs.files import Line, Run
 from recipe.hdpo.cliffs.sample import BoundedSample
+from recipe.hdpo.evaluation.templates import page_templates
 
 # 5 MB less the frame of the page.
 BUDGET = 4_900_000
 
-_ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+_ENVIRONMENT = page_templates(Path(__file__).parent)
 
 
 def cliff_page(run: Run, pattern: re.Pattern[str], budget: int = BUDGET) -> tuple[str, str]:

@@ -11,26 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-import jinja2
 from markupsafe import Markup
 
 from recipe.hdpo.evaluation.comparison import Comparison, path_from
 from recipe.hdpo.evaluation.leaks import PRINTED, recorded_leakage
 from recipe.hdpo.evaluation.records import META, RESULT_FILES
 from recipe.hdpo.evaluation.tables import number
+from recipe.hdpo.evaluation.templates import page_templates
 from recipe.hdpo.evaluation.verdict import outcome, verdicts
 
 TEMPLATE = "report.html"
 # Column heads, and rows as (CSS class, cells).
 Table = tuple[list[str], list[tuple[str, list[str]]]]
 
-_ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    keep_trailing_newline=True,
-)
+_ENVIRONMENT = page_templates(Path(__file__).parent)
 
 
 def html_report(

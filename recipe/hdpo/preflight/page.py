@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from recipe.hdpo.algorithm.prompt_marks import marked
 from recipe.hdpo.evaluation.problems import Problem
 from recipe.hdpo.evaluation.records import Sample
+from recipe.hdpo.evaluation.templates import page_templates
 from recipe.hdpo.preflight.advice import command
 from recipe.hdpo.preflight.drawing import Drawn
 from recipe.hdpo.preflight.figures import cliffs_svg, difficulty_svg, lengths_svg
@@ -23,14 +23,7 @@ TEMPLATE = "page.html"
 CLIFFS = 6
 MAX_CHARS = 6000
 
-_ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
+_ENVIRONMENT = page_templates(Path(__file__).parent)
 _ENVIRONMENT.filters["percent"] = percent
 
 
