@@ -95,6 +95,8 @@ class Reinjection:
             elif record.reissued or record.rollouts:
                 # Its privileged rollouts are done, and nothing was kept.
                 self._forget(problem)
+        # A cliff of this step may have its privileged rollouts in the next one; of one before, nothing more will come.
+        self.rows = {p: row for p, row in self.rows.items() if p in self.due or p in self._asked}
         metrics = {
             "hdpo/reinjected_prompts": float(self._injected),
             "hdpo/resting_cliffs": float(sum(due > step for due in self.due.values())),

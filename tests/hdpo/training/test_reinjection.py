@@ -99,6 +99,15 @@ def test_privileged_rollouts_of_the_next_step_decide_there() -> None:
     assert list(memory.due.values()) == [4] and len(memory.rows) == 1
 
 
+def test_the_row_of_a_cliff_that_could_not_be_shown_anything_is_not_kept_for_ever() -> None:
+    memory, fetch = Reinjection(delay=2, share=0.25), loader("abcdefgh")
+    asked = memory.next_batch(1, 4, fetch, most=100)
+    memory.settle(1, [record(shown(asked)[0], "cliff", rollouts=0, too_long=1)])
+    assert len(memory.rows) == 1
+    step(memory, 2, fetch)
+    assert memory.rows == {} == memory.due
+
+
 def test_where_all_of_the_data_rests_resting_rows_are_taken_and_nothing_waits() -> None:
     memory, fetch = Reinjection(delay=50, share=0.25), loader("abcd")
     step(memory, 1, fetch, a="kept", b="kept", c="kept", d="kept")
