@@ -46,9 +46,15 @@ def compute_score(
     else:
         try:
             score = call(gym.score, ground_truth, answer, seconds=SECONDS)
-        except (Unscored, ValueError) as reason:
-            logger.warning("%s: not scored: %s", data_source, reason)
-            unscored = str(reason)
+        except RuntimeError:
+            # No process could be started: no score would mean anything.
+            raise
+        except Exception as reason:
+            # Also what the verifier itself raises: it has not said that the answer is wrong.
+            unscored = (
+                str(reason) if isinstance(reason, (Unscored, ValueError)) else f"{type(reason).__name__}: {reason}"
+            )
+            logger.warning("%s: not scored: %s", data_source, unscored)
         if score < 1.0 and not unscored:
             feedback = f'The answer was read as "{answer}". The verifier gives it {score:g} of 1.'
     return {"score": score, "acc": float(score >= 1.0), "feedback": feedback, UNSCORED: unscored}

@@ -39,6 +39,11 @@ def test_a_response_without_an_answer_or_with_an_endless_one_is_told_so() -> Non
     assert "characters" in compute_score("d", f"#### {'9' * (MAX_ANSWER_CHARS + 1)}", TRUTH)["feedback"]
 
 
+def test_an_answer_on_which_the_verifier_fails_is_lost_and_not_failed() -> None:
+    found = compute_score("d", "#### 13", ground_truth("chain_sum", {"question": "6 + 7 ="}))
+    assert found[UNSCORED].startswith("KeyError") and (found["score"], found["feedback"]) == (0.0, "")
+
+
 def test_what_cannot_be_scored_is_lost_and_not_failed() -> None:
     found = compute_score("d", "#### 13", "13")
     assert "hdpo-data --gym" in found[UNSCORED] and (found["score"], found["feedback"]) == (0.0, "")
