@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from tests.drills import deaths, folders, rewards
+from tests.drills import deaths, folders, nodes, rewards
 
 DRILLS: dict[str, Callable[[], None]] = {
     drill.__name__: drill
@@ -28,6 +28,7 @@ DRILLS: dict[str, Callable[[], None]] = {
         folders.two_runs_one_folder,
         folders.checkpoint_cut_short,
         folders.disk_full,
+        nodes.two_nodes,
     )
 }
 

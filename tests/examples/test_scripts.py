@@ -38,8 +38,16 @@ DEMO_SETTINGS = {2: "a3ca44c866762e43"}
 
 def arguments_of(script: Path, folder: Path, *overrides: str, **env: str) -> list[str]:
     """What a script passes to verl: run with an interpreter that prints its arguments."""
+    commands = commands_of(script, folder, *overrides, **env)
+    module, entry, *arguments = commands[-1]
+    assert (module, entry) == ("-m", "verl.trainer.main_ppo")
+    return arguments
+
+
+def commands_of(script: Path, folder: Path, *overrides: str, **env: str) -> list[list[str]]:
+    """The arguments of each call of Python that a script makes."""
     fake = folder / "python3"
-    fake.write_text("#!/bin/bash\nprintf '%s\\0' \"$@\"\n")
+    fake.write_text("#!/bin/bash\nprintf '%s\\0' \"$@\"; printf '\\n\\0'\n")
     fake.chmod(0o755)
     needed = {"MODEL": str(folder), "DATA": str(folder), "OUT": str(folder / "out"), "CHECKPOINTS": str(folder)}
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
@@ -50,9 +58,7 @@ def arguments_of(script: Path, folder: Path, *overrides: str, **env: str) -> lis
         text=True,
         check=True,
     )
-    module, entry, *arguments = done.stdout.removesuffix("\0").split("\0")
-    assert (module, entry) == ("-m", "verl.trainer.main_ppo")
-    return arguments
+    return [call.split("\0") for call in done.stdout.removesuffix("\0\n\0").split("\0\n\0")]
 
 
 def overrides_of(script: Path, folder: Path, *overrides: str, **env: str) -> list[str]:
@@ -308,6 +314,15 @@ def test_several_nodes_need_shared_folders(name: str, missing: str, tmp_path: Pa
     del env[missing]
     done = subprocess.run(["bash", str(EXAMPLES / name)], env=env, capture_output=True, text=True)
     assert done.returncode != 0 and missing in done.stderr and "share" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["qwen2.5_math_1.5b_multinode.sh", "qwen3_8b_2nodes.sh"])
+def test_several_nodes_are_looked_at_before_the_training_starts(name: str, tmp_path: Path) -> None:
+    check, _ = commands_of(EXAMPLES / name, tmp_path, NNODES="2", MODEL="org/name", CHECKPOINTS="/shared/c", DATA="/d")
+    head = ["-m", "recipe.hdpo.cluster", "--nodes", "2", "--gpus-per-node", "8", "--shared", "/shared/c", "--paths"]
+    assert check == [*head, "/d/train.parquet", "/d/test.parquet"]
+    check, _ = commands_of(EXAMPLES / name, tmp_path, NNODES="2", CHECKPOINTS="/shared/c", DATA="/d")
+    assert check[-1] == str(tmp_path)  # a model that is a folder
 
 
 def test_the_cpu_demo_runs_on_the_cpu_device_in_fp32(tmp_path: Path) -> None:
