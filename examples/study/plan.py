@@ -70,7 +70,7 @@ class Plan:
     common: tuple[str, ...]
     baselines: tuple[str, ...]
     arms: dict[str, tuple[str, ...]]
-    rates: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, float | str] = field(default_factory=dict)
     repeats: str = ""
     note: str = ""
 
@@ -79,8 +79,13 @@ class Plan:
         where there is only one rate to choose, and none of arms whose rate was chosen elsewhere."""
         if len(self.learning_rates) == 1:
             return []
-        arms = [arm for arm in self.arms if arm not in self.rates]
+        arms = [arm for arm in dict.fromkeys(map(self.rate_of, self.arms)) if arm not in self.rates]
         return [Run("tune", arm, lr, seed) for seed in self.tuning_seeds for lr in self.learning_rates for arm in arms]
+
+    def rate_of(self, arm: str) -> str:
+        """The arm whose learning rate an arm takes: itself, or the one that ``rates`` names."""
+        rate = self.rates.get(arm)
+        return rate if isinstance(rate, str) else arm
 
     def base_runs(self) -> list[Run]:
         """The untrained model; on the tuning problems only where learning rates are chosen by them."""
@@ -121,8 +126,12 @@ def read_plan(name: str) -> Plan:
     unknown = [arm for arm in plan.baselines if arm not in plan.arms]
     if unknown:
         raise ValueError(f"{name}.yaml: baselines {unknown} are no arms")
-    if not set(plan.rates) <= set(plan.arms) or not set(plan.rates.values()) <= set(plan.learning_rates):
-        raise ValueError(f"{name}.yaml: rates {plan.rates} name something that is no arm or none of the learning_rates")
+    allowed = {*plan.learning_rates, *(set(plan.arms) - {arm for arm, rate in plan.rates.items() if rate in plan.arms})}
+    if not set(plan.rates) <= set(plan.arms) or not set(plan.rates.values()) <= allowed:
+        raise ValueError(
+            f"{name}.yaml: rates {plan.rates} name something that is no arm, or a rate that is none of the "
+            "learning_rates nor an arm with a rate of its own"
+        )
     metrics = ["greedy", *(f"pass@{k}" for k in plan.ks)]
     if plan.select_by not in metrics or not all(1 <= k <= plan.samples for k in plan.ks):
         raise ValueError(f"{name}.yaml: select_by must be one of {metrics}, ks from 1 to samples={plan.samples}")
@@ -135,7 +144,7 @@ def read_plan(name: str) -> Plan:
 
 def choose_learning_rates(plan: Plan, scores: Mapping[Run, float]) -> dict[str, float]:
     """For every arm the learning rate with the best mean score over the tuning seeds; the lower one of equals. Or the
-    one that the plan has from elsewhere.
+    one that the plan has from elsewhere, or that of the arm which the plan names.
 
     Args:
         scores: of every tuning run, higher is better.
@@ -148,12 +157,14 @@ def choose_learning_rates(plan: Plan, scores: Mapping[Run, float]) -> dict[str, 
         return dict.fromkeys(plan.arms, plan.learning_rates[0])
     if missing:
         raise ValueError(f"{len(missing)} tuning runs are not done: {', '.join(missing[:3])}")
-    best = {
-        arm: max((_mean(plan, scores, arm, lr), -lr, lr) for lr in plan.learning_rates)[-1]
-        for arm in plan.arms
-        if arm not in plan.rates
+    sources = dict.fromkeys(map(plan.rate_of, plan.arms))
+    rates = {
+        arm: plan.rates[arm]
+        if arm in plan.rates
+        else max((_mean(plan, scores, arm, lr), -lr, lr) for lr in plan.learning_rates)[-1]
+        for arm in sources
     }
-    return {arm: plan.rates[arm] if arm in plan.rates else best[arm] for arm in plan.arms}
+    return {arm: float(rates[plan.rate_of(arm)]) for arm in plan.arms}
 
 
 def _mean(plan: Plan, scores: Mapping[Run, float], arm: str, lr: float) -> float:

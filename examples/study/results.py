@@ -39,10 +39,10 @@ def sort_out(plan: Plan, records: list[Record]) -> Results:
     if base is None:
         raise ValueError("no evaluation of the base model yet; run `python -m examples.study.run` first")
     tuned = _by_arm(plan.tuning_runs(), by_run)
+    scores = {record.run: record.mean(plan.select_by) for found in tuned.values() for record in found}
     chosen: dict[str, float] = {}
     for arm in plan.arms:
         alone = replace(plan, arms={arm: plan.arms[arm]})
-        scores = {record.run: record.mean(plan.select_by) for record in tuned.get(arm, [])}
         if all(run in scores for run in alone.tuning_runs()):
             chosen |= choose_learning_rates(alone, scores)
     decided = replace(plan, arms={arm: plan.arms[arm] for arm in chosen})

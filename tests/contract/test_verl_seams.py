@@ -619,6 +619,20 @@ def test_agent_loops_are_made_by_hydra_from_a_registry_with_a_client_of_the_serv
     assert {"single_turn_agent", "tool_agent"} <= set(agent_loop._agent_loop_registry)
 
 
+def test_an_agent_takes_template_options_from_the_data_config_and_one_builder_for_prompt_and_context() -> None:
+    """recipe.hdpo.rollout.privileged_agent: options of its own for the prompt, verl's builder for what joins later."""
+    from verl.experimental.agent_loop import agent_loop
+
+    run = inspect.getsource(inspect.unwrap(agent_loop.AgentLoopWorker._run_agent_loop))
+    assert "data_config=DictConfigWrap(self.config.data)" in run
+    init = inspect.getsource(agent_loop.AgentLoopBase.__init__)
+    assert "self.data_config = data_config.config" in init
+    assert 'self.apply_chat_template_kwargs = self.data_config.get("apply_chat_template_kwargs", {})' in init
+    merge = agent_loop.AgentLoopBase.ct_merge_context_msg
+    assert inspect.iscoroutinefunction(merge)
+    assert "self.continuous_token_builder.merge_context_tokens(" in inspect.getsource(merge)
+
+
 def test_agents_ask_the_client_turn_by_turn_with_the_whole_context_by_keyword() -> None:
     """recipe.hdpo.rollout.privileged_agent.BudgetedServer"""
     from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop

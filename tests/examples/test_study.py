@@ -145,6 +145,15 @@ def test_an_arm_whose_rate_was_chosen_elsewhere_is_not_tuned() -> None:
     assert "\n\nChosen elsewhere.\n\n" in text
 
 
+def test_an_arm_can_take_the_rate_that_was_chosen_for_another_one() -> None:
+    plan = replace(TOY, rates={"grpo": "hdpo"})
+    assert {run.arm for run in plan.tuning_runs()} == {"hdpo"}
+    records = [record(BASE, [0, 1, 4]), *(record(run, [0, 2, 4]) for run in plan.tuning_runs())]
+    assert sort_out(plan, records).chosen == {"grpo": 0.1, "hdpo": 0.1}
+    assert "grpo that of hdpo." in page(plan, records)
+    assert choose_learning_rates(replace(plan, rates={"grpo": "hdpo", "hdpo": 0.2}), {}) == {"grpo": 0.2, "hdpo": 0.2}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -157,6 +166,8 @@ def test_an_arm_whose_rate_was_chosen_elsewhere_is_not_tuned() -> None:
         ({"baselines": ["grpo", "gpro"]}, r"baselines \['gpro'\] are no arms"),
         ({"repeats": "summs"}, r"repeats 'summs', and there is no such plan"),
         ({"rates": {"gpro": 1.0e-4}}, r"rates .*'gpro'.* no arm"),
+        ({"rates": {"grpo": "gpro"}}, r"rates .*'gpro'.* nor an arm"),
+        ({"rates": {"grpo": "grpo"}}, r"rates .* nor an arm with a rate of its own"),
         ({"rates": {"grpo": 2.0e-4}}, r"rates .*0\.0002.* none of the learning_rates"),
     ],
 )
