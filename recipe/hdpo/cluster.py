@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -145,15 +145,12 @@ def _question(node_id: str, paths: list[str], marks: list[str]) -> Any:
 
 
 def _answer(node: dict[str, Any], question: Any, free: Mapping[str, float]) -> Node:
-    versions: dict[str, str | None] = {}
-    missing: tuple[str, ...] = ()
-    trouble = None
+    asked = Node(node["NodeManagerAddress"], node["Resources"].get("GPU", 0.0), free.get("GPU", 0.0), {})
     try:
         versions, missing = ray.get(question, timeout=ANSWER_WITHIN)
     except (RayError, TimeoutError) as error:
-        trouble = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-    gpus = node["Resources"].get("GPU", 0.0)
-    return Node(node["NodeManagerAddress"], gpus, free.get("GPU", 0.0), versions, missing, trouble)
+        return replace(asked, trouble=(str(error).strip().splitlines() or [type(error).__name__])[-1])
+    return replace(asked, versions=versions, missing=missing)
 
 
 def wait_for_nodes(wanted: int, gpus_per_node: float, seconds: float) -> None:
@@ -179,9 +176,11 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"{', '.join(relative)}: a relative path is another one on every node; write it from /")
     try:
         ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
-    except ConnectionError:
+    except (ConnectionError, RayError) as error:
         sys.exit(
-            "[hdpo] no Ray cluster: run `ray start --head` here, and `ray start --address=THIS_NODE:6379` on the others"
+            f"[hdpo] no Ray cluster answers ({error}): run `ray start --head` here, and `ray start "
+            "--address=THIS_NODE:6379` on the others. Newer versions of Ray ask for a token: copy ~/.ray/auth_token of "
+            "the head to every node, and set RAY_AUTH_MODE=token wherever RAY_ADDRESS or --address names the head"
         )
     try:
         wait_for_nodes(args.nodes, args.gpus_per_node, args.wait)

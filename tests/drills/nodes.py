@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +18,11 @@ from tests.drills.training import OUT, START_WITHIN, Run, command, environment, 
 
 HEAD, OTHER, PORT = "127.0.0.1", "127.0.0.2", 6399
 # Every node declares one accelerator, and enough logical CPUs for TransferQueue's actors.
-HAS = ["--num-cpus=32", "--num-gpus=1", "--include-dashboard=false", "--disable-usage-stats", "--block"]
+HAS = ["--num-cpus=32", "--num-gpus=1", "--disable-usage-stats", "--block"]
 CPU = {
     "RAY_ADDRESS": f"{HEAD}:{PORT}",
+    # Ray's head asks for the token that it wrote into ~/.ray; who names an address has to say that it has one.
+    "RAY_AUTH_MODE": "token",
     "VERL_PLATFORM": "cpu",
     "VLLM_TARGET_DEVICE": "cpu",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -29,6 +31,7 @@ CPU = {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
 }
+KINDS = ("TaskRunner", "WorkerDict", "vLLMHttpServer", "HDPOAgentLoopWorker")
 # Two nodes of one rank and one engine. The cluster has its resources already.
 NODES = ["trainer.nnodes=2", "trainer.n_gpus_per_node=1"]
 NODES += ["ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=null"]
@@ -37,26 +40,28 @@ NODES += ["ray_kwargs.ray_init.num_cpus=null", "ray_kwargs.ray_init.num_gpus=nul
 def two_nodes() -> None:
     """Three steps on two nodes; one node is lost; it joins again, and the run goes on from its checkpoint."""
     out = fresh("two_nodes")
-    with _node(out, "head", "--head", f"--port={PORT}", f"--node-ip-address={HEAD}"):
+    with _node(
+        out, "head", "--head", f"--port={PORT}", f"--node-ip-address={HEAD}", "--include-dashboard=false"
+    ) as head:
         _check(out, wait=5)
         with _other(out) as lost:
             _check(out)
-            with program(command(*NODES), out, **environment(out), **CPU) as run:
+            with _training(out) as run:
                 run.wait(lambda: 3 in run.steps(), START_WITHIN, "third step")
-                _say_where(run)
+                _say_where({HEAD: head, OTHER: lost})
                 print(f"[drill] {OTHER} is lost after steps {run.steps()}")
                 _kill_all(lost)
                 print(f"[drill] the training ended after {run.wait_for_end():.0f} s")
                 run.say("the run cannot go on")
         _check(out, wait=5)
-        with _other(out):
+        with _other(out) as other:
             _check(out)
             last = max(run.steps())
-            with program(command(*NODES), out, **environment(out), **CPU) as run:
+            with _training(out) as run:
                 run.wait(lambda: max(run.steps()) > last, START_WITHIN, "step after the second start")
                 print(f"[drill] steps of both starts: {run.steps()}")
                 run.say("Setting global step to")
-                _say_where(run)
+                _say_where({HEAD: head, OTHER: other})
 
 
 @contextlib.contextmanager
@@ -88,6 +93,13 @@ def _kill_all(node: subprocess.Popen) -> None:
     node.wait()
 
 
+def _training(out: Path) -> contextlib.AbstractContextManager[Run]:
+    env = environment(out)
+    # Workers have the environment of their node, and of the program that started the run what is passed on by name.
+    logger = f"+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH={env['METRICS']}"
+    return program(command(*NODES, logger), out, **env, **CPU)
+
+
 def _check(out: Path, wait: int = 90) -> None:
     """What the scripts of several nodes ask before they start."""
     folders = ["--shared", str(out / "checkpoints"), "--paths", str(OUT / "data" / "train.parquet")]
@@ -98,9 +110,10 @@ def _check(out: Path, wait: int = 90) -> None:
     print(f"[drill] the check says ({done.returncode}): {(done.stdout + done.stderr).strip()}")
 
 
-def _say_where(run: Run) -> None:
-    """On which node each kind of process ran: Ray names the address of all but its head's in the console."""
-    text = run.text()
-    for kind in ("WorkerDict", "vLLMHttpServer", "HDPOAgentLoopWorker"):
-        places = sorted(set(re.findall(rf"\({kind} pid=\d+(?:, ip=([\d.]+))?\)", text)))
-        print(f"[drill] {kind} on: {', '.join(place or HEAD for place in places) or 'nowhere'}")
+def _say_where(nodes: dict[str, subprocess.Popen]) -> None:
+    """Which processes of the training each node has. The console does not tell: on one machine both nodes report the
+    lines of all."""
+    for address, node in nodes.items():
+        titles = [" ".join(process.cmdline()) for process in psutil.Process(node.pid).children(recursive=True)]
+        counts = Counter(kind for title in titles for kind in KINDS if title.startswith(f"ray::{kind}"))
+        print(f"[drill] {address}: {', '.join(f'{number} {kind}' for kind, number in counts.items())}")

@@ -94,3 +94,10 @@ def test_the_mark_in_a_shared_folder_is_gone_after_the_question(
     (asked,) = cluster.ask([str(tmp_path)], [str(tmp_path / "shared")])
     assert (asked.free, asked.missing, asked.trouble, seen) == (3.0, (), None, [True])
     assert list((tmp_path / "shared").iterdir()) == []
+
+    def silent(question: Any, timeout: float) -> None:
+        raise ray.exceptions.RayTaskError("look", "Traceback ...\nModuleNotFoundError: No module named 'recipe'", None)
+
+    monkeypatch.setattr(ray, "get", silent)
+    (asked,) = cluster.ask([], [])
+    assert "No module named 'recipe'" in str(asked.trouble) and not asked.versions
