@@ -30,6 +30,7 @@ BLOCKS: Blocks = {
     "demo": measured.demo_table,
     "demo-differences": measured.demo_differences,
     "jsd": measured.jsd_table,
+    "leak-signs": measured.leak_signs_table,
     "jsd-head": measured.jsd_head_table,
     "gpu-environment": card.environment_table,
     "gpu-correct": card.correct_table,

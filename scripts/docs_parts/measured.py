@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import leak_signs
 from examples.demo.run import SAMPLES
 from recipe.hdpo.evaluation.intervals import Support, two_level_difference
 from recipe.hdpo.evaluation.passk import pass_at_k
@@ -124,3 +125,8 @@ def _jsd(median: dict[str, float] | None) -> str:
 def jsd_ratio(rows: str, name: str) -> str:
     """A ratio of `benchmarks/jsd.py`."""
     return f"{_json(f'benchmarks/jsd_{rows}.json')['ratios'][name]:.2f}"
+
+
+def leak_signs_table() -> str:
+    """`benchmarks/leak_signs.py`: what each sign marks of the trajectories that were read and labelled."""
+    return table(*leak_signs.table(leak_signs.read_trajectories()))
