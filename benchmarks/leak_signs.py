@@ -24,7 +24,7 @@ from typing import Any
 
 from recipe.hdpo.algorithm.leakage import COPIED_SHARE, WORKLESS_SHARE, reference_pattern
 from recipe.hdpo.evaluation.tables import text_table
-from recipe.hdpo.step_check import arithmetic
+from recipe.hdpo.step_check import arithmetic, arithmetic_to_answer
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "results" / "leakage"
 TRAJECTORIES = FOLDER / "trajectories.jsonl"
@@ -32,8 +32,8 @@ LABELS = ("derived", "copied", "rationalised", "answer_only")
 _SPEAKS = reference_pattern()
 
 
-def _steps(row: dict[str, Any]) -> float | None:
-    return arithmetic(row["response"])
+def _is_below(share: float | None) -> bool:
+    return share is not None and share < 1.0
 
 
 def _shows_any(row: dict[str, Any]) -> bool:
@@ -46,8 +46,9 @@ SIGNS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "speaks of a reference": lambda row: _SPEAKS.search(row["response"]) is not None,
     f"one shared run is {COPIED_SHARE:g} of it or more": lambda row: row["run_share"] >= COPIED_SHARE,
     f"shorter than {WORKLESS_SHARE:g} of the solution": lambda row: row["length_share"] < WORKLESS_SHARE,
-    "a step is false": lambda row: (steps := _steps(row)) is not None and steps < 1.0,
-    "no step that the check can judge": lambda row: _steps(row) is None,
+    "a step is false": lambda row: _is_below(arithmetic(row["response"])),
+    "a step is false, or the answer is no step's result": lambda row: _is_below(arithmetic_to_answer(row["response"])),
+    "no step that the check can judge": lambda row: arithmetic(row["response"]) is None,
     ANY: _shows_any,
 }
 

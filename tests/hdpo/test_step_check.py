@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from recipe.hdpo.step_check import MAX_CHARS, arithmetic, load_step_check, share_of
+from recipe.hdpo.algorithm.arithmetic_steps import MAX_CHARS
+from recipe.hdpo.step_check import arithmetic, arithmetic_to_answer, load_step_check, share_of
 
 RIGHT = [
     "3 + 4 = 7",
@@ -115,3 +116,31 @@ def test_a_check_is_loaded_by_its_dotted_path_or_from_a_file(tmp_path: Path) -> 
             load_step_check(spec)
     with pytest.raises(ValueError, match="no attribute 'none'"):
         load_step_check("recipe.hdpo.step_check.none")
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("27 + 35 = 62\n62 - 12 = 50\n#### 50", 1.0),
+        # True steps that lead nowhere.
+        ("4 + 15 = 19\nWe need 4 pans.\n#### 4", 0.5),
+        ("4 loaves cost 2 * 10 = 20\n\\boxed{10}", 0.5),
+        # Right, and then checked.
+        ("62 - 12 = 50, since 50 + 12 = 62\n#### 50", 1.0),
+        # The result of a false step is none.
+        ("94 + 77 = 41\n#### 41", 0.0),
+        ("10 / 4 = 2.5\n#### 2.50", 1.0),
+        ("10 / 3 = 3.333\n#### 3.333", 1.0),
+        ("3 * $1,200 = $3,600\n#### $3,600", 1.0),
+        ("1/4 + 1/4 = 1/2\n#### 50%", 1.0),
+        ("1/4 + 1/4 = 1/2\n\\boxed{\\frac{1}{2}}", 1.0),
+        # No number to compare, or no answer: the steps alone.
+        ("2 + 3 = 5\n#### five", 1.0),
+        ("2 + 3 = 6\n#### x = 5", 0.0),
+        ("2 + 3 = 5", 1.0),
+        # No step: nothing to judge.
+        ("#### 5", None),
+    ],
+)
+def test_the_answer_has_to_be_the_result_of_a_right_step(text: str, share: float | None) -> None:
+    assert arithmetic_to_answer(text) == share

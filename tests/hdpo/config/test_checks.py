@@ -359,7 +359,7 @@ CONTROLS = {
     "sharpen": {"distillation_loss_schedule": "cosine"},
     "feedback": {"privileged.source": "feedback"},
     "ladder": {"privileged.source": ["prefix:0.5", "solution"], "privileged.n": 2},
-    "step_gate": {"privileged.step_check": "recipe.hdpo.step_check.arithmetic", "privileged.gate.steps": 1.0},
+    "step_gate": {"privileged.step_check": "recipe.hdpo.step_check.arithmetic_to_answer", "privileged.gate.steps": 1.0},
     "low_effort": {"privileged.chat_template_kwargs": {"reasoning_effort": "low"}},
 }
 
@@ -527,5 +527,5 @@ def test_gates_that_have_nothing_to_judge_are_refused() -> None:
 def test_the_step_gate_is_one_flag_and_asks_for_valid_steps_alone() -> None:
     hdpo = check_config(composed("+control=step_gate"))
     assert hdpo.privileged.gate.asks == ["steps"] and hdpo.privileged.gate.steps == 1.0
-    assert hdpo.privileged.step_check == "recipe.hdpo.step_check.arithmetic"
+    assert hdpo.privileged.step_check == "recipe.hdpo.step_check.arithmetic_to_answer"
     assert check_config(composed()).privileged.gate.asks == []

@@ -1,0 +1,188 @@
+"""Steps of arithmetic in a text: ``a op b = c``, read and computed in exact fractions. No text is run as code."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+# Longer ones are judged by their beginning, so that a check takes milliseconds.
+MAX_CHARS, MAX_LINE_CHARS = 200_000, 2_000
+_MAX_DIGITS, _MAX_TOKENS = 30, 60
+
+_SPELLINGS = (
+    (re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}"), r"((\1)/(\2))"),
+    (re.compile(r"\\(?:times|cdot)(?![A-Za-z])|[\u00d7\u00b7\u22c5\u2217]"), "*"),
+    (re.compile(r"\\div(?![A-Za-z])|\u00f7"), "/"),
+    (re.compile(r"[\u2212\u2013]"), "-"),
+    (
+        re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;!()\[\]]|[$\u20ac\u00a3]|\\%"),
+        lambda m: "%" if m[0] == r"\%" else "",
+    ),
+    (re.compile(r"(?<=[\d)\s])[xX](?=[\s\d(])"), "*"),
+    (re.compile(r"==+"), "="),
+)
+_BULLET = re.compile(r"^\s*(?:[-*•]\s+|\d+[.)]\s+)+")
+# Of "16 eggs - 3 eggs = 13 eggs" the words.
+_UNIT = re.compile(r"(?<=\d)\s+(?:[A-Za-z]+\s*){1,2}(?=[-+*/=])")
+_NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
+_TOKEN = re.compile(rf"(?<![\w.])(?:{_NUMBER})(?![A-Za-z_])(?:\s?%)?|[-+*/()]|\s+|.", re.DOTALL)
+_EQUALS = re.compile(r"(?<![<>!=])=(?![>=])")
+
+
+class Step(NamedTuple):
+    """A step of a text.
+
+    Attributes:
+        is_right: whether both sides are the same.
+        result: of its right side.
+    """
+
+    is_right: bool
+    result: Fraction
+
+
+def steps_of(text: str) -> list[Step]:
+    """The steps of a text, in their order. What a step is: :func:`recipe.hdpo.step_check.arithmetic`."""
+    return [step for line in text[:MAX_CHARS].splitlines() for step in _steps_of_line(line[:MAX_LINE_CHARS])]
+
+
+def is_number(text: str) -> bool:
+    """Whether a text begins with a number or an expression of numbers."""
+    return _Side.beginning(_respelled(text)) is not None
+
+
+def is_result(text: str, results: list[Fraction]) -> bool:
+    """Whether the number that a text begins with is one of the results, or the rounded decimal of one."""
+    side = _Side.beginning(_respelled(text))
+    return side is not None and any(side.is_value(result) for result in results)
+
+
+def _respelled(line: str) -> str:
+    for pattern, spelling in _SPELLINGS:
+        line = pattern.sub(spelling, line)  # type: ignore[arg-type]
+    return line
+
+
+def _steps_of_line(line: str) -> Iterator[Step]:
+    parts = _EQUALS.split(_UNIT.sub("", _BULLET.sub("", _respelled(line))))
+    for before, after in itertools.pairwise(parts):
+        left, right = _Side.ending(before), _Side.beginning(after)
+        if left is not None and right is not None and (left.operators or right.operators):
+            yield Step(left.equals(right), right.value)
+
+
+class _Side:
+    """One side of an equals sign: its value, and how it is written."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
+        self.operators = len([t for t in tokens[1:] if t in "+-*/"])
+        self.value = _Parser(tokens).whole()
+
+    @classmethod
+    def ending(cls, text: str) -> _Side | None:
+        """The expression that a text ends with."""
+        tokens = _TOKEN.findall(text)
+        begin = len(tokens)
+        while begin > 0 and _is_arithmetic(tokens[begin - 1]):
+            begin -= 1
+        run = [t for t in tokens[begin:] if not t.isspace()]
+        # "x - 3 + 4" is no arithmetic, and "so far -3 + 4" is taken for the same.
+        # "= 8 8 + 4": the second number begins another expression.
+        run = run[max(_meetings(run), default=0) :]
+        return None if begin > 0 and run and run[0] in "+*/-" else cls._of(run)
+
+    @classmethod
+    def beginning(cls, text: str) -> _Side | None:
+        """The expression that a text begins with."""
+        tokens = _TOKEN.findall(text)
+        end = next((i for i, token in enumerate(tokens) if not _is_arithmetic(token)), len(tokens))
+        run = [t for t in tokens[:end] if not t.isspace()]
+        return cls._of(run[: min(_meetings(run), default=len(run))])
+
+    @classmethod
+    def _of(cls, tokens: list[str]) -> _Side | None:
+        if not tokens or len(tokens) > _MAX_TOKENS or any(len(token) > _MAX_DIGITS for token in tokens):
+            return None
+        try:
+            return cls(tokens)
+        except (ValueError, ZeroDivisionError):
+            return None
+
+    def equals(self, other: _Side) -> bool:
+        """Whether both are the same, or one is the other's rounded decimal; percentages may be meant as numbers."""
+        values = {self.value} | ({self.value * 100} if "%" in self.tokens[-1] else set())
+        others = {other.value} | ({other.value * 100} if "%" in other.tokens[-1] else set())
+        unit = max(self._rounding(), other._rounding())
+        return any(abs(a - b) <= unit for a in values for b in others)
+
+    def is_value(self, value: Fraction) -> bool:
+        """Whether this is a value, or its rounded decimal; a percentage may be meant as a number."""
+        values = {self.value} | ({self.value * 100} if "%" in self.tokens[-1] else set())
+        return any(abs(own - value) <= self._rounding() for own in values)
+
+    def _rounding(self) -> Fraction:
+        """By how much a lone decimal may be off; 0 for anything else."""
+        decimals = len(self.tokens[-1].rstrip(" %").partition(".")[2]) if len(self.tokens) == 1 else 0
+        return Fraction(1, 2 * 10**decimals) if decimals else Fraction(0)
+
+
+def _meetings(run: list[str]) -> list[int]:
+    """Where a number follows a number."""
+    return [i for i in range(1, len(run)) if not {run[i - 1], run[i]} & set("+-*/()")]
+
+
+def _is_arithmetic(token: str) -> bool:
+    return token.isspace() or token in "+-*/()" or token[0].isdigit() or (token[0] == "." and len(token) > 1)
+
+
+class _Parser:
+    """Sums, products and parentheses, in exact fractions."""
+
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens, self.at = tokens, 0
+
+    def whole(self) -> Fraction:
+        value = self._sum()
+        if self.at < len(self.tokens):
+            raise ValueError("more than an expression")
+        return value
+
+    def _sum(self) -> Fraction:
+        value = self._product()
+        while self._next() in ("+", "-"):
+            sign = self._take()
+            value = value + self._product() if sign == "+" else value - self._product()
+        return value
+
+    def _product(self) -> Fraction:
+        value = self._atom()
+        while self._next() in ("*", "/"):
+            value = value * self._atom() if self._take() == "*" else value / self._atom()
+        return value
+
+    def _atom(self) -> Fraction:
+        token = self._take()
+        if token == "(":
+            value = self._sum()
+            if self._take() != ")":
+                raise ValueError("a parenthesis that is not closed")
+            return value
+        # Of a number alone, at the begin of an expression.
+        if token == "-" and (self.at == 1 or self.tokens[self.at - 2] == "("):
+            return -self._atom()
+        if not token or not (token[0].isdigit() or token[0] == "."):
+            raise ValueError(f"{token!r} is no number")
+        number = Fraction(token.rstrip(" %").replace(",", ""))
+        return number / 100 if token.endswith("%") else number
+
+    def _next(self) -> str:
+        return self.tokens[self.at] if self.at < len(self.tokens) else ""
+
+    def _take(self) -> str:
+        token = self._next()
+        self.at += 1
+        return token
