@@ -13,8 +13,6 @@ from typing import Any
 
 # What a problem is about, family by family: see the functions that read an entry's metadata.
 About = tuple[Any, ...]
-# The generators take a range; a size is a single number.
-ENDS = ("min", "max")
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def leg_words(about: About, results: Sequence[int]) -> list[str]:
     said: list[str] = []
     for i, (animal, count, legs) in enumerate(about):
         product = results[max(0, 2 * i - 1)]
-        said.append(f"Each {animal} has {legs} legs, so {count} have {product}.")
+        said.append(f"Each {animal} has {legs} legs, so {count} {'has' if count == 1 else 'have'} {product}.")
         if i:
             said.append(f"With the {results[2 * i - 2]} before this makes {results[2 * i]}.")
     return said
@@ -166,25 +164,24 @@ def letter_words(about: About, results: Sequence[int]) -> list[str]:
     return [f"The letter {about[0]} is found {said}.", f"Counted up, this gives {results[-1]}."]
 
 
+def exactly(**settings: int) -> dict[str, int]:
+    """The generators take ranges: terms=3 -> min_terms=3, max_terms=3."""
+    return {f"{end}_{what}": n for what, n in settings.items() for end in ("min", "max")}
+
+
 FAMILIES = {
     "chain_sum": Family(
-        {
-            f"{terms}x{digits}": {
-                f"{end}_{what}": n for what, n in (("terms", terms), ("digits", digits)) for end in ENDS
-            }
-            for digits in (1, 2)
-            for terms in (3, 4, 5)
-        },
+        {f"{terms}x{digits}": exactly(terms=terms, digits=digits) for digits in (1, 2) for terms in (3, 4, 5)},
         read_sum,
         solve_sum,
         sum_steps,
         sum_words,
     ),
     "leg_counting": Family(
-        {str(n): {f"{end}_animals": n for end in ENDS} for n in (2, 3, 4)}, read_legs, solve_legs, leg_steps, leg_words
+        {str(n): exactly(animals=n) for n in (2, 3, 4)}, read_legs, solve_legs, leg_steps, leg_words
     ),
     "simple_equations": Family(
-        {str(n): {"min_terms": 2, "max_terms": 2, "max_value": n} for n in (10, 20)},
+        {str(n): exactly(terms=2) | {"max_value": n} for n in (10, 20)},
         read_equation,
         solve_equation,
         equation_steps,
@@ -193,7 +190,7 @@ FAMILIES = {
         wording=1,
     ),
     "letter_counting": Family(
-        {str(n): {f"{end}_words": n for end in ENDS} for n in (3, 4, 5, 6)},
+        {str(n): exactly(words=n) for n in (3, 4, 5, 6)},
         read_letters,
         solve_letters,
         letter_steps,

@@ -29,6 +29,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
+from data_preprocess.word_problems import HELDOUT
 from examples.demo.model_folder import FolderError, is_made, publish
 from examples.demo.sums_model import encode_batch
 from examples.language.words_model import (
@@ -116,9 +117,8 @@ def evaluate(
     """Rates by difficulty on ``count`` problems each that the model was not trained on, sampled at temperature 1."""
     torch.manual_seed(seed)
     # Tuning problems, so that what is reported stays unseen.
-    source = ProblemSource("tune", EVAL_SEED)
-    held_out = ProblemSource("heldout", EVAL_SEED)
-    problems = [p for d in source.streams for p in (held_out if d.startswith("letter") else source).take(d, count)]
+    source = ProblemSource(("tune", HELDOUT), EVAL_SEED)
+    problems = [problem for difficulty in source.streams for problem in source.take(difficulty, count)]
     plain, privileged = (sample(model, tokenizer, problems, shown, EVAL_SAMPLES) for shown in (False, True))
     return by_difficulty(plain, privileged)
 
@@ -149,18 +149,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=DEFAULT.batch, help="chats of each kind per step")
     parser.add_argument("--lr", type=float, default=DEFAULT.lr, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=DEFAULT.seed, help="same seed and threads, same model")
-    parser.add_argument("--hidden", type=int, default=DEFAULT.shape.hidden)
-    parser.add_argument("--layers", type=int, default=DEFAULT.shape.layers)
+    parser.add_argument("--hidden", type=int, default=DEFAULT.shape.hidden, help="width, in heads of 32")
+    parser.add_argument("--layers", type=int, default=DEFAULT.shape.layers, help="blocks of the Qwen2")
     parser.add_argument("--eval-problems", type=int, default=20, help="evaluated problems per difficulty")
     args = parser.parse_args(argv)
     if min(args.steps, args.batch, args.eval_problems) < 1 or args.lr <= 0:
         parser.error("--steps, --batch and --eval-problems must be 1 or more, --lr above 0")
+    if args.hidden < 32 or args.hidden % 32 or args.layers < 1:
+        parser.error("--hidden must be a multiple of 32, --layers 1 or more")
+    shape = Shape(args.hidden, args.layers, args.hidden // 32)
     try:
-        shape = Shape(args.hidden, args.layers, args.hidden // 32)
         make(args.out, Settings(args.steps, args.batch, args.lr, args.seed, shape), args.eval_problems)
     except FolderError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    print("next: python data_preprocess/words.py --out data/words")
     return 0
 
 

@@ -8,7 +8,7 @@ make_words_model.py trains the model.
 
 import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
@@ -56,11 +56,11 @@ class Shape:
 
 
 class ProblemSource:
-    """Problems that a base model may be trained on, of a wanted difficulty, without end."""
+    """Problems of a wanted difficulty, without end: by default those that a base model may be trained on."""
 
-    def __init__(self, part: str = "base", seed: int = CHAT_SEED) -> None:
+    def __init__(self, parts: Sequence[str] = ("base",), seed: int = CHAT_SEED) -> None:
         self.streams: dict[str, Iterator[Problem]] = {
-            f"{family}_{size}": (p for p in problems(family, size, seed) if p.part == part)
+            f"{family}_{size}": (p for p in problems(family, size, seed) if p.part in parts)
             for family, kind in FAMILIES.items()
             for size in kind.sizes
         }

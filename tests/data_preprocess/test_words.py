@@ -42,7 +42,7 @@ BY_HAND = [
         {"animals": {"cat": 3, "sea slug": 9, "ant": 1}},
         "cat: 3*4=12\nsea slug: 9*0=0\n12+0=12\nant: 1*6=6\n12+6=18\n#### 18",
         "Each cat has 4 legs, so 3 have 12. Each sea slug has 0 legs, so 9 have 0. With the 12 before this makes 12. "
-        "Each ant has 6 legs, so 1 have 6. With the 12 before this makes 18.",
+        "Each ant has 6 legs, so 1 has 6. With the 12 before this makes 18.",
     ),
     (
         "simple_equations",

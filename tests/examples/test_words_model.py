@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data_preprocess.word_problems import Problem, problems
 from examples.demo.model_folder import RECORD
 from examples.demo.sums_model import PRIVILEGED_TEMPLATE, encode_batch
-from examples.language import make_words_model, words_model, words_rates
+from examples.language import band, make_words_model, words_model, words_rates
 from examples.language.words_model import ProblemSource, Shape, make_model, make_tokenizer, sample_chat
 from examples.language.words_rates import Sampled, rates
 
@@ -159,3 +159,18 @@ def test_samples_stand_in_the_order_of_the_problems_whatever_is_generated_togeth
     chosen = [source.take(d, 1)[0] for d in ("letter_counting_6", "chain_sum_3x1", "leg_counting_4")]
     found = words_rates.sample(make_model(tokenizer, TINY).eval(), tokenizer, chosen, True, n=2)
     assert [s.problem for s in found] == chosen and {len(s.responses) for s in found} == {2}
+
+
+def test_the_band_is_told_by_difficulty_by_family_and_of_all(folder, monkeypatch, capsys):
+    monkeypatch.setattr(words_rates, "MAX_RESPONSE", 4)
+    assert band.main(["--model", str(folder), "--split", "heldout", "--problems", "4", "--n", "2", "--show", "1"]) == 0
+    out = capsys.readouterr().out
+    names = [line.split()[0] for line in out.splitlines() if line.startswith(("letter_counting", "all"))]
+    assert names == ["letter_counting", *(f"letter_counting_{n}" for n in (3, 4, 5, 6)), "all"]
+    assert out.count("How many times does the letter") == 2 and out.count("Reference:") == 1
+
+
+def test_a_width_that_heads_of_32_do_not_fill_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        make_words_model.main(["--out", str(tmp_path / "m"), "--hidden", "48"])
+    assert "multiple of 32" in capsys.readouterr().err
