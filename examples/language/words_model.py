@@ -120,6 +120,13 @@ def user_turn(problem: Problem, privileged: bool) -> str:
     return PRIVILEGED_TEMPLATE.format(problem=problem.text, solution=problem.reference())
 
 
+def copy_chat(rng: random.Random) -> tuple[str, str]:
+    """(user turn, response) of a chat whose response repeats the user turn: lines of steps in random numbers."""
+    number = lambda: rng.randint(0, 10 ** rng.randint(1, 3) - 1)  # noqa: E731
+    lines = [f"{number()}{rng.choice('+-*/')}{number()}={number()}" for _ in range(rng.randint(1, 2))]
+    return "\n".join(lines), "\n".join(lines)
+
+
 def sample_chat(source: ProblemSource, privileged: bool, rng: random.Random) -> tuple[str, str]:
     """(user turn, response) of one training chat."""
     if not privileged:

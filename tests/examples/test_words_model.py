@@ -11,7 +11,7 @@ from data_preprocess.word_problems import Problem, problems
 from examples.demo.model_folder import RECORD
 from examples.demo.sums_model import PRIVILEGED_TEMPLATE, encode_batch
 from examples.language import band, make_words_model, words_model, words_rates
-from examples.language.words_model import ProblemSource, Shape, make_model, make_tokenizer, sample_chat
+from examples.language.words_model import ProblemSource, Shape, copy_chat, make_model, make_tokenizer, sample_chat
 from examples.language.words_rates import Sampled, rates
 
 TINY = Shape(hidden=32, layers=1, heads=1)
@@ -70,6 +70,20 @@ def test_every_digit_is_a_token_and_texts_come_back(tokenizer):
 def test_words_of_the_problems_are_single_tokens(tokenizer):
     for word in (" arithmetic", " legs", " equation", " letter", " which", "####"):
         assert len(tokenizer(word)["input_ids"]) == 1
+
+
+def test_the_first_chats_repeat_random_steps_and_the_others_are_of_problems(tokenizer, monkeypatch):
+    rng = random.Random(0)
+    chats = [copy_chat(rng) for _ in range(50)]
+    assert all(user == response and re.fullmatch(r"(\d+[-+*/]\d+=\d+\n?)+", user) for user, response in chats)
+    assert len(set(chats)) == 50
+    seen: list[list[tuple[str, str]]] = []
+    monkeypatch.setattr(make_words_model, "COPY_CHATS", 3)
+    monkeypatch.setattr(make_words_model, "COPY_SHARE", 0.5)
+    monkeypatch.setattr(make_words_model, "backward", lambda model, tokenizer, chats: seen.append(chats) or 0.0)
+    make_words_model.train(make_words_model.Settings(steps=2, batch=2, shape=TINY), tokenizer)
+    assert [len(chats) for chats in seen] == [3, 2, 2]
+    assert [user == response for chats in seen for user, response in chats] == [True] * 3 + [False] * 4
 
 
 def test_the_base_model_is_trained_on_no_problem_of_a_split():
