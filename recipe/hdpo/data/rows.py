@@ -131,7 +131,14 @@ def build_row(
     }
 
 
-def write_splits(out: Path, splits: dict[str, list[dict[str, Any]]]) -> list[Path]:
+def schema_with(*texts: str) -> pa.Schema:
+    """:data:`SCHEMA` with further texts in ``extra_info``, after its own."""
+    at = SCHEMA.get_field_index("extra_info")
+    info = pa.struct([*SCHEMA.field(at).type, *((name, pa.string()) for name in texts)])
+    return SCHEMA.set(at, pa.field("extra_info", info))
+
+
+def write_splits(out: Path, splits: dict[str, list[dict[str, Any]]], schema: pa.Schema = SCHEMA) -> list[Path]:
     """Write OUT/<split>.parquet for every split; a reader never sees half a file.
 
     All splits are first written to temporary files beside their targets and then renamed, so a failure while
@@ -145,7 +152,7 @@ def write_splits(out: Path, splits: dict[str, list[dict[str, Any]]]) -> list[Pat
         if not rows:
             raise DataError(f"no usable row for the {split} split, nothing was written to {out}")
         for number, row in enumerate(rows):
-            fault = row_fault(row, SCHEMA)
+            fault = row_fault(row, schema)
             if fault is not None:
                 raise DataError(f"row {number} of the {split} split: {fault}; nothing was written to {out}")
     pending: list[tuple[Path, Path]] = []
@@ -154,7 +161,7 @@ def write_splits(out: Path, splits: dict[str, list[dict[str, Any]]]) -> list[Pat
         for split, rows in splits.items():
             temporary, target = out / f".{split}.parquet.{os.getpid()}.tmp", out / f"{split}.parquet"
             pending.append((temporary, target))
-            pq.write_table(_table(rows, split), temporary)
+            pq.write_table(_table(rows, split, schema), temporary)
         for temporary, target in pending:
             os.replace(temporary, target)
     except OSError as error:
@@ -165,12 +172,12 @@ def write_splits(out: Path, splits: dict[str, list[dict[str, Any]]]) -> list[Pat
     return [target for _, target in pending]
 
 
-def _table(rows: list[dict[str, Any]], split: str) -> pa.Table:
+def _table(rows: list[dict[str, Any]], split: str, schema: pa.Schema) -> pa.Table:
     try:
-        return pa.Table.from_pylist(rows, schema=SCHEMA)
+        return pa.Table.from_pylist(rows, schema=schema)
     except (pa.ArrowException, UnicodeEncodeError) as error:
         for number, row in enumerate(rows):
-            for field in SCHEMA:
+            for field in schema:
                 try:
                     pa.array([row.get(field.name)], field.type)
                 except (pa.ArrowException, UnicodeEncodeError) as reason:

@@ -7,7 +7,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from recipe.hdpo.data.rows import SCHEMA, DataError, Rejected, build_row, reject_reason, run_cli, write_splits
+from recipe.hdpo.data.rows import (
+    SCHEMA,
+    DataError,
+    Rejected,
+    build_row,
+    reject_reason,
+    run_cli,
+    schema_with,
+    write_splits,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -81,6 +90,17 @@ def test_written_rows_come_back_unchanged_with_the_fixed_schema(tmp_path):
         table = pq.read_table(path)
         assert table.schema.equals(SCHEMA)
         assert table.to_pylist() == split
+
+
+def test_a_schema_with_further_texts_keeps_them_and_all_else(tmp_path):
+    schema = schema_with("reference")
+    reworded = row()
+    reworded["extra_info"]["reference"] = "in words"
+    [path] = write_splits(tmp_path, {"train": [reworded]}, schema)
+    assert pq.read_table(path).to_pylist() == [reworded]
+    assert [field.name for field in schema] == [field.name for field in SCHEMA]
+    with pytest.raises(DataError, match=r"no place for extra_info\.reference"):
+        write_splits(tmp_path, {"train": [reworded]})
 
 
 def test_an_empty_split_writes_nothing(tmp_path):
