@@ -114,6 +114,9 @@ def _say_where(nodes: dict[str, subprocess.Popen]) -> None:
     """Which processes of the training each node has. The console does not tell: on one machine both nodes report the
     lines of all."""
     for address, node in nodes.items():
-        titles = [" ".join(process.cmdline()) for process in psutil.Process(node.pid).children(recursive=True)]
-        counts = Counter(kind for title in titles for kind in KINDS if title.startswith(f"ray::{kind}"))
+        counts: Counter[str] = Counter()
+        for process in psutil.Process(node.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                title = " ".join(process.cmdline())
+                counts.update(kind for kind in KINDS if title.startswith(f"ray::{kind}"))
         print(f"[drill] {address}: {', '.join(f'{number} {kind}' for kind, number in counts.items())}")
