@@ -60,7 +60,6 @@ def two_nodes() -> None:
             with _training(out) as run:
                 run.wait(lambda: max(run.steps()) > last, START_WITHIN, "step after the second start")
                 print(f"[drill] steps of both starts: {run.steps()}")
-                run.say("Setting global step to")
                 _say_where({HEAD: head, OTHER: other})
 
 
