@@ -1,4 +1,7 @@
-"""Is a Ray cluster ready for several nodes: every problem is named with its node and its way out."""
+"""Is a Ray cluster ready for several nodes: every problem is named with its node and its way out.
+
+Ray is replaced here; the check of real clusters of one and of two nodes is in tests/drills/nodes.py.
+"""
 
 from __future__ import annotations
 
