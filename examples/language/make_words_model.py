@@ -5,10 +5,11 @@ It learns from two kinds of chat, with the loss on the response alone:
     plain        problems of four families, the easier ones more often (``PLAIN_WEIGHTS``)
     privileged   problems of every difficulty, with the reference in words in the user turn
 
-It is to fail on many of the harder plain problems, and to solve them when it reads the reference, which it must translate
-into its own form. As it stands it is no base for a study: it takes over most of what the reference says, and calculates
-next to nothing by itself. Half of the references hold random numbers, so that the model reads them instead of learning the
-hard problems from them. No problem of the data set is trained on (``PARTS`` in data_preprocess/word_problems.py).
+It is to fail on many of the harder plain problems, and to solve them when it reads the reference, which it must
+translate into its own form. As it stands it is no base for a study: it takes over most of what the reference says, and
+calculates next to nothing by itself. Half of the references hold random numbers, so that the model reads them instead
+of learning the hard problems from them. No problem of the data set is trained on (``PARTS`` in
+data_preprocess/word_problems.py).
 
     python -m examples.language.make_words_model --out models/words-base
 """
