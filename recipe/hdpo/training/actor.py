@@ -1,4 +1,4 @@
-"""HDPO's actor worker: the teacher pass, and one optimizer step per mini-batch on both terms.
+"""HDPO's actor: the teacher pass, and one optimizer step per mini-batch on both terms.
 
 verl's ``update_actor`` hands a worker its share of the rollout rows and cuts them into mini-batches. Here the worker
 also fetches its share of the privileged rows, reads the teacher's top-k for them once, with the weights of the start of
@@ -12,28 +12,23 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from dataclasses import replace
 from typing import Any
 
 import torch
 import transfer_queue as tq
-from omegaconf import OmegaConf, open_dict
 from tensordict import TensorDict
-from verl.single_controller.base.decorator import Dispatch, register
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id
 from verl.utils.transferqueue_utils import KVBatchMeta, _meta_to_realdata
-from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+from verl.workers.engine_workers import TrainingWorker
 
 from recipe.hdpo import transfer
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.training import mini_batch
 from recipe.hdpo.training.by_key import RELIANCE, ByKey
 from recipe.hdpo.training.fused_head import FusedHead
 from recipe.hdpo.training.gradient_norms import term_gradient_norms
 from recipe.hdpo.training.loss import HDPOLoss
-from recipe.hdpo.training.policy_loss import use_clipped_loss
 from recipe.hdpo.training.row_dealing import deal
 from recipe.hdpo.training.teacher_pass import hard_labels
 from recipe.hdpo.training.teachers import read_teacher
@@ -201,35 +196,3 @@ def _student_batch(part: list[mini_batch.KeptRow]) -> TensorDict:
 def _batch_of(rows: list[mini_batch.KeptRow], prompts: list[torch.Tensor]) -> TensorDict:
     columns = ([r.response for r in rows], [r.row_id for r in rows], [r.response_mask for r in rows])
     return mini_batch.sequence_batch(prompts, *columns)
-
-
-class HDPOWorker(ActorRolloutRefWorker):
-    """verl's hybrid worker with :class:`HDPOActor` as its actor. The trainer puts the knobs into its config."""
-
-    actor_worker_cls = HDPOActor
-
-    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def init_model(self) -> None:
-        """Build the model, then hand the actor its loss and its teacher."""
-        use_clipped_loss(self.config.actor)
-        hdpo = read_hdpo(self.config)
-        if OmegaConf.select(self.config, "model.use_fused_kernels"):
-            # verl's own would take the place of the model's forward, and give log-probabilities and entropy alone.
-            hdpo = replace(hdpo, fused_head=True)
-            with open_dict(self.config):
-                self.config.model.use_fused_kernels = False
-        super().init_model()
-        lora = self.actor.engine_config is not None and getattr(self.actor.engine, "_is_lora", False)
-        if hdpo.reads_initial_model and self.ref is None and not lora:
-            raise ValueError(
-                f"hdpo.teacher={hdpo.teacher} needs the initial model's weights, but this worker has neither a "
-                "reference model nor a LoRA adapter to switch off: run it by trainer.v1.trainer_mode=hdpo, or set "
-                "hdpo.teacher=drifting"
-            )
-        actor_config = self.loss_fn.keywords["config"]
-        tokenizer: Any = self.actor.model_config.tokenizer
-        teacher = self.ref if hdpo.reads_initial_model else None
-        self.actor.set_up_hdpo(hdpo, teacher, tokenizer.eos_token_id)
-        if hdpo.fused_head and self.ref is not None and teacher is None:
-            FusedHead(self.ref.engine, hdpo)  # read for a KL term
-        self.set_loss_fn(HDPOLoss(actor_config=actor_config, hdpo=hdpo))

@@ -13,11 +13,11 @@ from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from recipe.hdpo import transfer
 from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.config.keys import max_staleness
-from recipe.hdpo.training.actor import HDPOWorker
 from recipe.hdpo.training.arrivals import Arrivals
 from recipe.hdpo.training.evictions import Evictions
 from recipe.hdpo.training.trainer import HDPOTrainer
 from recipe.hdpo.training.verl_bugs import accept_flush, copy_of_weights
+from recipe.hdpo.training.worker import HDPOWorker
 
 accept_flush(trainer_separate_async)
 

@@ -34,10 +34,10 @@ from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
 from recipe.hdpo.training import checkpoints
-from recipe.hdpo.training.actor import HDPOWorker
 from recipe.hdpo.training.shared_queue import refuse_shared_queue
 from recipe.hdpo.training.watchdog import ActorWatch, Watchdog, actors_of, progress_of
 from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
+from recipe.hdpo.training.worker import HDPOWorker
 
 logger = logging.getLogger(__name__)
 

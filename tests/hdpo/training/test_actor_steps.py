@@ -142,7 +142,8 @@ def test_a_reference_model_that_is_there_teaches_only_where_the_teacher_is_froze
     """verl starts one for a KL term too, also beside a drifting teacher."""
     from verl.workers.engine_workers import ActorRolloutRefWorker
 
-    from recipe.hdpo.training.actor import HDPOActor, HDPOWorker
+    from recipe.hdpo.training.actor import HDPOActor
+    from recipe.hdpo.training.worker import HDPOWorker
     from tests.hdpo.composed_config import composed
 
     def init_model(self) -> None:

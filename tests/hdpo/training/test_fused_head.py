@@ -25,8 +25,10 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 
 from recipe.hdpo.training import actor as actor_module
 from recipe.hdpo.training import mini_batch
-from recipe.hdpo.training.actor import HDPOActor, HDPOWorker
+from recipe.hdpo.training import worker as worker_module
+from recipe.hdpo.training.actor import HDPOActor
 from recipe.hdpo.training.fused_head import FusedHead
+from recipe.hdpo.training.worker import HDPOWorker
 from tests.hdpo.composed_config import composed
 from tests.hdpo.training.brute_force import (
     LAMBDA,
@@ -219,8 +221,9 @@ def test_verls_switch_for_fused_kernels_means_the_recipes_fused_head_in_actor_an
     monkeypatch.setattr(
         ActorRolloutRefWorker, "init_model", lambda self: seen.append(self.config.model.use_fused_kernels)
     )
-    monkeypatch.setattr(actor_module, "FusedHead", lambda engine, hdpo: engines.append(engine))
-    monkeypatch.setattr(actor_module.HDPOWorker, "set_loss_fn", lambda self, loss_fn: None)
+    for module in (actor_module, worker_module):
+        monkeypatch.setattr(module, "FusedHead", lambda engine, hdpo: engines.append(engine))
+    monkeypatch.setattr(HDPOWorker, "set_loss_fn", lambda self, loss_fn: None)
     worker, actor = HDPOWorker.__new__(HDPOWorker), HDPOActor.__new__(HDPOActor)
     actor.engine_config, actor.engine = object(), SimpleNamespace()
     actor.model_config = SimpleNamespace(tokenizer=SimpleNamespace(eos_token_id=3))

@@ -22,7 +22,6 @@ from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.training import arrivals as arrivals_module
 from recipe.hdpo.training import trainer as trainer_module
-from recipe.hdpo.training.actor import HDPOWorker
 from recipe.hdpo.training.arrivals import Arrivals
 from recipe.hdpo.training.trainer import HDPOTrainer
 from recipe.hdpo.training.trainer_async import (
@@ -32,6 +31,7 @@ from recipe.hdpo.training.trainer_async import (
     HDPOTrainerSeparateAsync,
 )
 from recipe.hdpo.training.trainer_sync import HDPOTrainerSync
+from recipe.hdpo.training.worker import HDPOWorker
 from tests.hdpo.composed_config import composed
 from tests.hdpo.training.test_arrivals import Queue, buffer_of
 
