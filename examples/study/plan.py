@@ -71,7 +71,6 @@ class Plan:
     baselines: tuple[str, ...]
     arms: dict[str, tuple[str, ...]]
     rates: dict[str, float | str] = field(default_factory=dict)
-    repeats: str = ""
     note: str = ""
 
     def tuning_runs(self) -> list[Run]:
@@ -108,7 +107,7 @@ def read_plan(name: str) -> Plan:
 
     Raises:
         ValueError: unknown or missing fields, seeds that serve both phases, no arm, a metric that is not measured, a
-            rate of no arm or that is none of the learning rates, a plan to repeat that is not there.
+            rate of no arm or that is none of the learning rates.
     """
     node: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     known = {f.name for f in fields(Plan)} - {"name"}
@@ -137,8 +136,6 @@ def read_plan(name: str) -> Plan:
         raise ValueError(f"{name}.yaml: select_by must be one of {metrics}, ks from 1 to samples={plan.samples}")
     if len(plan.learning_rates) > 1 and not plan.tuning_seeds:
         raise ValueError(f"{name}.yaml: several learning_rates and no tuning_seeds to choose by")
-    if plan.repeats and not (FOLDER / f"{plan.repeats}.yaml").exists():
-        raise ValueError(f"{name}.yaml: repeats {plan.repeats!r}, and there is no such plan in {FOLDER}")
     return plan
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import jinja2
 
-from examples.study import replication, tables
+from examples.study import tables
 from examples.study.figures import accuracy_png, curves_png, tuning_png
 from examples.study.plan import Plan, read_plan
-from examples.study.record import VERSIONS, Record, faults, read_records
+from examples.study.record import Record
+from examples.study.result_files import VERSIONS, faults, read_records
 from examples.study.results import Results, sort_out
 from examples.study.tables import Part, columns, measured
 from examples.training import ROOT, say
@@ -66,7 +67,6 @@ def write(plan: Plan, records: list[Record], folder: Path) -> list[Path]:
 
 def text(plan: Plan, records: list[Record], results: Results, parts: list[Part]) -> str:
     """The report as Markdown."""
-    other = replication.read_other(plan, records)
     rates = sorted(plan.learning_rates)
     at = {rate: [arm for arm, chosen in results.chosen.items() if chosen == rate] for rate in rates}
     page = _ENVIRONMENT.get_template("report.md.j2").render(
@@ -78,7 +78,6 @@ def text(plan: Plan, records: list[Record], results: Results, parts: list[Part])
         problems=len(results.base.problems),
         faults=faults(records),
         versions=_versions(records),
-        replicated=replication.tables(plan, results, other) if other else {},
         tuned=sum(map(len, results.tuned.values())),
         wanted_tuned=len(plan.tuning_runs()),
         reported=sum(map(len, results.reported.values())),
@@ -96,12 +95,14 @@ def text(plan: Plan, records: list[Record], results: Results, parts: list[Part])
 
 
 def _versions(records: list[Record]) -> dict[str, dict[str, list[str]]]:
-    """Which runs were made under which version, by the setting that names it, where there are several."""
+    """The arms with runs of each version, by the setting that names it, where there are several."""
     found: dict[str, dict[str, list[str]]] = {key: {} for key in VERSIONS}
-    for key, runs in found.items():
+    for key, arms in found.items():
         for record in records:
-            runs.setdefault(str(record.settings[key]), []).append(record.run.name)
-    return {key: runs for key, runs in found.items() if len(runs) > 1}
+            of_version = arms.setdefault(str(record.settings[key]), [])
+            if record.run.arm not in of_version:
+                of_version.append(record.run.arm)
+    return {key: arms for key, arms in found.items() if len(arms) > 1}
 
 
 if __name__ == "__main__":

@@ -25,16 +25,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from examples.study.plan import TRAIN_PROBLEMS, WEIGHTS, Plan, Run, choose_learning_rates, read_plan
-from examples.study.record import (
-    VERSIONS,
-    Record,
-    base_model_sha256,
-    differing,
-    make_record,
-    plan_settings,
-    read_record,
-    read_records,
-)
+from examples.study.record import Record, base_model_sha256, make_record, plan_settings
+from examples.study.result_files import VERSIONS, differing, read_record, read_records
 from examples.training import ROOT, copy_whole, evaluate, hold, last_step, python, say, train_with
 
 

@@ -16,7 +16,7 @@ from scripts.docs_parts.marks import Blocks, Values, fill
 
 VALUES: Values = {
     **{f.__name__: f for f in (study.mean, study.gain, study.interval, study.problems, study.rate)},
-    **{f.__name__: f for f in (study.curve, study.warned)},
+    **{f.__name__: f for f in (study.curve, study.warned, study.tuned)},
     "card": card.card,
     **{f.__name__: f for f in (card_head.head, card_head.head_update)},
     **{f.__name__: f for f in (measured.demo, measured.own, measured.overhead, measured.jsd_ratio)},
@@ -25,7 +25,7 @@ BLOCKS: Blocks = {
     "study-faults": study.study_faults,
     "study": study.study_table,
     "study-short": study.short_table,
-    "two-base-models": study.two_base_models_table,
+    "broken-prompt": study.broken_prompt_table,
     "collapse": study.collapse_table,
     "demo": measured.demo_table,
     "demo-differences": measured.demo_differences,

@@ -1,4 +1,4 @@
-"""Numbers of the study (`docs/results/{sums,sums_first,collapse}`).
+"""Numbers of the studies (`docs/results/{sums,collapse}`) and of the runs with a broken privileged prompt.
 
 Means come from the result files of the runs. Intervals come from the result page beside them, which a test compares
 with the same files: the page's 10,000 resamples are not drawn again here.
@@ -13,14 +13,14 @@ from collections.abc import Callable
 import numpy as np
 
 from examples.study.plan import read_plan
-from examples.study.record import Problem, Record, faults, read_records
+from examples.study.record import Problem, Record
+from examples.study.result_files import faults, read_records
 from examples.study.results import Results, sort_out
 from examples.study.tables import parts, values
 from examples.training import ROOT
 from scripts.docs_parts.marks import table
 
 RESULTS = ROOT / "docs/results"
-STUDIES = ("sums", "sums_first", "collapse")
 BASE = "base"
 # The parts of the test problems, in the order of the result page.
 PARTS = ("all", "cliffs", "known")
@@ -34,6 +34,9 @@ ARMS = {
     "HDPO, λ = 0.1, frozen": "frozen_0.1",
     "HDPO, λ = 1": "hdpo_1",
     "HDPO, λ = 1, frozen": "frozen_1",
+    "HDPO, λ = 1, next_step": "next_step_1",
+    "HDPO, λ = 1, answer shown": "answer_1",
+    "HDPO, λ = 1, answer shown, step gate": "answer_gate_1",
 }
 DIFFERENCES = {
     "λ = 1 - GRPO": ("hdpo_1", "grpo"),
@@ -42,6 +45,9 @@ DIFFERENCES = {
     "λ = 1 - matched GRPO": ("hdpo_1", "matched_grpo"),
     "λ = 0.1 - λ = 1": ("hdpo_0.1", "hdpo_1"),
     "frozen - drifting, λ = 1": ("frozen_1", "hdpo_1"),
+    "next_step - same_step, λ = 1": ("next_step_1", "hdpo_1"),
+    "answer - solution shown, λ = 1": ("answer_1", "hdpo_1"),
+    "step gate - none, answer shown": ("answer_gate_1", "answer_1"),
 }
 COLUMNS = {
     **{metric: (metric, "all") for metric in ("greedy", "pass@1", "pass@4", "pass@8")},
@@ -107,9 +113,8 @@ def interval(plan: str, arm: str, baseline: str, metric: str, part: str = "all")
 
 
 def study_faults() -> str:
-    """What was wrong with the settings under which the results of the studies were made; nothing once they are new."""
-    made_of = [r for plan in STUDIES for r in read_records(RESULTS / plan / "runs")]
-    return "\n\n".join(faults(made_of))
+    """What was wrong with the settings under which the runs at too high a learning rate were made."""
+    return "\n\n".join(faults(read_records(RESULTS / "collapse" / "runs")))
 
 
 def problems(plan: str, part: str = "all") -> str:
@@ -119,7 +124,18 @@ def problems(plan: str, part: str = "all") -> str:
 
 def rate(plan: str, arm: str) -> str:
     """The learning rate of an arm, ``1e-4``."""
-    return re.sub(r"e-0", "e-", f"{made(plan).chosen[arm]:.0e}")
+    return _rate(made(plan).chosen[arm])
+
+
+def _rate(lr: float) -> str:
+    return re.sub(r"e-0", "e-", f"{lr:.0e}")
+
+
+def tuned(plan: str, arm: str, lr: str, metric: str, part: str = "all") -> str:
+    """Mean over the tuning runs of an arm with one learning rate, or of the base model. ``part``: all, or terms=N."""
+    results = made(plan)
+    found = [results.base_tuning] if arm == BASE else [r for r in results.tuned[arm] if r.run.lr == float(lr)]
+    return f"{values([r for r in found if r], metric, _keep(plan, part)).mean():.3f}"
 
 
 def curve(plan: str, arm: str, name: str, first: str, last: str, tuned: str = "") -> str:
@@ -128,8 +144,11 @@ def curve(plan: str, arm: str, name: str, first: str, last: str, tuned: str = ""
     found = runs(plan, arm)
     if tuned:
         found = [r for r in made(plan).tuned[arm] if r.run.lr == float(tuned.removeprefix("lr="))]
-    seen = [value for r in found for step, value in r.curves.get(name, []) if int(first) <= step <= int(last)]
-    return f"{np.mean(seen):.2f}"
+    return f"{_curve(found, name, int(first), int(last)):.2f}"
+
+
+def _curve(records: list[Record], name: str, first: int, last: int) -> float:
+    return float(np.mean([value for r in records for step, value in r.curves.get(name, []) if first <= step <= last]))
 
 
 def warned(plan: str, arm: str) -> str:
@@ -137,39 +156,47 @@ def warned(plan: str, arm: str) -> str:
     return str(sum(any(value for _, value in run.curves["hdpo/teacher_collapse"]) for run in runs(plan, arm)))
 
 
+def _ran(*arms: str) -> bool:
+    return all(arm in made("sums").reported for arm in arms)
+
+
 def study_table() -> str:
-    """Every arm of the second base model, and the differences that matter."""
+    """Every arm that has runs, and the differences that matter."""
     body = [["base model", *(mean("sums", BASE, *column) for column in COLUMNS.values())]]
     for label, arm in ARMS.items():
-        body.append([f"{label}, {rate('sums', arm)}", *(mean("sums", arm, *column) for column in COLUMNS.values())])
+        if _ran(arm):
+            body.append([f"{label}, {rate('sums', arm)}", *(mean("sums", arm, *column) for column in COLUMNS.values())])
     for label, pair in DIFFERENCES.items():
-        body.append([label, *(interval("sums", *pair, *column) for column in COLUMNS.values())])
+        if _ran(*pair):
+            body.append([label, *(interval("sums", *pair, *column) for column in COLUMNS.values())])
     return table(["", *COLUMNS], body)
 
 
 def short_table() -> str:
     """The README's: the arms that tell the story."""
     columns = ("greedy", "pass@1", "pass@8", "its cliffs: pass@8", "what it solved: pass@1")
-    shown = {"base model": BASE, **{label: ARMS[label] for label in list(ARMS)[:2] + list(ARMS)[4::2]}}
-    shown["HDPO, λ = 1, frozen teacher"] = "frozen_1"
-    body = [[label, *(mean("sums", arm, *COLUMNS[c]) for c in columns)] for label, arm in shown.items()]
+    shown = ("GRPO", "GRPO, matched rollouts", "HDPO, λ = 0.1", "HDPO, λ = 1", "HDPO, λ = 1, frozen")
+    arms = {"base model": BASE, **{label: ARMS[label] for label in shown if _ran(ARMS[label])}}
+    body = [[label, *(mean("sums", arm, *COLUMNS[c]) for c in columns)] for label, arm in arms.items()]
     body.append(["λ = 1 - GRPO", *(interval("sums", "hdpo_1", "grpo", *COLUMNS[c]) for c in columns)])
     return table(["", *columns], body)
 
 
-def two_base_models_table() -> str:
-    """Every arm minus GRPO, from both base models."""
-    columns = {"greedy": ("greedy", "all"), "pass@8": ("pass@8", "all"), "pass@8, its cliffs": ("pass@8", "cliffs")}
-    studies = {"second": "sums", "first": "sums_first"}
-    head = ["minus GRPO", *(f"{which}: {column}" for which in studies for column in columns)]
+def broken_prompt_table() -> str:
+    """The arms that were trained with a broken privileged prompt, above those that were trained anew."""
+    columns = ("greedy", "pass@1", "pass@8", "its cliffs: pass@8", "what it solved: pass@1")
+    curves = {"privileged solve rate": "hdpo/privileged_solve_rate", "JSD": "hdpo/jsd_mean"}
+    broken = read_records(RESULTS / "broken_prompt" / "runs")
     body = []
-    for label, arm in list(ARMS.items())[1:]:
-        cells = []
-        for plan in studies.values():
-            ran = arm in made(plan).reported
-            cells += [gain(plan, arm, "grpo", *column) if ran else "not run" for column in columns.values()]
-        body.append([label, *cells])
-    return table(head, body)
+    for label, arm in ARMS.items():
+        old = [record for record in broken if record.run.arm == arm]
+        new = runs("sums", arm) if old and _ran(arm) else []
+        for prompt, found in (("broken", old), ("whole", new)):
+            if found:
+                means = [values(found, m, _keep("sums", part)).mean() for m, part in (COLUMNS[c] for c in columns)]
+                last = [_curve(found, name, 51, 60) for name in curves.values()]
+                body.append([f"{label}, {_rate(found[0].run.lr)}", prompt, *(f"{x:.3f}" for x in (*means, *last))])
+    return table(["", "prompt", *columns, *(f"{name}, last ten steps" for name in curves)], body)
 
 
 def collapse_table() -> str:

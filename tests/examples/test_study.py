@@ -25,10 +25,10 @@ from examples.study.record import (
     installed_versions,
     make_record,
     plan_settings,
-    read_records,
 )
 from examples.study.report import text as report_text
 from examples.study.report import write
+from examples.study.result_files import read_records
 from examples.study.results import sort_out
 from examples.study.run import check_base_model, finish, make_data, make_start
 from examples.study.tables import measured, parts, values, window
@@ -39,6 +39,7 @@ from tests.examples.test_scripts import EXAMPLES, composed
 
 pytestmark = pytest.mark.usefixtures("few_resamples")
 PLANS = sorted(path.stem for path in plans.FOLDER.glob("*.yaml"))
+TEACHERS = (("hdpo", "drifting"), ("frozen", "frozen"))
 TOY = Plan(
     name="toy",
     steps=2,
@@ -92,15 +93,22 @@ def test_the_study_has_the_promised_arms_at_equal_compute(tmp_path: Path) -> Non
     knobs = {}
     for arm in plan.arms:
         hdpo = composed(EXAMPLES / "cpu_demo.sh", tmp_path, *plan.overrides(Run("report", arm, 1e-4, 1))).hdpo
-        coef = hdpo.distillation_loss_coef
-        knobs[arm] = (hdpo.teacher, coef) if hdpo.privileged.use == "distill" and hdpo.privileged.n else None
-    assert (
-        plan.baselines[:2] == ("grpo", "matched_grpo")
-        and knobs.pop("grpo") is None
-        and knobs.pop("matched_grpo") is None
-    )
-    assert set(knobs.values()) == {(t, c) for t in ("drifting", "frozen") for c in (0.01, 0.1, 1.0)}
-    assert len(plan.seeds) >= 3
+        shown = (hdpo.privileged.source, hdpo.privileged.schedule, hdpo.privileged.gate.steps is not None)
+        distills = hdpo.privileged.use == "distill" and hdpo.privileged.n
+        knobs[arm] = (hdpo.teacher, hdpo.distillation_loss_coef, *shown) if distills else None
+    usual = ("solution", "same_step", False)
+    assert knobs == {
+        "grpo": None,
+        "matched_grpo": None,
+        **{f"{name}_{size}": (teacher, float(size), *usual) for name, teacher in TEACHERS for size in ("1", "0.1")},
+        "next_step_1": ("drifting", 1.0, "solution", "next_step", False),
+        "answer_1": ("drifting", 1.0, "answer", "same_step", False),
+        "answer_gate_1": ("drifting", 1.0, "answer", "same_step", True),
+    }
+    assert plan.baselines[:2] == ("grpo", "matched_grpo") and len(plan.seeds) >= 3
+    # Arms that differ from another one by a single setting have its rate.
+    assert {arm: plan.rates[arm] for arm in ("next_step_1", "answer_1", "answer_gate_1")}.keys() <= plan.arms.keys()
+    assert plan.rates["next_step_1"] == plan.rates["answer_1"] == plan.rates["answer_gate_1"] == "hdpo_1"
 
 
 def test_runs_come_in_whole_rounds_over_the_arms() -> None:
@@ -164,7 +172,6 @@ def test_an_arm_can_take_the_rate_that_was_chosen_for_another_one() -> None:
         ({"ks": [1, 4, 16]}, "ks from 1 to samples=8"),
         ({"arms": {"base": []}}, "one called base"),
         ({"baselines": ["grpo", "gpro"]}, r"baselines \['gpro'\] are no arms"),
-        ({"repeats": "summs"}, r"repeats 'summs', and there is no such plan"),
         ({"rates": {"gpro": 1.0e-4}}, r"rates .*'gpro'.* no arm"),
         ({"rates": {"grpo": "gpro"}}, r"rates .*'gpro'.* nor an arm"),
         ({"rates": {"grpo": "grpo"}}, r"rates .* nor an arm with a rate of its own"),
@@ -216,8 +223,8 @@ def test_a_study_goes_on_under_another_version_and_says_so(tmp_path: Path, capsy
     assert f"settings_version 0; the study goes on with {SETTINGS_VERSION}" in printed and new.run.name not in printed
     plan = replace(TOY, rates={"grpo": 0.2, "hdpo": 0.2})
     said = page(plan, [record(BASE, [0, 1, 4]), *read_records(tmp_path)])
-    assert f"**Made under several versions** (grader): {new.settings['grader']}: report-base, {new.run.name}; " in said
-    assert f"hdpo 0: {old.run.name}." in said
+    assert f"**Made under several versions** (grader): {new.settings['grader']}: base, {new.run.arm}; " in said
+    assert f"hdpo 0: {old.run.arm}." in said
     assert "several versions" not in page(plan, [record(BASE, [0, 1, 4]), new])
 
 
@@ -227,13 +234,15 @@ def test_results_of_the_broken_privileged_prompt_say_so_and_new_ones_do_not() ->
     assert "broken privileged prompt" not in page(plan, runs)
     old = [replace(made, settings={**made.settings, "settings_version": 1}) for made in runs]
     assert "**Made with a broken privileged prompt** (settings_version 1)" in page(plan, old)
-    for name in ("sums", "sums_first", "collapse"):
+    # The base model and GRPO read none, whatever the version.
+    assert old[1].run.arm == "grpo" and "broken privileged prompt" not in page(plan, [*old[:2], runs[2]])
+    for name, times in (("sums", 0), ("collapse", 1)):
         committed = (EXAMPLES.parent / "docs/results" / name / "README.md").read_text()
-        assert committed.count(r"`2+8+3=?\nReference:\n2+8=10` on one line") == 1
+        assert committed.count(r"`2+8+3=?\nReference:\n2+8=10` on one line") == times
 
 
 def test_a_study_from_before_the_versions_names_digests_and_is_read_as_version_1() -> None:
-    folder = EXAMPLES.parent / "docs/results/sums_first/runs"
+    folder = EXAMPLES.parent / "docs/results/broken_prompt/runs"
     assert all("script" in json.loads(file.read_text())["settings"] for file in folder.glob("*.json"))
     versions = {(r.settings["settings_version"], r.settings["grader"]) for r in read_records(folder)}
     assert versions == {(1, "hdpo 1, math-verify 0.9.0")}

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from examples.study.plan import read_plan
-from examples.study.record import Record, read_records
+from examples.study.record import Record
 from examples.study.report import text
+from examples.study.result_files import differing, read_records
 from examples.study.results import Results, sort_out
-from examples.study.tables import measured, values
+from examples.study.tables import measured
 from scripts.docs_parts import study
 
 ROOT = Path(__file__).parents[2]
@@ -33,72 +34,70 @@ def excludes_zero(plan: str, arm: str, baseline: str, metric: str, part: str = "
     return low > 0 or high < 0
 
 
+def reported(*arms: str) -> dict[str, list[Record]]:
+    """The runs of these arms, or of all that have some."""
+    found = made("sums")[0].reported
+    return {arm: found[arm] for arm in arms or found}
+
+
 def test_every_reported_arm_has_three_runs_at_its_tuned_rate() -> None:
-    for plan in ("sums", "sums_first"):
-        results, _ = made(plan)
-        for arm, runs in results.reported.items():
-            assert [run.run.seed for run in runs] == [1, 2, 3] and {run.run.lr for run in runs} == {results.chosen[arm]}
-    assert list(made("sums")[0].reported) == list(read_plan("sums").arms) and len(made("sums_first")[0].reported) == 5
+    chosen = made("sums")[0].chosen
+    assert {"grpo", "matched_grpo", "hdpo_1", "next_step_1"} <= reported().keys()
+    for arm, runs in reported().items():
+        assert [run.run.seed for run in runs] == [1, 2, 3] and {run.run.lr for run in runs} == {chosen[arm]}
 
 
-def test_pass_8_minus_grpo_is_free_of_zero_for_lambda_1_everywhere_and_for_lambda_01_from_the_first_base_model() -> (
-    None
-):
-    arms = {plan: [arm for arm in made(plan)[0].reported if arm != "grpo"] for plan in ("sums", "sums_first")}
-    free = {(plan, arm) for plan in arms for arm in arms[plan] if excludes_zero(plan, arm, "grpo", "pass@8")}
-    assert free == {(plan, arm) for plan in arms for arm in ("hdpo_1", "frozen_1")} | {("sums_first", "hdpo_0.1")}
+def test_every_privileged_prompt_of_the_study_was_whole() -> None:
+    plain = {"base", "grpo", "matched_grpo"}
+    version = {record.run.arm: record.settings["settings_version"] for record in made("sums")[1]}
+    assert {arm for arm, of in version.items() if of == 1} == plain
+    assert {of for arm, of in version.items() if arm not in plain} == {2}
 
 
-def test_what_hdpo_loses_of_known_sums_is_free_of_zero_from_the_first_base_model_alone() -> None:
-    lost = [excludes_zero(plan, "hdpo_1", "grpo", "pass@1", "known") for plan in ("sums", "sums_first")]
-    assert lost == [False, True]
+def test_with_lambda_1_every_difference_to_grpo_but_that_of_pass_1_is_free_of_zero() -> None:
+    free = {name: excludes_zero("sums", "hdpo_1", "grpo", *column) for name, column in study.COLUMNS.items()}
+    assert all(free.values()), free
+
+
+def test_what_hdpo_gains_in_all_and_loses_of_known_sums() -> None:
     falls = [float(study.mean("sums", arm, "pass@1", "known")) for arm in ("base", "hdpo_1", "grpo")]
     assert falls[1] < falls[0] < falls[2]
-
-
-def test_lambda_01_differs_from_lambda_1_free_of_zero_in_pass_8_on_cliffs_alone() -> None:
-    free = [c for c, of in study.COLUMNS.items() if excludes_zero("sums", "hdpo_0.1", "hdpo_1", *of)]
-    assert free == ["its cliffs: pass@8"]
+    assert all(float(study.gain("sums", "hdpo_1", "grpo", metric)) > 0 for metric in ("greedy", "pass@1", "pass@8"))
 
 
 def test_nearly_half_of_the_test_problems_are_cliffs_of_the_base_model() -> None:
     assert 0.4 < int(study.problems("sums", "cliffs")) / int(study.problems("sums")) < 0.5
 
 
-def test_the_means_of_greedy_and_of_pass_8_both_grow_with_lambda() -> None:
-    for metric in ("greedy", "pass@8"):
-        means = [float(study.mean("sums", f"hdpo_{size}", metric)) for size in ("0.01", "0.1", "1")]
-        assert means == sorted(means) and len(set(means)) == 3
+def test_every_run_with_lambda_1_beats_every_run_of_both_grpo_arms_at_pass_8_and_greedily() -> None:
+    for metric in ("pass@8", "greedy"):
+        best = max(run.mean(metric) for runs in reported("grpo", "matched_grpo").values() for run in runs)
+        assert all(run.mean(metric) > best for runs in reported("hdpo_1", "next_step_1").values() for run in runs)
 
 
-@pytest.mark.parametrize("plan", ["sums", "sums_first"])
-def test_every_run_with_lambda_1_beats_every_run_of_both_grpo_arms_at_pass_8(plan: str) -> None:
-    reported = made(plan)[0].reported
-    best = max(run.mean("pass@8") for arm in ("grpo", "matched_grpo") for run in reported[arm])
-    assert all(run.mean("pass@8") > best for arm in ("hdpo_1", "frozen_1") for run in reported[arm])
+def test_no_difference_of_the_two_schedules_is_free_of_zero() -> None:
+    free = [name for name, of in study.COLUMNS.items() if excludes_zero("sums", "next_step_1", "hdpo_1", *of)]
+    assert not free
 
 
-@pytest.mark.parametrize("plan", ["sums", "sums_first"])
-def test_no_arm_of_hdpo_loses_more_than_0005_of_greedy_accuracy_to_grpo(plan: str) -> None:
-    """Means over the runs, as the documents say."""
-    greedy = {arm: values(runs, "greedy", lambda _: True).mean() for arm, runs in made(plan)[0].reported.items()}
-    hdpo = [arm for arm in greedy if arm.startswith(("hdpo_", "frozen_"))]
-    assert hdpo and all(greedy[arm] - greedy["grpo"] >= -0.005 for arm in hdpo)
+def test_the_highest_rate_was_best_for_lambda_1_with_the_drifting_teacher_alone() -> None:
+    chosen, rates = made("sums")[0].chosen, read_plan("sums").learning_rates
+    assert (chosen["grpo"], chosen["hdpo_1"], chosen["frozen_1"]) == (min(rates), max(rates), 1e-4)
 
 
-def test_with_lambda_001_both_teachers_give_the_same_counts_by_losses_that_differ_in_most_steps() -> None:
-    arms = [{run.run.seed: run for run in made("sums")[0].reported[arm]} for arm in ("hdpo_0.01", "frozen_0.01")]
-    assert arms[0].keys() == arms[1].keys() == {1, 2, 3}
-    for drifting, frozen in ((arms[0][seed], arms[1][seed]) for seed in arms[0]):
-        assert drifting.problems == frozen.problems
-        losses = zip(drifting.curves["hdpo/jsd_mean"], frozen.curves["hdpo/jsd_mean"], strict=True)
-        assert sum(ours != theirs for ours, theirs in losses) > 50  # of 60 steps
-
-
-def test_the_lowest_rate_was_best_for_grpo_and_for_lambda_001() -> None:
-    lowest = min(read_plan("sums").learning_rates)
-    at_it = {arm for arm, rate in made("sums")[0].chosen.items() if rate == lowest}
-    assert at_it == {"grpo", "hdpo_0.01", "frozen_0.01"}
+def test_runs_with_the_broken_prompt_differ_in_it_and_in_the_learning_rate_alone() -> None:
+    broken = read_records(ROOT / "docs/results/broken_prompt/runs")
+    assert len(broken) == 18 and {record.settings["settings_version"] for record in broken} == {1}
+    for old in broken:
+        assert not differing(old.settings, made("sums")[0].base.settings)
+        assert [p.id for p in old.problems] == [p.id for p in made("sums")[0].base.problems]
+        assert old.about["base_model_sha256"] == made("sums")[0].base.about["base_model_sha256"]
+        if old.run.arm in reported():
+            new = reported()[old.run.arm][0]
+            assert set(old.overrides) ^ set(new.overrides) <= {
+                *(f"actor_rollout_ref.actor.optim.lr={run.lr:g}" for run in (old.run, new.run)),
+                *(f"{knob}={run.seed}" for run in (old.run, new.run) for knob in ("data.seed", "hdpo.rollout_seed")),
+            }
 
 
 def test_too_high_a_rate_breaks_the_student_by_step_20_while_the_teacher_still_solves() -> None:
@@ -114,21 +113,7 @@ def test_too_high_a_rate_breaks_the_student_by_step_20_while_the_teacher_still_s
     assert last["hdpo_1"] == 0.0 and all(last[a] < solved[a] for a in solved)
 
 
-def test_of_the_runs_with_lambda_1_one_warned_and_in_two_steps() -> None:
-    runs = [run for plan in ("sums", "sums_first") for run in made(plan)[0].reported["hdpo_1"]]
-    warnings = [sum(value for _, value in run.curves["hdpo/teacher_collapse"]) for run in runs]
-    assert sorted(warnings) == [0, 0, 0, 0, 0, 2]
-
-
-def test_the_studys_rates_from_elsewhere_are_those_that_were_tuned_there() -> None:
-    here, there = read_plan("sums"), read_plan("sums_first")
-    assert here.rates == made("sums_first")[0].chosen
-    for same in ("steps", "learning_rates", "tuning_seeds", "select_by", "base_model", "tuning_problems", "common"):
-        assert getattr(here, same) == getattr(there, same), same
-    assert {arm: here.arms[arm] for arm in there.arms} == there.arms
-
-
-@pytest.mark.parametrize("plan", ["sums", "sums_first", "collapse"])
+@pytest.mark.parametrize("plan", ["sums", "collapse"])
 def test_a_result_page_is_what_its_result_files_give(plan: str, few_resamples: None) -> None:
     """Without the ends of intervals, whose last digit may differ from machine to machine."""
     results, records = made(plan)
