@@ -25,7 +25,7 @@ def raise_(*args: Any, **kwargs: Any) -> Any:
     return reward.compute_score(*args, **kwargs)
 
 
-def nan(*args: Any, **kwargs: Any) -> Any:
+def not_a_number(*args: Any, **kwargs: Any) -> Any:
     """Every fourth reward is NaN."""
     graded = reward.compute_score(*args, **kwargs)
     return {**graded, "score": float("nan")} if next(_calls) % 4 == 0 else graded

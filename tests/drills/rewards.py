@@ -19,7 +19,7 @@ def reward_raises() -> None:
 
 def reward_nan() -> None:
     """Every fourth reward is NaN."""
-    _with_fault("nan", "nan")
+    _with_fault("not_a_number", "nan")
 
 
 def _with_fault(fault: str, needle: str) -> None:
