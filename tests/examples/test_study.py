@@ -107,7 +107,6 @@ def test_the_study_has_the_promised_arms_at_equal_compute(tmp_path: Path) -> Non
     }
     assert plan.baselines[:2] == ("grpo", "matched_grpo") and len(plan.seeds) >= 3
     # Arms that differ from another one by a single setting have its rate.
-    assert {arm: plan.rates[arm] for arm in ("next_step_1", "answer_1", "answer_gate_1")}.keys() <= plan.arms.keys()
     assert plan.rates["next_step_1"] == plan.rates["answer_1"] == plan.rates["answer_gate_1"] == "hdpo_1"
 
 
