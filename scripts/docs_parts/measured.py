@@ -86,9 +86,10 @@ def _json(path: str) -> Any:
     return json.loads((RESULTS / path).read_text())
 
 
-def overhead(name: str) -> str:
-    """A figure of `benchmarks/overhead.py`: milliseconds of a part of the step, or a ratio to GRPO's step."""
-    value = _json("benchmarks/overhead.json")[name]
+def overhead(name: str, answers: str = "short") -> str:
+    """A figure of `benchmarks/overhead.py`, of ``short`` or ``long`` answers: milliseconds of a part of the step, or a
+    ratio to GRPO's step."""
+    value = _json({"short": "benchmarks/overhead.json", "long": "benchmarks/overhead_long.json"}[answers])[name]
     if name.startswith("steps"):
         return f"{value:.0f}"
     return f"{value:.3f}" if name.startswith("ratio") else f"{100 * value:.0f}" if "rate" in name else _ms(value)

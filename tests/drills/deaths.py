@@ -75,7 +75,7 @@ def _go_on(out: Path) -> None:
         last = max(run.steps())
         run.wait(lambda: max(run.steps()) > last, START_WITHIN, "step after the second start")
         print(f"[drill] steps of both starts: {run.steps()}")
-        run.say("Setting global step to", "the newest whole checkpoint")
+        run.say("setting global step to", "the newest whole checkpoint")
 
 
 def sigterm() -> None:

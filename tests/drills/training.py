@@ -80,7 +80,7 @@ class Run:
         self.note_processes()
         began = time.monotonic()
         self.wait(lambda: self.process.poll() is not None, END_WITHIN, "end")
-        gone, alive = psutil.wait_procs(list(self.seen.values()), timeout=30)
+        gone, alive = psutil.wait_procs(list(self.seen.values()), timeout=120)
         print(f"[drill] exit code {self.process.returncode}; {len(gone)} child processes gone, {len(alive)} left")
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
