@@ -154,9 +154,11 @@ def merge_metrics(out: Path) -> None:
     (out / "metrics.jsonl").write_bytes(b"".join(entries[step] + b"\n" for step in sorted(entries)))
 
 
-def evaluate(model: Path, problems: Path, out: Path, n: int, k: Sequence[int], seed: int = 1) -> Path:
+def evaluate(
+    model: Path, problems: Path, out: Path, n: int, k: Sequence[int], seed: int = 1, max_tokens: int = MAX_TOKENS
+) -> Path:
     """Greedy and sampled evaluation of a model or checkpoint on a parquet file; finished samples are kept."""
     arguments = ["--model", model, "--data", problems, "--out", out, "--n", n, "--k", *k]
     arguments += ["--step-check", "recipe.hdpo.step_check.arithmetic"]
-    python("-m", "recipe.hdpo.evaluate", *arguments, "--max-tokens", MAX_TOKENS, "--seed", seed, env=CPU)
+    python("-m", "recipe.hdpo.evaluate", *arguments, "--max-tokens", max_tokens, "--seed", seed, env=CPU)
     return out

@@ -16,7 +16,7 @@ import json
 import time
 from pathlib import Path
 
-from examples.study.plan import TRAIN_PROBLEMS, WEIGHTS
+from examples.study.tasks import TRAIN_PROBLEMS, WEIGHTS
 from examples.training import CPU, MAX_TOKENS, ROOT, copy_whole, evaluate, hold, python, say, train_with
 from recipe.hdpo.tracking.group_lines import GROUP_FOLDER
 

@@ -1,26 +1,30 @@
-"""A base model for problems in words: a Qwen2 of 2.1 M parameters with a vocabulary of its own, trained from scratch.
+"""A base model for problems in words: SmolLM2-135M-Instruct, fine-tuned for a quarter of an hour by an adapter (LoRA).
 
 It learns from two kinds of chat, with the loss on the response alone:
 
-    plain        problems of four families, the easier ones more often (``PLAIN_WEIGHTS``)
+    plain        problems of four families, the easier ones more often
     privileged   problems of every difficulty, with the reference in words in the user turn
 
-It is to fail on many of the harder plain problems, and to solve them when it reads the reference, which it must
-translate into its own form. As it stands it is no base for a study: it takes over most of what the reference says, and
-calculates next to nothing by itself. Half of the references hold random numbers, so that the model reads them instead
-of learning the hard problems from them. No problem of the data set is trained on (``PARTS`` in
-data_preprocess/word_problems.py).
+So it fails on many of the harder plain problems, and solves most of them when it reads the reference, which it must
+translate into its own form. No problem of the data set is trained on (``PARTS`` in data_preprocess/word_problems.py).
 
-    python -m examples.language.make_words_model --out models/words-base
+    python -m examples.demo.make_smollm2 --out models/smollm2
+    python -m examples.language.make_words_model --base models/smollm2 --out models/words-base
+
+The adapter, a few MB, stands in ``adapter/`` of the finished model. ``--kept`` names a folder with that and the record
+``made_by.json``: it is merged again, into the same weights on every machine, and nothing is trained.
 """
 
 import argparse
+import json
 import math
 import os
 import random
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,105 +32,88 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from data_preprocess.word_problems import HELDOUT
-from examples.demo.model_folder import FolderError, is_made, publish
-from examples.demo.sums_model import encode_batch
-from examples.language.words_model import (
-    PLAIN_WEIGHTS,
-    RANDOM_REFERENCES,
-    ProblemSource,
-    Shape,
-    copy_chat,
-    make_model,
-    make_tokenizer,
-    sample_chat,
-)
+from examples.demo.model_folder import RECORD, FolderError, is_made, publish
+from examples.demo.sums_model import CHATML
+from examples.language.words_model import PLAIN_WEIGHTS, ProblemSource, backward, sample_chat
 from examples.language.words_rates import by_difficulty, print_rates, sample
+from recipe.hdpo.evaluation.problems import file_sha256
 
 THREADS = min(2, os.cpu_count() or 1)
 # Of the generator, for the problems of the evaluation.
 EVAL_SEED = 30_000_000
 EVAL_SAMPLES = 4
-# Share of the steps, the first ones, in which the chats are short texts to repeat, and how many of these. A model that
-# has learnt to copy learns to translate; from problems alone it had not begun to after 400 steps.
-COPY_SHARE, COPY_CHATS = 0.075, 48
-# Chats of like length that pass through the model together.
-MICRO_BATCH = 16
+# Share of the chats with the reference.
+PRIVILEGED_SHARE = 0.4
+ADAPTER = "adapter"
 
 
 @dataclass(frozen=True)
 class Settings:
     """What decides the finished model; a model made with the same settings is not made again."""
 
-    steps: int = 1600
+    steps: int = 250
     batch: int = 8
-    lr: float = 3e-3
+    lr: float = 1e-3
+    rank: int = 16
     seed: int = 0
-    shape: Shape = field(default_factory=Shape)
 
-    def record(self) -> dict[str, Any]:
+    def record(self, base: Path) -> dict[str, Any]:
         """JSON-able, as written beside the model."""
         return asdict(self) | {
             "plain_weights": PLAIN_WEIGHTS,
-            "random_references": RANDOM_REFERENCES,
-            "copy": [COPY_SHARE, COPY_CHATS],
+            "privileged_share": PRIVILEGED_SHARE,
+            "base_sha256": file_sha256(base / "model.safetensors"),
         }
 
 
 DEFAULT = Settings()
 
 
-def backward(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, chats: list[tuple[str, str]]) -> float:
-    """Gradients of the mean loss per learned token of all chats, added to the model's; returns that loss."""
-    # Of like lengths together, so that little is padded.
-    chats = sorted(chats, key=lambda chat: len(chat[0]) + len(chat[1]))
-    batches = [encode_batch(chats[i : i + MICRO_BATCH], tokenizer) for i in range(0, len(chats), MICRO_BATCH)]
-    learned = sum(int((labels[:, 1:] != -100).sum()) for _, labels in batches)
-    total = 0.0
-    for ids, labels in batches:
-        share = int((labels[:, 1:] != -100).sum()) / learned
-        loss = model(input_ids=ids, labels=labels).loss * share
-        loss.backward()
-        total += loss.item()
-    return total
-
-
-def train(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> Qwen2ForCausalLM:
-    """AdamW, linear warm-up, cosine decay to 0. After the first steps, of texts to repeat, each step takes as many
-    plain chats as privileged ones."""
+def train(settings: Settings, base: Path, tokenizer: PreTrainedTokenizerBase, adapter: Path) -> None:
+    """Train an adapter and save it, in half precision. AdamW, linear warm-up, cosine decay to 0."""
     torch.manual_seed(settings.seed)
     rng = random.Random(settings.seed)
     source = ProblemSource()
-    model = make_model(tokenizer, settings.shape).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.01)
-    warmup = max(1, settings.steps // 30)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config = LoraConfig(r=settings.rank, lora_alpha=2 * settings.rank, target_modules="all-linear")
+    model = get_peft_model(model, config).train()
+    learned = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learned, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0)
+    warmup = max(1, settings.steps // 20)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / settings.steps))),
     )
-    copy_steps = int(COPY_SHARE * settings.steps)
-    bar = tqdm(range(settings.steps), desc="training the base model", unit="step", mininterval=1.0)
-    for step in bar:
-        losses = []
-        if step < copy_steps:
-            losses = 2 * [backward(model, tokenizer, [copy_chat(rng) for _ in range(COPY_CHATS)])]
-        for privileged in (False, True) if step >= copy_steps else ():
-            chats = [sample_chat(source, privileged, rng) for _ in range(settings.batch)]
-            losses.append(backward(model, tokenizer, chats))
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    bar = tqdm(range(settings.steps), desc="training the adapter", unit="step", mininterval=1.0)
+    for _ in bar:
+        chats = [sample_chat(source, rng.random() < PRIVILEGED_SHARE, rng) for _ in range(settings.batch)]
+        loss = backward(model, tokenizer, chats)
+        torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        if step % 20 == 0:
-            bar.set_postfix(plain=f"{losses[0]:.3f}", privileged=f"{losses[1]:.3f}")
-    return model.eval()
+        bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+    # Not where it lies on this machine.
+    model.peft_config["default"].base_model_name_or_path = base.name
+    model.half().save_pretrained(adapter)
+    (adapter / "README.md").unlink(missing_ok=True)
+
+
+def merge(base: Path, adapter: Path) -> PreTrainedModel:
+    """The base with the adapter in its weights, in bfloat16. Added up in double precision: what is rounded to bfloat16
+    then does not depend on the order in which a processor adds."""
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64)
+    merged = PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=False).merge_and_unload()
+    return merged.to(torch.bfloat16).eval()
 
 
 def evaluate(
-    model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, count: int, seed: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """Rates by difficulty on ``count`` problems each that the model was not trained on, sampled at temperature 1."""
     torch.manual_seed(seed)
@@ -137,43 +124,61 @@ def evaluate(
     return by_difficulty(plain, privileged)
 
 
-def make(out: Path, settings: Settings, eval_problems: int) -> None:
-    """Train, evaluate and save; nothing to do where ``out`` holds the model of these settings already."""
-    if is_made(out, settings.record()):
+def make(out: Path, base: Path, kept: Path | None, settings: Settings, eval_problems: int) -> None:
+    """Train or take the adapter, merge and save; nothing to do where ``out`` holds the model of these settings already.
+
+    Raises:
+        FolderError: ``base`` is no model; ``out`` or ``kept`` holds something else.
+    """
+    if not (base / "model.safetensors").exists():
+        raise FolderError(f"{base} holds no model.safetensors: make it with python -m examples.demo.make_smollm2")
+    record = settings.record(base)
+    if is_made(out, record):
         print(f"{out} already holds the model of these settings; nothing to do")
         return
+    if kept and not is_made(kept, record):
+        raise FolderError(f"{kept} holds no adapter")
     torch.set_num_threads(THREADS)
-    tokenizer = make_tokenizer()
-    model = train(settings, tokenizer)
-    table = evaluate(model, tokenizer, eval_problems, settings.seed)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    # Without the system message of the base's own template.
+    tokenizer.chat_template = CHATML
+    with tempfile.TemporaryDirectory() as folder:
+        adapter = kept / ADAPTER if kept else Path(folder)
+        if kept is None:
+            train(settings, base, tokenizer, adapter)
+        model = merge(base, adapter)
+        if kept is None:
+            table = evaluate(model.float(), tokenizer, eval_problems, settings.seed)
+            print_rates(table)
+        else:
+            table = json.loads((kept / RECORD).read_text())["results"]
 
-    def save(folder: Path) -> None:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        def save(folder: Path) -> None:
+            model.to(torch.bfloat16).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            shutil.copytree(adapter, folder / ADAPTER)
 
-    publish(out, settings.record(), table, save)
-    print_rates(table)
+        publish(out, record, table, save)
     print(f"saved {model.num_parameters():,} parameters to {out}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Make a base model for problems in words.")
+    parser.add_argument("--base", type=Path, required=True, help="folder of SmolLM2-135M-Instruct")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
+    parser.add_argument("--kept", type=Path, help="folder of an adapter and its record: merge it, train nothing")
     parser.add_argument("--steps", type=int, default=DEFAULT.steps, help="optimizer steps")
-    parser.add_argument("--batch", type=int, default=DEFAULT.batch, help="chats of each kind per step")
+    parser.add_argument("--batch", type=int, default=DEFAULT.batch, help="chats per step")
     parser.add_argument("--lr", type=float, default=DEFAULT.lr, help="peak learning rate")
-    parser.add_argument("--seed", type=int, default=DEFAULT.seed, help="same seed and threads, same model")
-    parser.add_argument("--hidden", type=int, default=DEFAULT.shape.hidden, help="width, in heads of 32")
-    parser.add_argument("--layers", type=int, default=DEFAULT.shape.layers, help="blocks of the Qwen2")
-    parser.add_argument("--eval-problems", type=int, default=20, help="evaluated problems per difficulty")
+    parser.add_argument("--rank", type=int, default=DEFAULT.rank, help="rank of the adapter")
+    parser.add_argument("--seed", type=int, default=DEFAULT.seed, help="same seed and threads, same adapter")
+    parser.add_argument("--eval-problems", type=int, default=10, help="evaluated problems per difficulty")
     args = parser.parse_args(argv)
-    if min(args.steps, args.batch, args.eval_problems) < 1 or args.lr <= 0:
-        parser.error("--steps, --batch and --eval-problems must be 1 or more, --lr above 0")
-    if args.hidden < 32 or args.hidden % 32 or args.layers < 1:
-        parser.error("--hidden must be a multiple of 32, --layers 1 or more")
-    shape = Shape(args.hidden, args.layers, args.hidden // 32)
+    if min(args.steps, args.batch, args.rank, args.eval_problems) < 1 or args.lr <= 0:
+        parser.error("--steps, --batch, --rank and --eval-problems must be 1 or more, --lr above 0")
+    settings = Settings(args.steps, args.batch, args.lr, args.rank, args.seed)
     try:
-        make(args.out, Settings(args.steps, args.batch, args.lr, args.seed, shape), args.eval_problems)
+        make(args.out, args.base, args.kept, settings, args.eval_problems)
     except FolderError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""The parts of the base model for problems in words: tokenizer, untrained Qwen2, and the chats that it learns from.
+"""The chats that a base model for problems in words learns from, and the gradient of a batch of them.
 
     plain        the user turn is the problem; the response is its steps
     privileged   the reference, in words, follows the problem in the user turn; the response is its steps
@@ -9,21 +9,18 @@ make_words_model.py trains the model.
 import itertools
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from transformers import GenerationConfig, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM
+import torch
+from transformers import PreTrainedTokenizerBase
 
 from data_preprocess.word_families import FAMILIES
 from data_preprocess.word_problems import Problem, problems
-from examples.demo.sums_model import CHATML, PRIVILEGED_TEMPLATE
-from examples.demo.sums_model import make_tokenizer as make_byte_tokenizer
+from examples.demo.sums_model import PRIVILEGED_TEMPLATE, encode_batch
 
-VOCABULARY = 768
-MAX_POSITIONS = 512
+# Chats of like length that pass through the model together.
+MICRO_BATCH = 4
 # Of the generators; any serves, since the hash of a problem decides whether it is one for the base model.
 CHAT_SEED = 20_000_000
-# Problems of each difficulty that the tokenizer learns its words from.
-TOKENIZER_PROBLEMS = 300
 # Shares of the plain chats: the easier ones are shown more often.
 PLAIN_WEIGHTS = {
     "chain_sum_3x1": 3.0,
@@ -42,17 +39,6 @@ PLAIN_WEIGHTS = {
     "letter_counting_5": 1.0,
     "letter_counting_6": 0.5,
 }
-# Share of the privileged chats whose worked-out numbers are random: the model must read them.
-RANDOM_REFERENCES = 0.5
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of the Qwen2: the default has 2.1 M weights."""
-
-    hidden: int = 192
-    layers: int = 4
-    heads: int = 6
 
 
 class ProblemSource:
@@ -69,71 +55,33 @@ class ProblemSource:
         return list(itertools.islice(self.streams[difficulty], count))
 
 
-def make_tokenizer() -> PreTrainedTokenizerBase:
-    """Byte-level BPE learnt from the chats' own texts, with the demo's chat template; every digit is a token."""
-    source = ProblemSource()
-    texts = [
-        # Chat template and special tokens apart, whose brackets are no words.
-        f"user\n{user_turn(problem, True)}\nassistant\n{problem.solution()}"
-        for difficulty in source.streams
-        for problem in source.take(difficulty, TOKENIZER_PROBLEMS)
-    ]
-    tokenizer = make_byte_tokenizer().train_new_from_iterator(texts, VOCABULARY, show_progress=False)
-    tokenizer.chat_template = CHATML
-    return tokenizer
-
-
-def make_model(tokenizer: PreTrainedTokenizerBase, shape: Shape) -> Qwen2ForCausalLM:
-    """A Qwen2 with random weights whose vocabulary is exactly the tokenizer's."""
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=shape.hidden,
-        intermediate_size=3 * shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.heads,
-        max_position_embeddings=MAX_POSITIONS,
-        tie_word_embeddings=True,
-        # About 1/sqrt(hidden): with the usual 0.02 a model this narrow is much slower to learn copying.
-        initializer_range=shape.hidden**-0.5,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        dtype="float32",
-    )
-    model = Qwen2ForCausalLM(config)
-    model.generation_config = GenerationConfig(
-        do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
-    return model
-
-
-def random_results(problem: Problem, rng: random.Random) -> tuple[int, ...]:
-    """Numbers that mean nothing in the place of the worked-out ones, about as large: they can only be read."""
-    low, high = min(0, *problem.results), max(5, *problem.results)
-    return tuple(rng.randint(low, high + high // 4) for _ in problem.results)
-
-
 def user_turn(problem: Problem, privileged: bool) -> str:
     if not privileged:
         return problem.text
     return PRIVILEGED_TEMPLATE.format(problem=problem.text, solution=problem.reference())
 
 
-def copy_chat(rng: random.Random) -> tuple[str, str]:
-    """(user turn, response) of a chat whose response repeats the user turn: lines of steps in random numbers."""
-    number = lambda: rng.randint(0, 10 ** rng.randint(1, 3) - 1)  # noqa: E731
-    lines = [f"{number()}{rng.choice('+-*/')}{number()}={number()}" for _ in range(rng.randint(1, 2))]
-    return "\n".join(lines), "\n".join(lines)
-
-
 def sample_chat(source: ProblemSource, privileged: bool, rng: random.Random) -> tuple[str, str]:
     """(user turn, response) of one training chat."""
-    if not privileged:
-        problem = source.take(rng.choices(list(PLAIN_WEIGHTS), list(PLAIN_WEIGHTS.values()))[0], 1)[0]
-        return problem.text, problem.solution()
-    family = rng.choice(list(FAMILIES))
-    problem = source.take(f"{family}_{rng.choice(list(FAMILIES[family].sizes))}", 1)[0]
-    results = random_results(problem, rng) if rng.random() < RANDOM_REFERENCES else problem.results
-    reference = problem.reference(results)
-    return PRIVILEGED_TEMPLATE.format(problem=problem.text, solution=reference), problem.solution(results)
+    if privileged:
+        family = rng.choice(list(FAMILIES))
+        difficulty = f"{family}_{rng.choice(list(FAMILIES[family].sizes))}"
+    else:
+        [difficulty] = rng.choices(list(PLAIN_WEIGHTS), list(PLAIN_WEIGHTS.values()))
+    [problem] = source.take(difficulty, 1)
+    return user_turn(problem, privileged), problem.solution()
+
+
+def backward(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, chats: list[tuple[str, str]]) -> float:
+    """Gradients of the mean loss per learned token of all chats, added to the model's; returns that loss."""
+    # Of like lengths together, so that little is padded.
+    chats = sorted(chats, key=lambda chat: len(chat[0]) + len(chat[1]))
+    batches = [encode_batch(chats[i : i + MICRO_BATCH], tokenizer) for i in range(0, len(chats), MICRO_BATCH)]
+    learned = sum(int((labels[:, 1:] != -100).sum()) for _, labels in batches)
+    total = 0.0
+    for ids, labels in batches:
+        share = int((labels[:, 1:] != -100).sum()) / learned
+        loss = model(input_ids=ids, labels=labels).loss * share
+        loss.backward()
+        total += loss.item()
+    return total

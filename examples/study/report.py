@@ -21,6 +21,7 @@ from examples.study.record import Record
 from examples.study.result_files import VERSIONS, faults, read_records
 from examples.study.results import Results, sort_out
 from examples.study.tables import Part, columns, measured
+from examples.study.tasks import TASKS
 from examples.training import ROOT, say
 from recipe.hdpo.evaluation.report import write_report
 
@@ -76,6 +77,7 @@ def text(plan: Plan, records: list[Record], results: Results, parts: list[Part])
         parts=parts,
         metrics=columns(plan),
         problems=len(results.base.problems),
+        untrained=TASKS[plan.task].untrained,
         faults=faults(records),
         versions=_versions(records),
         tuned=sum(map(len, results.tuned.values())),

@@ -11,23 +11,19 @@ model's weights are kept beside them, in RESULTS/base_model. All other weights a
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import pyarrow.parquet as pq
-
-from examples.study.plan import TRAIN_PROBLEMS, WEIGHTS, Plan, Run, choose_learning_rates, read_plan
-from examples.study.record import Record, base_model_sha256, make_record, plan_settings
+from examples.study.plan import Plan, Run, choose_learning_rates, read_plan
+from examples.study.record import Record, make_record, plan_settings
 from examples.study.result_files import VERSIONS, differing, read_record, read_records
-from examples.training import ROOT, copy_whole, evaluate, hold, last_step, python, say, train_with
+from examples.study.tasks import TASKS, make_data, weights_sha256
+from examples.training import ROOT, evaluate, hold, last_step, python, say, train_with
 
 
 def main() -> None:
@@ -101,21 +97,19 @@ def check_settings(path: Path, run: Run, plan: Plan, settings: Mapping[str, Any]
 
 
 def make_start(plan: Plan, out: Path, folder: Path) -> None:
-    """The base model and the data, where they are not there yet. The base model is kept beside the results, since its
-    command gives other weights on another kind of processor, and a study may go on elsewhere."""
-    model, kept = out / "model", folder / "base_model"
-    if kept.exists() and not model.exists():
-        copy_whole(kept, model)
-    python("-m", "examples.demo.make_sums_model", "--out", model, *plan.base_model)
+    """The base model and the data, where they are not there yet. What the base model can be made from again is kept
+    beside the results, since a study may go on elsewhere."""
+    task, kept = TASKS[plan.task], folder / "base_model"
+    task.model(out / "model", kept, plan.base_model)
     if not kept.exists():
-        copy_whole(model, kept)
-    make_data(plan, out / "data")
+        task.keep(out / "model", kept)
+    make_data(task, plan.sizes, out / "data")
 
 
 def check_base_model(model: Path, folder: Path) -> None:
     """Leave the program if results that are there started from other weights, or other weights are kept beside them."""
-    own, kept = base_model_sha256(model), folder / "base_model"
-    if base_model_sha256(kept) != own:
+    own, kept = weights_sha256(model), folder / "base_model"
+    if weights_sha256(kept) != own:
         sys.exit(
             f"[hdpo] {model} has other weights than {kept}, where the base model of these results is kept: give "
             "another --out, and it is copied there, or another --results"
@@ -142,35 +136,10 @@ def run_once(run: Run, plan: Plan, settings: Mapping[str, Any], out: Path) -> Re
         trained = time.time() - began
         checkpoint = folder / "checkpoints" / f"global_step_{plan.steps}"
     problems = data / f"{run.problems}.parquet"
-    evaluated = evaluate(checkpoint, problems, folder / "eval", plan.samples, plan.ks)
+    max_tokens = TASKS[plan.task].max_tokens
+    evaluated = evaluate(checkpoint, problems, folder / "eval", plan.samples, plan.ks, max_tokens=max_tokens)
     seconds = trained, time.time() - began - trained
     return make_record(run, plan, settings, model, folder, evaluated, seconds)
-
-
-def make_data(plan: Plan, data: Path) -> None:
-    """Training problems, and two sets to evaluate on that share none with it nor with each other: ``tune.parquet``,
-    by which learning rates are chosen, and ``test.parquet``, on which the reported runs are evaluated."""
-    made = data / "made_by.json"
-    about: dict[str, Any] = {"tune": plan.tuning_problems, "test": plan.test_problems}
-    about |= {"train": TRAIN_PROBLEMS, "weights": list(WEIGHTS)}
-    if made.exists():
-        if json.loads(made.read_text()) != about:
-            sys.exit(f"[hdpo] {data} was made with other settings: use another --out, or remove that folder")
-        return
-    held_out = plan.tuning_problems + plan.test_problems
-    sizes = ["--train-size", TRAIN_PROBLEMS, "--test-size", held_out, "--weights", *WEIGHTS]
-    with tempfile.TemporaryDirectory(dir=data.parent) as folder:
-        python("-m", "data_preprocess.sums", "--out", folder, *sizes)
-        rows = pq.read_table(Path(folder, "test.parquet"))
-        difficulty = pd.Series([info["difficulty"] for info in rows["extra_info"].to_pylist()])
-        # The same share of every difficulty.
-        rank = difficulty.groupby(difficulty).cumcount() / difficulty.map(difficulty.value_counts())
-        tuning = (rank < plan.tuning_problems / held_out).to_numpy()
-        data.mkdir(exist_ok=True)
-        shutil.copy(Path(folder, "train.parquet"), data)
-        pq.write_table(rows.filter(~tuning), data / "test.parquet")
-        pq.write_table(rows.filter(tuning), data / "tune.parquet")
-    made.write_text(json.dumps(about) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,21 @@ import numpy as np
 from examples.study.plan import Plan
 from examples.study.record import Problem, Record
 from examples.study.results import Results
+from examples.study.tasks import TASKS, family
 from recipe.hdpo.evaluation.intervals import Interval, two_level_difference, two_level_mean
 from recipe.hdpo.evaluation.tables import markdown_table, show
 
 SEED = 0
 Keep = Callable[[Problem], bool]
 Intervals = dict[str, dict[str, Interval]]  # arm -> metric -> interval
+# Of a record's ``signs``, and how they are headed.
+SIGNS = {
+    "valid_steps": "steps that are true",
+    "without_steps": "no step that can be judged",
+    "speaks": "speaks of a reference",
+    "workless": "shorter than half of the solution",
+    "tokens": "tokens of all samples",
+}
 
 
 def columns(plan: Plan) -> list[str]:
@@ -28,19 +37,25 @@ def arms(results: Results) -> dict[str, list[Record]]:
     return {"base model": [results.base], **results.reported}
 
 
-def parts(base: Record) -> dict[str, Keep]:
-    """The subsets of problems that are told apart, by what the base model did on them."""
+def parts(base: Record, untrained: Sequence[str] = ()) -> dict[str, Keep]:
+    """The subsets of problems that are told apart: by what the base model did on them, without the families that
+    nothing is trained on, and these."""
     solved = {p.id: (p.correct > 0 or p.greedy, p.greedy) for p in base.problems}
-    return {
-        "all problems": lambda p: True,
-        "the base model's cliffs (no sample right)": lambda p: not solved[p.id][0],
-        "what the base model solved greedily": lambda p: solved[p.id][1],
+
+    def trained(p: Problem) -> bool:
+        return family(p.difficulty) not in untrained
+
+    found: dict[str, Keep] = {
+        f"all problems{' of the families trained on' if untrained else ''}": trained,
+        "the base model's cliffs (no sample right)": lambda p: trained(p) and not solved[p.id][0],
+        "what the base model solved greedily": lambda p: trained(p) and solved[p.id][1],
     }
+    return found | ({f"not trained on: {', '.join(untrained)}": lambda p: not trained(p)} if untrained else {})
 
 
-def of_difficulty(level: str) -> Keep:
-    """The problems of one difficulty."""
-    return lambda p: p.difficulty == level
+def of_level(level: str) -> Keep:
+    """The problems of one difficulty, or of all difficulties of a family."""
+    return lambda p: level in (p.difficulty, family(p.difficulty))
 
 
 def values(records: list[Record], metric: str, keep: Keep) -> np.ndarray:
@@ -63,7 +78,7 @@ class Part:
 def measured(plan: Plan, results: Results) -> list[Part]:
     """Every part of the problems, with the means on it."""
     found = []
-    for title, keep in parts(results.base).items():
+    for title, keep in parts(results.base, TASKS[plan.task].untrained).items():
         count = sum(map(keep, results.base.problems))
         means = {
             arm: {metric: two_level_mean(values(runs, metric, keep), SEED, (0.0, 1.0)) for metric in columns(plan)}
@@ -109,13 +124,24 @@ def signed(found: dict[str, Interval]) -> list[str]:
 
 
 def difficulty_table(results: Results, metric: str) -> str:
-    """One metric by difficulty, mean over runs."""
-    levels = sorted({p.difficulty for p in results.base.problems})
+    """One metric by difficulty, or by family where difficulties name one; mean over runs."""
+    levels = sorted({family(p.difficulty) for p in results.base.problems})
     body = [
-        [arm, *(f"{values(runs, metric, of_difficulty(level)).mean():.3f}" for level in levels)]
+        [arm, *(f"{values(runs, metric, of_level(level)).mean():.3f}" for level in levels)]
         for arm, runs in arms(results).items()
     ]
     return markdown_table([metric, *levels], body)
+
+
+def signs_table(results: Results) -> str:
+    """What is read in the right samples, which saw no solution, mean over runs; of the runs where it was recorded."""
+    recorded = {arm: [r.signs for r in runs if r.signs] for arm, runs in arms(results).items()}
+    body = [
+        [arm, *(f"{np.mean([signs[name] for signs in found if name in signs] or [np.nan]):.3f}" for name in SIGNS)]
+        for arm, found in recorded.items()
+        if found
+    ]
+    return markdown_table(["right samples", *SIGNS.values()], body) if body else ""
 
 
 def tuning_table(plan: Plan, results: Results) -> str:

@@ -9,8 +9,8 @@ import pytest
 from examples import training
 from examples.demo.run import ARMS, BASE_MODEL, PREFLIGHT, TEMPLATE
 from examples.study.plan import read_plan
-from examples.study.record import base_model_sha256
 from examples.study.result_files import read_records
+from examples.study.tasks import weights_sha256
 from examples.training import MAX_TOKENS, ROOT, claim, last_step, merge_metrics
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.reward import GRADER_VERSION
@@ -66,7 +66,7 @@ def test_the_preflight_shows_the_privileged_prompt_and_the_length_of_training() 
 
 def test_the_demo_starts_from_the_weights_that_the_study_was_made_from() -> None:
     records = read_records(ROOT / "docs/results/sums/runs")
-    assert records and {r.about["base_model_sha256"] for r in records} == {base_model_sha256(BASE_MODEL)}
+    assert records and {r.about["base_model_sha256"] for r in records} == {weights_sha256(BASE_MODEL)}
 
 
 def test_a_folder_that_was_trained_with_other_settings_is_refused_and_left_as_it_is(

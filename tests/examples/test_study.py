@@ -13,16 +13,14 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from examples.study import environment, tasks
 from examples.study import plan as plans
-from examples.study import record as records_module
 from examples.study import run as runs_module
+from examples.study.environment import checked_out_commit, installed_versions
 from examples.study.plan import BASE_RUNS, Plan, Run, choose_learning_rates, read_plan
 from examples.study.record import (
     Problem,
     Record,
-    base_model_sha256,
-    checked_out_commit,
-    installed_versions,
     make_record,
     plan_settings,
 )
@@ -30,8 +28,9 @@ from examples.study.report import text as report_text
 from examples.study.report import write
 from examples.study.result_files import read_records
 from examples.study.results import sort_out
-from examples.study.run import check_base_model, finish, make_data, make_start
-from examples.study.tables import measured, parts, values, window
+from examples.study.run import check_base_model, finish, make_start
+from examples.study.tables import difficulty_table, measured, parts, signs_table, values, window
+from examples.study.tasks import TASKS, Sizes, family, make_data, weights_sha256
 from examples.training import SETTINGS_VERSION
 from recipe.hdpo.evaluation.tables import show
 from recipe.hdpo.reward import GRADER_VERSION
@@ -171,6 +170,9 @@ def test_an_arm_can_take_the_rate_that_was_chosen_for_another_one() -> None:
         ({"ks": [1, 4, 16]}, "ks from 1 to samples=8"),
         ({"arms": {"base": []}}, "one called base"),
         ({"baselines": ["grpo", "gpro"]}, r"baselines \['gpro'\] are no arms"),
+        ({"task": "sms"}, "task sms .* there are"),
+        ({"task": "words"}, "task words with 0 untrained_problems"),
+        ({"untrained_problems": 3}, "task sums with 3 untrained_problems"),
         ({"rates": {"gpro": 1.0e-4}}, r"rates .*'gpro'.* no arm"),
         ({"rates": {"grpo": "gpro"}}, r"rates .*'gpro'.* nor an arm"),
         ({"rates": {"grpo": "grpo"}}, r"rates .* nor an arm with a rate of its own"),
@@ -279,7 +281,7 @@ def test_results_that_started_from_other_weights_stop_the_study(tmp_path: Path) 
     kept = weights(tmp_path / "base_model", b"weights")
     check_base_model(model, tmp_path)
     made = record(Run("report", "grpo", 0.2, 1), [0, 2, 4])
-    replace(made, about={**made.about, "base_model_sha256": base_model_sha256(model)}).write(results / "a.json")
+    replace(made, about={**made.about, "base_model_sha256": weights_sha256(model)}).write(results / "a.json")
     check_base_model(model, tmp_path)
     replace(made, run=Run("report", "grpo", 0.2, 2)).write(results / "b.json")
     with pytest.raises(SystemExit, match=r"base model of 1 results .*report-grpo-lr0\.2-seed2"):
@@ -300,8 +302,8 @@ def test_a_study_goes_on_from_the_base_model_that_is_kept_beside_its_results(
             weights(out, b"made here")
 
     commands: list[tuple[str, ...]] = []
-    monkeypatch.setattr(runs_module, "python", make)
-    monkeypatch.setattr(runs_module, "make_data", lambda plan, data: None)
+    monkeypatch.setattr(tasks, "python", make)
+    monkeypatch.setattr(runs_module, "make_data", lambda task, sizes, data: None)
     plan = replace(TOY, base_model=("--steps", "3"))
     make_start(plan, tmp_path / "out", tmp_path / "results")
     assert (tmp_path / "results/base_model/model.safetensors").read_bytes() == b"made here"
@@ -339,17 +341,56 @@ def test_runs_that_tune_see_the_tuning_problems_and_reported_ones_the_others() -
 
 
 def test_tuning_and_reported_problems_share_none_and_have_every_difficulty_alike(tmp_path: Path) -> None:
-    plan = replace(TOY, tuning_problems=10, test_problems=20)
-    make_data(plan, tmp_path / "data")
+    make_data(TASKS["sums"], Sizes(10, 20), tmp_path / "data")
     splits = {name: pd.read_parquet(tmp_path / "data" / f"{name}.parquet") for name in ("train", "tune", "test")}
     problems = {name: {str(prompt) for prompt in rows["prompt"]} for name, rows in splits.items()}
     assert not problems["tune"] & problems["test"] and not problems["train"] & (problems["tune"] | problems["test"])
     for name, count in (("tune", 2), ("test", 4)):
         counts = splits[name]["extra_info"].map(lambda info: info["difficulty"]).value_counts()
         assert counts.to_dict() == dict.fromkeys("23456", count)
-    make_data(plan, tmp_path / "data")
+    make_data(TASKS["sums"], Sizes(10, 20), tmp_path / "data")
     with pytest.raises(SystemExit, match="other settings"):
-        make_data(replace(plan, test_problems=30), tmp_path / "data")
+        make_data(TASKS["sums"], Sizes(10, 30), tmp_path / "data")
+
+
+def test_problems_in_words_are_reported_on_a_family_that_nothing_is_trained_on(tmp_path: Path) -> None:
+    make_data(TASKS["words"], Sizes(tune=12, test=24, untrained=8), tmp_path / "data")
+    splits = {name: pd.read_parquet(tmp_path / "data" / f"{name}.parquet") for name in ("train", "tune", "test")}
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 640, "tune": 12, "test": 32}
+    families = {
+        name: rows["extra_info"].map(lambda info: family(info["difficulty"])).value_counts()
+        for name, rows in splits.items()
+    }
+    [untrained] = TASKS["words"].untrained
+    assert families["test"][untrained] == 8
+    assert untrained not in families["train"] and untrained not in families["tune"]
+    texts = [str(prompt) for rows in splits.values() for prompt in rows["prompt"]]
+    assert len(set(texts)) == len(texts)
+
+
+def test_a_family_that_nothing_is_trained_on_is_a_part_of_its_own() -> None:
+    levels = ["sum_2", "sum_3", "letters_3", "letters_4"]
+    base = record(BASE, [0, 4, 0, 4])
+    base = replace(base, problems=[replace(p, difficulty=d) for p, d in zip(base.problems, levels, strict=True)])
+    keep = parts(base, ("letters",))
+    assert [[p.id for p in base.problems if k(p)] for k in keep.values()] == [
+        ["p0", "p1"],
+        ["p0"],
+        ["p1"],
+        ["p2", "p3"],
+    ]
+    first, *_, last = keep
+    assert first.endswith("trained on") and last == "not trained on: letters"
+    assert [family(level) for level in ("leg_counting_3", "chain_sum_3x1", "4")] == ["leg_counting", "chain_sum", "4"]
+    table = difficulty_table(sort_out(TOY, [base]), "pass@1")
+    assert "| pass@1 | letters | sum |" in table and "| base model | 0.500 | 0.500 |" in table
+
+
+def test_what_right_samples_look_like_is_shown_where_it_was_recorded() -> None:
+    results = sort_out(TOY, [record(BASE, [0, 1, 4])])
+    assert signs_table(results) == ""
+    base = replace(results.base, signs={"valid_steps": 0.5, "tokens": 20.0})
+    assert "| base model | 0.500 | nan | nan | nan | 20.000 |" in signs_table(replace(results, base=base))
 
 
 def test_versions_name_what_is_installed() -> None:
@@ -364,7 +405,7 @@ def test_a_record_names_its_commit_and_whether_files_were_changed(
         git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
         return subprocess.run([*git, *command], check=True, capture_output=True, text=True).stdout.strip()
 
-    monkeypatch.setattr(records_module, "__file__", str(tmp_path / "record.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "record.py"))
     assert checked_out_commit() is None
     git("init", "-q")
     (tmp_path / "record.py").write_text("1")
