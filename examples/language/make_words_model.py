@@ -100,7 +100,7 @@ def train(settings: Settings, base: Path, tokenizer: PreTrainedTokenizerBase, ad
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
     # Not where it lies on this machine.
     model.peft_config["default"].base_model_name_or_path = base.name
-    model.half().save_pretrained(adapter)
+    model.half().save_pretrained(str(adapter))
     (adapter / "README.md").unlink(missing_ok=True)
 
 

@@ -73,6 +73,8 @@ class Plan:
     note: str = ""
     task: str = "sums"
     untrained_problems: int = 0
+    one_seed: tuple[str, ...] = ()
+    tuning_steps: int | None = None
 
     @property
     def sizes(self) -> Sizes:
@@ -97,8 +99,19 @@ class Plan:
         return [run for run in BASE_RUNS if run.phase == "report" or self.tuning_runs()]
 
     def report_runs(self, chosen: Mapping[str, float]) -> list[Run]:
-        """Every arm with every seed, at the learning rate chosen for it; whole rounds over the arms."""
-        return [Run("report", arm, chosen[arm], seed) for seed in self.seeds for arm in self.arms]
+        """Every arm with every seed, or with the first alone, at the learning rate chosen for it; whole rounds over
+        the arms, so that what has one seed comes last in the first."""
+        arms = sorted(self.arms, key=lambda arm: arm in self.one_seed)
+        return [
+            Run("report", arm, chosen[arm], seed)
+            for seed in self.seeds
+            for arm in arms
+            if seed == self.seeds[0] or arm not in self.one_seed
+        ]
+
+    def steps_of(self, run: Run) -> int:
+        """Training steps of a run: those that tune may be shorter."""
+        return self.tuning_steps if run.phase == "tune" and self.tuning_steps else self.steps
 
     def overrides(self, run: Run) -> list[str]:
         """Hydra overrides of a run on top of ``examples/cpu_demo.sh``; none of the base model."""
@@ -133,9 +146,9 @@ def read_plan(name: str) -> Plan:
         )
     if not plan.arms or BASE in plan.arms:
         raise ValueError(f"{name}.yaml: no arms, or one called {BASE}, which is the untrained model")
-    unknown = [arm for arm in plan.baselines if arm not in plan.arms]
+    unknown = [arm for arm in (*plan.baselines, *plan.one_seed) if arm not in plan.arms]
     if unknown:
-        raise ValueError(f"{name}.yaml: baselines {unknown} are no arms")
+        raise ValueError(f"{name}.yaml: baselines or one_seed name {unknown}, which are no arms")
     allowed = {*plan.learning_rates, *(set(plan.arms) - {arm for arm, rate in plan.rates.items() if rate in plan.arms})}
     if not set(plan.rates) <= set(plan.arms) or not set(plan.rates.values()) <= allowed:
         raise ValueError(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data_preprocess.words import DATA_SOURCE
 from examples.study.environment import checked_out_commit, installed_versions
 from examples.study.plan import Plan, Run
 from examples.study.tasks import TASKS, weights_sha256
@@ -23,6 +24,8 @@ from recipe.hdpo.evaluation.passk import pass_at_k
 from recipe.hdpo.evaluation.records import GREEDY, read_results
 from recipe.hdpo.evaluation.training_log import read_training_log
 
+# What a plan that validates while it trains logs.
+VALIDATED = tuple(f"val-hdpo/{DATA_SOURCE}/{metric}" for metric in ("greedy", "pass@1"))
 CURVES = (
     "critic/score/mean",
     "actor/entropy",
@@ -40,7 +43,10 @@ CURVES = (
     "timing_s/step",
     "hdpo/timing_s/privileged_wait",
     "hdpo/timing_s/teacher_pass",
+    *VALIDATED,
 )
+# Settings that plans from before them lack.
+LATER = ("untrained_problems", "tuning_steps")
 # Of what `evaluate` reads in the right samples.
 SIGNS = ("valid_steps", "without_steps", "speaks", "workless")
 
@@ -121,7 +127,7 @@ def plan_settings(plan: Plan) -> dict[str, Any]:
         "train_problems": list(TASKS[plan.task].about.values()),
         "tuning_problems": plan.tuning_problems,
         "test_problems": plan.test_problems,
-        **({"untrained_problems": plan.untrained_problems} if plan.untrained_problems else {}),
+        **{name: value for name in LATER if (value := getattr(plan, name))},
         "samples": plan.samples,
         "steps": plan.steps,
     }

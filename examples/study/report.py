@@ -83,7 +83,7 @@ def text(plan: Plan, records: list[Record], results: Results, parts: list[Part])
         tuned=sum(map(len, results.tuned.values())),
         wanted_tuned=len(plan.tuning_runs()),
         reported=sum(map(len, results.reported.values())),
-        wanted_reported=len(plan.arms) * len(plan.seeds),
+        wanted_reported=len(plan.report_runs(dict.fromkeys(plan.arms, 0.0))),
         lowest=at[rates[0]],
         highest=at[rates[-1]],
         hours=sum(sum(r.seconds.values()) for r in records) / 3600,

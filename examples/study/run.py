@@ -11,6 +11,7 @@ model's weights are kept beside them, in RESULTS/base_model. All other weights a
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -46,6 +47,8 @@ def main() -> None:
     runs = results / "runs"
     say(f"models and logs: {out}; results: {results}")
     hold(out)
+    if TASKS[plan.task].threads:
+        os.environ.setdefault("OMP_NUM_THREADS", str(TASKS[plan.task].threads))
     left = args.max_runs if args.max_runs is not None else sys.maxsize
     left = finish([*plan.base_runs(), *plan.tuning_runs()], plan, out, runs, left)
     records = read_records(runs)
@@ -131,10 +134,10 @@ def run_once(run: Run, plan: Plan, settings: Mapping[str, Any], out: Path) -> Re
         shutil.rmtree(folder / "eval", ignore_errors=True)
     began, trained, checkpoint = time.time(), 0.0, model
     if run.trains:
-        saving = [f"trainer.save_freq={plan.steps}"]
-        train_with([*plan.overrides(run), *saving], plan.steps, model, data, folder)
+        steps = plan.steps_of(run)
+        train_with([*plan.overrides(run), f"trainer.save_freq={steps}"], steps, model, data, folder)
         trained = time.time() - began
-        checkpoint = folder / "checkpoints" / f"global_step_{plan.steps}"
+        checkpoint = folder / "checkpoints" / f"global_step_{steps}"
     problems = data / f"{run.problems}.parquet"
     max_tokens = TASKS[plan.task].max_tokens
     evaluated = evaluate(checkpoint, problems, folder / "eval", plan.samples, plan.ks, max_tokens=max_tokens)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from examples.study.plan import Plan
-from examples.study.record import Problem, Record
+from examples.study.record import VALIDATED, Problem, Record
 from examples.study.results import Results
 from examples.study.tasks import TASKS, family
 from recipe.hdpo.evaluation.intervals import Interval, two_level_difference, two_level_mean
@@ -142,6 +142,23 @@ def signs_table(results: Results) -> str:
         if found
     ]
     return markdown_table(["right samples", *SIGNS.values()], body) if body else ""
+
+
+def validated_table(results: Results) -> str:
+    """The last and the best of the evaluations during training, mean over the runs that have them."""
+    body = []
+    for arm, records in results.reported.items():
+        curves = [[[value for _, value in r.curves.get(name, [])] for r in records] for name in VALIDATED]
+        if all(all(runs) for runs in curves):
+            shown = [f"{np.mean([pick(run) for run in runs]):.3f}" for runs in curves for pick in (_last, max)]
+            body.append([arm, str(len(curves[0][0])), *shown])
+    names = [name.rpartition("/")[-1] for name in VALIDATED]
+    head = ["arm", "evaluations", *(f"{name}, {which}" for name in names for which in ("last", "best"))]
+    return markdown_table(head, body) if body else ""
+
+
+def _last(run: list[float]) -> float:
+    return run[-1]
 
 
 def tuning_table(plan: Plan, results: Results) -> str:

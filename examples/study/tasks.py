@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -52,6 +53,7 @@ class Task:
         about: what decides the training problems, JSON-able.
         max_tokens: the longest response, as in training.
         untrained: families among the test problems that no other part holds.
+        threads: of each process; None leaves it to the programs, which give a model of 1 M weights one in training.
     """
 
     model: Callable[[Path, Path, Sequence[str]], None]
@@ -60,6 +62,7 @@ class Task:
     about: dict[str, Any]
     max_tokens: int
     untrained: tuple[str, ...] = ()
+    threads: int | None = None
 
 
 def make_sums_model(out: Path, kept: Path, arguments: Sequence[str]) -> None:
@@ -110,7 +113,8 @@ def write_sums(sizes: Sizes, folder: Path) -> None:
 
 
 def write_words(sizes: Sizes, folder: Path) -> None:
-    """Problems in words; the test problems hold a family that is in no other part."""
+    """Problems in words; the test problems hold a family that is in no other part. Some of the others are val.parquet
+    as well, for a plan that validates while it trains: on what it reports, as the paper does."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         arguments = ["--train-size", TRAIN_PROBLEMS, "--tune-size", sizes.tune, "--test-size", sizes.test]
         python("-m", "data_preprocess.words", "--out", made, *arguments, "--heldout-size", sizes.untrained)
@@ -118,6 +122,7 @@ def write_words(sizes: Sizes, folder: Path) -> None:
             shutil.copy(Path(made, f"{name}.parquet"), folder)
         parts = [pq.read_table(Path(made, f"{name}.parquet")) for name in ("test", HELDOUT)]
         pq.write_table(pa.concat_tables(parts), folder / "test.parquet")
+        pq.write_table(parts[0].slice(0, sizes.test // 2), folder / "val.parquet")
 
 
 TASKS = {
@@ -131,6 +136,7 @@ TASKS = {
         {"task": "words", "train": TRAIN_PROBLEMS, "weights": WORD_WEIGHTS},
         MAX_RESPONSE,
         NOT_TRAINED_ON,
+        threads=min(4, os.cpu_count() or 1),
     ),
 }
 

@@ -19,6 +19,7 @@ from examples.study import run as runs_module
 from examples.study.environment import checked_out_commit, installed_versions
 from examples.study.plan import BASE_RUNS, Plan, Run, choose_learning_rates, read_plan
 from examples.study.record import (
+    VALIDATED,
     Problem,
     Record,
     make_record,
@@ -29,7 +30,7 @@ from examples.study.report import write
 from examples.study.result_files import read_records
 from examples.study.results import sort_out
 from examples.study.run import check_base_model, finish, make_start
-from examples.study.tables import difficulty_table, measured, parts, signs_table, values, window
+from examples.study.tables import difficulty_table, measured, parts, signs_table, validated_table, values, window
 from examples.study.tasks import TASKS, Sizes, family, make_data, weights_sha256
 from examples.training import SETTINGS_VERSION
 from recipe.hdpo.evaluation.tables import show
@@ -121,6 +122,12 @@ def test_runs_come_in_whole_rounds_over_the_arms() -> None:
     assert reported == [("grpo", 0.1, 1), ("hdpo", 0.2, 1), ("grpo", 0.1, 2), ("hdpo", 0.2, 2)]
 
 
+def test_an_arm_of_one_seed_comes_after_the_others_of_that_seed_alone() -> None:
+    plan = replace(TOY, arms={"a": (), "b": (), "c": ()}, one_seed=("a",))
+    runs = plan.report_runs(dict.fromkeys("abc", 0.1))
+    assert [(r.arm, r.seed) for r in runs] == [("b", 1), ("c", 1), ("a", 1), ("b", 2), ("c", 2)]
+
+
 def test_each_arm_gets_the_rate_with_the_best_mean_over_tuning_seeds_and_the_lower_of_equals() -> None:
     table = {("grpo", 0.1): (0.5, 0.5), ("grpo", 0.2): (0.2, 0.8), ("hdpo", 0.1): (0.9, 0.0), ("hdpo", 0.2): (0.4, 0.6)}
     scores = {
@@ -130,6 +137,15 @@ def test_each_arm_gets_the_rate_with_the_best_mean_over_tuning_seeds_and_the_low
     del scores[Run("tune", "hdpo", 0.2, 8)]
     with pytest.raises(ValueError, match=r"tune-hdpo-lr0\.2-seed8"):
         choose_learning_rates(TOY, scores)
+
+
+def test_runs_that_tune_may_be_shorter_which_the_settings_and_the_page_say() -> None:
+    plan = replace(TOY, tuning_steps=1)
+    steps = {(run.phase, plan.steps_of(run)) for run in [*plan.tuning_runs(), Run("report", "hdpo", 0.1, 1)]}
+    assert steps == {("tune", 1), ("report", 2)} and TOY.steps_of(TOY.tuning_runs()[0]) == 2
+    assert plan_settings(plan) == {**plan_settings(TOY), "tuning_steps": 1}
+    records = [record(BASE, [0, 1, 4]), record(TOY.tuning_runs()[0], [0, 4, 4])]
+    assert "Every arm is run for 1 steps with every learning rate" in page(plan, records)
 
 
 def test_a_single_learning_rate_needs_no_tuning() -> None:
@@ -169,7 +185,8 @@ def test_an_arm_can_take_the_rate_that_was_chosen_for_another_one() -> None:
         ({"select_by": "pass@16"}, "select_by must be one of"),
         ({"ks": [1, 4, 16]}, "ks from 1 to samples=8"),
         ({"arms": {"base": []}}, "one called base"),
-        ({"baselines": ["grpo", "gpro"]}, r"baselines \['gpro'\] are no arms"),
+        ({"baselines": ["grpo", "gpro"]}, r"\['gpro'\], which are no arms"),
+        ({"one_seed": ["gpro"]}, r"\['gpro'\], which are no arms"),
         ({"task": "sms"}, "task sms .* there are"),
         ({"task": "words"}, "task words with 0 untrained_problems"),
         ({"untrained_problems": 3}, "task sums with 3 untrained_problems"),
@@ -391,6 +408,22 @@ def test_what_right_samples_look_like_is_shown_where_it_was_recorded() -> None:
     assert signs_table(results) == ""
     base = replace(results.base, signs={"valid_steps": 0.5, "tokens": 20.0})
     assert "| base model | 0.500 | nan | nan | nan | 20.000 |" in signs_table(replace(results, base=base))
+
+
+def test_the_best_of_all_evaluations_stands_beside_the_last() -> None:
+    runs = [record(Run("report", "grpo", 0.1, seed), [0, 2, 4]) for seed in (1, 2)]
+    results = replace(sort_out(TOY, [record(BASE, [0, 1, 4])]), reported={"grpo": runs})
+    assert validated_table(results) == ""
+    greedy, sampled = VALIDATED
+    curves = [
+        {greedy: [[10, 0.5], [20, 0.7], [30, 0.6]], sampled: [[10, 0.1], [20, 0.2], [30, 0.3]]},
+        {greedy: [[10, 0.9], [20, 0.7], [30, 0.4]], sampled: [[10, 0.5], [20, 0.4], [30, 0.3]]},
+    ]
+    validated = [replace(run, curves={**run.curves, **more}) for run, more in zip(runs, curves, strict=True)]
+    results = replace(results, reported={"grpo": validated, "hdpo": runs})
+    table = validated_table(results)
+    assert "| arm | evaluations | greedy, last | greedy, best | pass@1, last | pass@1, best |" in table
+    assert "| grpo | 3 | 0.500 | 0.800 | 0.300 | 0.400 |" in table and "hdpo" not in table
 
 
 def test_versions_name_what_is_installed() -> None:
