@@ -38,17 +38,17 @@ from recipe.hdpo.data.rows import (
 DATA_SOURCE = "hdpo/words"
 # Shares of the problems of train, tune and test, and of the held-out split.
 WEIGHTS = {
-    "chain_sum_3x1": 0.5,
-    "chain_sum_4x1": 0.5,
+    "chain_sum_3x1": 1.0,
+    "chain_sum_4x1": 1.0,
     "chain_sum_5x1": 1.0,
     "chain_sum_3x2": 1.0,
-    "chain_sum_4x2": 1.0,
-    "chain_sum_5x2": 1.0,
-    "leg_counting_2": 1.0,
+    "chain_sum_4x2": 0.5,
+    "chain_sum_5x2": 0.5,
+    "leg_counting_2": 2.0,
     "leg_counting_3": 2.0,
-    "leg_counting_4": 2.0,
+    "leg_counting_4": 1.0,
     "simple_equations_10": 2.0,
-    "simple_equations_20": 3.0,
+    "simple_equations_20": 2.0,
 }
 HELDOUT_WEIGHTS = {f"{family}_{size}": 1.0 for family in NOT_TRAINED_ON for size in FAMILIES[family].sizes}
 # Seeds of the generators lie this far apart, so that their problems do not overlap.

@@ -56,7 +56,7 @@ ADAPTER = "adapter"
 class Settings:
     """What decides the finished model; a model made with the same settings is not made again."""
 
-    steps: int = 250
+    steps: int = 120
     batch: int = 8
     lr: float = 1e-3
     rank: int = 16
@@ -100,7 +100,7 @@ def train(settings: Settings, base: Path, tokenizer: PreTrainedTokenizerBase, ad
         bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
     # Not where it lies on this machine.
     model.peft_config["default"].base_model_name_or_path = base.name
-    model.half().save_pretrained(str(adapter))
+    model.half().save_pretrained(str(adapter), save_embedding_layers=False)
     (adapter / "README.md").unlink(missing_ok=True)
 
 

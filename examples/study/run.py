@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,11 @@ def main() -> None:
     parser.add_argument("--max-runs", type=int, help="stop after this many runs")
     args = parser.parse_args()
     plan = read_plan(args.plan)
-    if args.arms:
-        unknown = sorted(set(args.arms) - set(plan.arms))
-        if unknown:
-            parser.error(f"unknown arms {unknown}; {args.plan}.yaml has {list(plan.arms)}")
-        plan = replace(plan, arms={arm: plan.arms[arm] for arm in args.arms})
+    wanted = args.arms or list(plan.arms)
+    unknown = sorted(set(wanted) - set(plan.arms))
+    if unknown:
+        parser.error(f"unknown arms {unknown}; {args.plan}.yaml has {list(plan.arms)}")
+    plan = only(plan, wanted)
     out = (args.out or ROOT / "outputs" / f"study-{plan.name}").resolve()
     results = (args.results or ROOT / "docs" / "results" / plan.name).resolve()
     runs = results / "runs"
@@ -54,8 +54,14 @@ def main() -> None:
     records = read_records(runs)
     chosen = choose_learning_rates(plan, {r.run: r.mean(plan.select_by) for r in records})
     say("learning rates: " + ", ".join(f"{arm} {lr:g}" for arm, lr in chosen.items()))
-    finish(plan.report_runs(chosen), plan, out, runs, left)
+    finish([run for run in plan.report_runs(chosen) if run.arm in wanted], plan, out, runs, left)
     python("-m", "examples.study.report", "--plan", plan.name, "--results", results)
+
+
+def only(plan: Plan, arms: Sequence[str]) -> Plan:
+    """A plan of these arms and of those whose rate they take."""
+    needed = {*arms, *map(plan.rate_of, arms)}
+    return replace(plan, arms={arm: overrides for arm, overrides in plan.arms.items() if arm in needed})
 
 
 def finish(wanted: list[Run], plan: Plan, out: Path, results: Path, left: int) -> int:

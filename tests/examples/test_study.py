@@ -29,7 +29,7 @@ from examples.study.report import text as report_text
 from examples.study.report import write
 from examples.study.result_files import read_records
 from examples.study.results import sort_out
-from examples.study.run import check_base_model, finish, make_start
+from examples.study.run import check_base_model, finish, make_start, only
 from examples.study.tables import difficulty_table, measured, parts, signs_table, validated_table, values, window
 from examples.study.tasks import TASKS, Sizes, family, make_data, weights_sha256
 from examples.training import SETTINGS_VERSION
@@ -174,6 +174,13 @@ def test_an_arm_can_take_the_rate_that_was_chosen_for_another_one() -> None:
     assert sort_out(plan, records).chosen == {"grpo": 0.1, "hdpo": 0.1}
     assert "grpo that of hdpo." in page(plan, records)
     assert choose_learning_rates(replace(plan, rates={"grpo": "hdpo", "hdpo": 0.2}), {}) == {"grpo": 0.2, "hdpo": 0.2}
+
+
+def test_some_arms_of_a_plan_bring_those_whose_rate_they_take() -> None:
+    plan = read_plan("sums")
+    assert list(only(plan, ["answer_1"]).arms) == ["hdpo_1", "answer_1"]
+    assert {run.arm for run in only(plan, ["answer_1"]).tuning_runs()} == {"hdpo_1"}
+    assert list(only(plan, ["grpo"]).arms) == ["grpo"] and only(plan, list(plan.arms)) == plan
 
 
 @pytest.mark.parametrize(
