@@ -268,7 +268,7 @@ def test_every_promised_metric_reaches_the_logger(first: Run) -> None:
     promised = {
         *("cliff_rate", "cliffs", "cliffs_solved_now", "reissued_cliffs", "waiting_cliffs"),
         *("privileged_rollouts", "privileged_solve_rate", "kept_trajectories", "kept_tokens"),
-        *("privileged_solve_rate_recent", "teacher_collapse"),
+        *("privileged_solve_rate_recent", "teacher_collapse", "solved_groups_recent", "student_collapse"),
         *("skipped_truncated", "kept_truncated", "truncated_rate", "privileged_truncated_rate"),
         *("overlong_prompts", "lost_rollouts", "unscored_rollouts"),
         *("skipped_too_long", "skipped_no_solution", "skipped_error"),

@@ -40,11 +40,14 @@ def reported(*arms: str) -> dict[str, list[Record]]:
     return {arm: found[arm] for arm in arms or found}
 
 
-def test_every_reported_arm_has_three_runs_at_its_tuned_rate() -> None:
+def test_every_arm_that_is_compared_has_three_runs_and_each_run_the_tuned_rate() -> None:
     chosen = made("sums")[0].chosen
-    assert {"grpo", "matched_grpo", "hdpo_1", "next_step_1"} <= reported().keys()
+    whole = {"grpo", "matched_grpo", "hdpo_1", "next_step_1"}
+    assert whole <= reported().keys()
     for arm, runs in reported().items():
-        assert [run.run.seed for run in runs] == [1, 2, 3] and {run.run.lr for run in runs} == {chosen[arm]}
+        seeds = [run.run.seed for run in runs]
+        assert seeds == [1, 2, 3][: len(seeds)] and (len(seeds) == 3 or arm not in whole)
+        assert {run.run.lr for run in runs} == {chosen[arm]}
 
 
 def test_every_privileged_prompt_of_the_study_was_whole() -> None:

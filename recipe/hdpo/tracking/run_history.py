@@ -1,4 +1,4 @@
-"""What HDPO remembers from step to step, and saves with every checkpoint: open cliffs, and the teacher's solve rate."""
+"""What HDPO remembers from step to step, and saves with every checkpoint: open cliffs, and rates that may fall."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recipe.hdpo.algorithm.cliff import GroupRecord
@@ -14,7 +14,7 @@ from recipe.hdpo.algorithm.coefficient import CliffShare
 from recipe.hdpo.tracking.cliff_history import CliffHistory
 from recipe.hdpo.tracking.rung_metrics import rung_metrics
 from recipe.hdpo.tracking.step_metrics import step_metrics
-from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
+from recipe.hdpo.tracking.teacher_collapse import STUDENT, CollapseMonitor
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ class History:
     """The trainer's memory.
 
     Attributes:
-        teacher: see :class:`~recipe.hdpo.tracking.teacher_collapse.CollapseMonitor`.
+        teacher: see :class:`~recipe.hdpo.tracking.teacher_collapse.CollapseMonitor`; ``student`` watches the share of
+            prompts with a correct rollout.
         cliffs: see :class:`~recipe.hdpo.tracking.cliff_history.CliffHistory`.
         cliff_share: see :class:`~recipe.hdpo.algorithm.coefficient.CliffShare`.
         knobs: the recipe's knobs of this run; a checkpoint of a run with others is loaded, and they are named.
@@ -35,6 +36,7 @@ class History:
     """
 
     teacher: CollapseMonitor
+    student: CollapseMonitor = field(default_factory=lambda: CollapseMonitor(0.0, STUDENT))
     cliffs: CliffHistory = field(default_factory=CliffHistory)
     cliff_share: CliffShare = field(default_factory=CliffShare)
     knobs: dict[str, Any] = field(default_factory=dict)
@@ -46,7 +48,9 @@ class History:
         metrics = step_metrics(list(records), self.cliffs) | rung_metrics(records, self.sources)
         self.cliff_share.update(int(metrics["hdpo/cliffs"]), sum(not record.reissued for record in records))
         solved, rollouts = sum(r.solved_privileged for r in records), sum(r.rollouts for r in records)
-        return metrics | self.teacher.update(solved, rollouts)
+        # A cliff that comes again is no new try of the student.
+        groups = [record.solved for record in records if not record.reissued and (record.solved or record.cliff)]
+        return metrics | self.teacher.update(solved, rollouts) | self.student.update(sum(groups), len(groups))
 
     def save(self, folder: str) -> None:
         """Write the file of a checkpoint folder; it is whole or absent."""
@@ -56,6 +60,7 @@ class History:
             teacher, cliffs = self.teacher.state_dict(), self.cliffs.state_dict()
             share = self.cliff_share.state_dict()
             state = {"cliffs": cliffs, "teacher": teacher, "cliff_share": share, "knobs": self.knobs, "rows": self.rows}
+            state["student"] = self.student.state_dict()
             json.dump(state, file)
         os.replace(path + ".tmp", path)
 
@@ -77,14 +82,18 @@ class History:
                 state = json.load(file)
             cliffs, then = CliffHistory.from_state_dict(state["cliffs"]), _flat(state.get("knobs", self.knobs))
             share = CliffShare(**state.get("cliff_share", {}))
-            self.teacher.load_state_dict(state["teacher"])
+            teacher, student = replace(self.teacher), replace(self.student)
+            teacher.load_state_dict(state["teacher"])
+            # Checkpoints from before it have no such rate.
+            student.load_state_dict(state.get("student", student.state_dict()))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path} cannot be read ({type(error).__name__}: {error}): it was cut short, or written by another "
                 "version. Resume from another checkpoint; or remove that file, and the run goes on from these weights "
                 "with an empty history: cliffs count as new, and the teacher's solve rate starts anew"
             ) from error
-        self.cliffs, self.cliff_share, now = cliffs, share, _flat(self.knobs)
+        self.teacher, self.student, self.cliffs, self.cliff_share = teacher, student, cliffs, share
+        now = _flat(self.knobs)
         self._compare_rows(state.get("rows", 0), folder)
         changed = [f"{key}={then.get(key)}" for key in now if then.get(key) != now[key]]
         if changed:

@@ -1,8 +1,11 @@
-"""Watches the privileged solve rate: a drifting teacher may forget how to use its privileged prompt.
+"""Watches two rates that may fall for good: the teacher's with privileged prompts, and the student's without.
 
 The teacher of HDPO is the model itself. Updates that break its reading of privileged prompts take away the very
 rollouts that it learns from: the solve rate falls, fewer and worse trajectories are kept, and training goes on as GRPO
 with noise. This shows nowhere else, so it is a metric and a log line of its own.
+
+The student may fall while the teacher rises: where rollouts that reach a shown answer over false steps are kept, both
+learn to write them, and ever more prompts are cliffs.
 """
 
 from __future__ import annotations
@@ -24,19 +27,48 @@ MIN_STEPS = 10
 STANDARD_ERRORS = 4.0
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A rate that is watched: the names of its two metrics, and what is logged when it falls, with its value as
+    ``{rate}`` and its best as ``{best}``."""
+
+    rate: str
+    flag: str
+    said: str
+
+
+TEACHER = Watched(
+    "hdpo/privileged_solve_rate_recent",
+    "hdpo/teacher_collapse",
+    "the privileged solve rate fell to {rate:.2f}, from {best:.2f} at best: the teacher is losing its use of "
+    "privileged prompts, and with it what HDPO learns from; or, if hdpo/cliff_rate fell as well, only harder cliffs "
+    "are left. See docs/reliability.md, 'When the teacher collapses'",
+)
+STUDENT = Watched(
+    "hdpo/solved_groups_recent",
+    "hdpo/student_collapse",
+    "the share of prompts with a correct rollout fell to {rate:.2f}, from {best:.2f} at best: the student is losing "
+    "what it could do, or the prompts have become harder. Read what is kept (trainer.rollout_data_dir), and compare "
+    "hdpo/kept_valid_steps with hdpo/plain_valid_steps. See docs/reliability.md, 'When the student collapses'",
+)
+
+
 @dataclass
 class CollapseMonitor:
-    """Recent privileged solve rate against its best value so far. Saved with every checkpoint.
+    """A recent rate against its best value so far: by default privileged rollouts that are correct, of all; else groups
+    with a correct rollout, of all. Saved with every checkpoint.
 
     Attributes:
-        threshold: fraction of the best rate below which the teacher counts as collapsed; 0 never warns.
-        steps: steps with privileged rollouts so far.
-        solved, rollouts: exponentially weighted counts of privileged rollouts with R = 1, and of all.
+        threshold: fraction of the best rate below which it counts as collapsed; 0 never warns.
+        of: which rate this is.
+        steps: steps with such rollouts, or groups, so far.
+        solved, rollouts: exponentially weighted counts of those with R = 1, and of all.
         best, best_rollouts: highest recent rate so far, and the weighted count that it rests on.
         collapsed: whether the last step was below the threshold, and that by more than chance.
     """
 
     threshold: float
+    of: Watched = TEACHER
     steps: int = 0
     solved: float = 0.0
     rollouts: float = 0.0
@@ -45,7 +77,7 @@ class CollapseMonitor:
     collapsed: bool = False
 
     def update(self, solved: int, rollouts: int) -> dict[str, float]:
-        """Take in one step and return its metrics; none while there was no privileged rollout yet.
+        """Take in one step's counts and return its metrics; none while there was nothing to count yet.
 
         Logs a warning when the recent rate falls below ``threshold * best`` by more than chance, and again after each
         recovery.
@@ -65,16 +97,12 @@ class CollapseMonitor:
         before = self.collapsed
         self.collapsed = rate < self.threshold * self.best and fall > STANDARD_ERRORS * error
         if self.collapsed and not before:
-            logger.warning(
-                f"the privileged solve rate fell to {rate:.2f}, from {self.best:.2f} at best: the teacher is losing "
-                "its use of privileged prompts, and with it what HDPO learns from; or, if hdpo/cliff_rate fell as "
-                "well, only harder cliffs are left. See docs/reliability.md, 'When the teacher collapses'"
-            )
-        return {"hdpo/privileged_solve_rate_recent": rate, "hdpo/teacher_collapse": float(self.collapsed)}
+            logger.warning(self.of.said.format(rate=rate, best=self.best))
+        return {self.of.rate: rate, self.of.flag: float(self.collapsed)}
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able state, without the threshold."""
-        return {name: value for name, value in asdict(self).items() if name != "threshold"}
+        """JSON-able state, without the threshold and what is watched."""
+        return {name: value for name, value in asdict(self).items() if name not in ("threshold", "of")}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Inverse of :meth:`state_dict`.

@@ -31,7 +31,7 @@ from recipe.hdpo.rollout.greedy_validation import GREEDY_SCORE
 from recipe.hdpo.rollout.prompt_check import check_prompts
 from recipe.hdpo.tracking.folder_lock import lock_folder
 from recipe.hdpo.tracking.run_history import History
-from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
+from recipe.hdpo.tracking.teacher_collapse import STUDENT, CollapseMonitor
 from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
 from recipe.hdpo.training import checkpoints
 from recipe.hdpo.training.shared_queue import refuse_shared_queue
@@ -66,6 +66,7 @@ class FramedTrainer(PPOTrainer):
         threshold = self.hdpo.collapse_warning if self.hdpo.privileged.shows else 0.0
         self.history = History(
             teacher=CollapseMonitor(threshold),
+            student=CollapseMonitor(self.hdpo.collapse_warning, STUDENT),
             knobs=dataclasses.asdict(self.hdpo),
             sources=self.hdpo.privileged.sources,
         )

@@ -1,13 +1,15 @@
-"""When a falling privileged solve rate is reported."""
+"""When a falling rate is reported: the teacher's with privileged prompts, the student's without."""
 
+import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recipe.hdpo.algorithm.cliff import GroupRecord
-from recipe.hdpo.tracking.run_history import History
-from recipe.hdpo.tracking.teacher_collapse import DECAY, CollapseMonitor
+from recipe.hdpo.tracking.run_history import HISTORY_FILE, History
+from recipe.hdpo.tracking.teacher_collapse import DECAY, STUDENT, CollapseMonitor
 
 
 def test_the_recent_rate_weights_rollouts_by_age() -> None:
@@ -110,3 +112,40 @@ def test_the_solve_rate_counts_solved_rollouts_whether_or_not_they_were_kept() -
     metrics = history.update([record, other])
     assert metrics["hdpo/privileged_solve_rate_recent"] == metrics["hdpo/privileged_solve_rate"] == 3 / 12
     assert history.cliffs.open_cliffs == {"a", "b"}
+
+
+def test_the_student_is_watched_by_the_groups_that_it_solves_itself(caplog: pytest.LogCaptureFixture) -> None:
+    history = History(CollapseMonitor(0.5), student=CollapseMonitor(0.7, STUDENT))
+
+    def step(solved: int) -> dict[str, float]:
+        plain = [GroupRecord(f"p{i}", cliff=i >= solved, solved=i < solved) for i in range(10)]
+        # A lost rollout: neither; a cliff of the step before: no new try; privileged rollouts: the teacher's.
+        others = [GroupRecord("lost", cliff=False, solved=False), GroupRecord("old", True, False, reissued=True)]
+        taught = GroupRecord("p9", cliff=True, solved=False, rollouts=4, solved_privileged=4, reissued=True)
+        return history.update([*plain, *others, taught])
+
+    with caplog.at_level(logging.WARNING, logger="recipe.hdpo.tracking.teacher_collapse"):
+        before = [step(8) for _ in range(20)]
+        after = [step(1) for _ in range(20)]
+    assert before[-1]["hdpo/solved_groups_recent"] == pytest.approx(0.8)
+    assert not any(m["hdpo/student_collapse"] for m in before) and after[-1]["hdpo/student_collapse"] == 1.0
+    assert not any(m["hdpo/teacher_collapse"] for m in after)
+    assert len(caplog.records) == 1 and "prompts with a correct rollout fell to" in caplog.text
+
+
+def test_a_resumed_run_remembers_the_students_best_and_an_older_checkpoint_has_none(tmp_path: Path) -> None:
+    def history() -> History:
+        return History(CollapseMonitor(0.5), student=CollapseMonitor(0.7, STUDENT))
+
+    first, second, third = history(), history(), history()
+    for _ in range(12):
+        first.update([GroupRecord("a", cliff=False, solved=True)])
+    first.save(str(tmp_path))
+    second.load(str(tmp_path))
+    assert second.student == first.student and second.student.best == 1.0
+    path = tmp_path / HISTORY_FILE
+    state = json.loads(path.read_text())
+    del state["student"]
+    path.write_text(json.dumps(state))
+    third.load(str(tmp_path))
+    assert third.student == history().student and third.cliffs == first.cliffs
