@@ -14,9 +14,10 @@ import pytest
 from examples.study.plan import read_plan
 from examples.study.record import Record
 from examples.study.report import text
-from examples.study.result_files import differing, read_records
+from examples.study.result_files import differing, read_record, read_records
 from examples.study.results import Results, sort_out
 from examples.study.tables import measured
+from recipe.hdpo.tracking.teacher_collapse import STUDENT, CollapseMonitor
 from scripts.docs_parts import study
 
 ROOT = Path(__file__).parents[2]
@@ -125,3 +126,18 @@ def test_a_result_page_is_what_its_result_files_give(plan: str, few_resamples: N
         for t in (study.page(plan), text(read_plan(plan), records, results, measured(read_plan(plan), results)))
     ]
     assert without_ends[0] == without_ends[1]
+
+
+def test_the_students_warning_comes_in_runs_that_ended_at_nothing_and_in_no_other() -> None:
+    """From the cliff rates of all committed runs, 16 prompts a step."""
+    warned, healthy = {}, 0
+    for path in sorted((ROOT / "docs/results").glob("*/runs/*.json")):
+        run = read_record(path)
+        monitor = CollapseMonitor(0.7, STUDENT)
+        curve = run.curves.get("hdpo/cliff_rate", [])
+        flags = [monitor.update(round(16 * (1 - rate)), 16)["hdpo/student_collapse"] for _, rate in curve]
+        if any(flags):
+            warned[run.run.arm] = int(curve[flags.index(1.0)][0])
+            assert run.mean("greedy") < 0.1
+        healthy += bool(curve) and run.mean("greedy") > 0.4
+    assert warned == {"grpo": 19, "hdpo_0.01": 20, "hdpo_1": 60, "answer_1": 35} and healthy > 30
