@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from examples.language.make_words_model import Settings as WordsSettings
+from examples.language.words_model import PLAIN_WEIGHTS
 from examples.study import environment, tasks
 from examples.study import plan as plans
 from examples.study import run as runs_module
@@ -343,6 +345,15 @@ def test_the_kept_base_model_is_the_one_that_the_studys_results_started_from() -
     check_base_model(folder / "base_model", folder)
     settings = json.loads((folder / "base_model" / "made_by.json").read_text())["settings"]
     assert ["--plain-weights", *(f"{w:g}" for w in settings["plain_weights"])] == list(read_plan("sums").base_model)
+
+
+def test_the_kept_adapter_was_made_with_the_settings_that_the_plan_asks_for() -> None:
+    """That it gives the weights of the kept digest takes SmolLM2: `python -m examples.study.run --plan language`."""
+    kept = runs_module.ROOT / "docs" / "results" / "language" / "base_model"
+    settings = json.loads((kept / "made_by.json").read_text())["settings"]
+    assert read_plan("language").base_model == ()
+    assert settings == {**settings, **asdict(WordsSettings()), "plain_weights": PLAIN_WEIGHTS}
+    assert re.fullmatch("[0-9a-f]{64}", weights_sha256(kept))
 
 
 def test_a_training_that_was_resumed_counts_at_least_the_time_of_its_steps(tmp_path: Path) -> None:
