@@ -165,11 +165,19 @@ def study_table() -> str:
     body = [["base model", *(mean("sums", BASE, *column) for column in COLUMNS.values())]]
     for label, arm in ARMS.items():
         if _ran(arm):
-            body.append([f"{label}, {rate('sums', arm)}", *(mean("sums", arm, *column) for column in COLUMNS.values())])
+            name = f"{label}, {rate('sums', arm)}{_fewer_seeds(arm)}"
+            body.append([name, *(mean("sums", arm, *column) for column in COLUMNS.values())])
     for label, pair in DIFFERENCES.items():
         if _ran(*pair):
-            body.append([label, *(interval("sums", *pair, *column) for column in COLUMNS.values())])
+            found = (interval("sums", *pair, *column) for column in COLUMNS.values())
+            body.append([label + _fewer_seeds(*pair), *found])
     return table(["", *COLUMNS], body)
+
+
+def _fewer_seeds(*arms: str) -> str:
+    """How many seeds there are, where an arm lacks some of the plan's."""
+    fewest, wanted = min(len(runs("sums", arm)) for arm in arms), len(read_plan("sums").seeds)
+    return "" if fewest == wanted else f" ({fewest} of {wanted} seeds)"
 
 
 def short_table() -> str:
