@@ -136,7 +136,7 @@ def make(out: Path, base: Path, kept: Path | None, settings: Settings, eval_prob
     if is_made(out, record):
         print(f"{out} already holds the model of these settings; nothing to do")
         return
-    if kept and not is_made(kept, record):
+    if kept and not (is_made(kept, record) and (kept / ADAPTER).is_dir()):
         raise FolderError(f"{kept} holds no adapter")
     torch.set_num_threads(THREADS)
     tokenizer = AutoTokenizer.from_pretrained(base)

@@ -93,6 +93,9 @@ def test_the_same_weights_come_of_the_adapter_that_is_kept(folder, base, tmp_pat
     shutil.rmtree(tmp_path / "again")
     assert make_words_model.main([*command, *STEPS, "--rank", "3"]) == 2
     assert "made with other settings (rank)" in capsys.readouterr().err
+    shutil.rmtree(kept / "adapter")
+    assert make_words_model.main([*command, *STEPS]) == 2
+    assert "holds no adapter" in capsys.readouterr().err
 
 
 def test_the_base_model_is_trained_on_no_problem_of_a_split():
