@@ -9,7 +9,7 @@ What the problems are and how they are solved: word_families.py. Beside the colu
 No problem is in two splits, in any wording, nor in the chats that examples/language/make_words_model.py trains its
 base model on: the hash of a problem says where it belongs.
 
-    python data_preprocess/words.py --out data/words
+    python -m data_preprocess.words --out data/words
 """
 
 import argparse

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data_preprocess.word_problems import Problem, problems
 from examples.demo.model_folder import RECORD
 from examples.demo.sums_model import PRIVILEGED_TEMPLATE, encode_batch, make_model, make_tokenizer
-from examples.language import band, make_words_model, words_model, words_rates
+from examples.language import band, make_words_model, words_base, words_model, words_rates
 from examples.language.words_model import PLAIN_WEIGHTS, ProblemSource, backward, sample_chat
 from examples.language.words_rates import Sampled, rates
 from examples.study.tasks import keep_adapter, weights_sha256
@@ -98,6 +98,31 @@ def test_the_same_weights_come_of_the_adapter_that_is_kept(folder, base, tmp_pat
     assert "holds no adapter" in capsys.readouterr().err
 
 
+def test_of_a_base_that_is_cut_these_layers_are_left_and_the_kept_adapter_gives_the_same_weights(
+    base, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(words_base, "VOCABULARY_CHATS", 20)
+    monkeypatch.setattr(words_rates, "MAX_RESPONSE", 4)
+    monkeypatch.setattr(make_words_model, "THREADS", 1)
+    whole, named = AutoModelForCausalLM.from_pretrained(base), tmp_path / "named"
+    for number, layer in enumerate(whole.model.layers, 1):
+        layer.input_layernorm.weight.data.fill_(number)
+    whole.save_pretrained(named)
+    AutoTokenizer.from_pretrained(base).save_pretrained(named)
+    command = ["--base", str(named), *STEPS, "--layers", "3", "0"]
+    assert make_words_model.main([*command, "--out", str(tmp_path / "cut")]) == 0
+    model, tokenizer = (kind.from_pretrained(tmp_path / "cut") for kind in (AutoModelForCausalLM, AutoTokenizer))
+    assert model.config.num_hidden_layers == 2 and model.config.vocab_size == len(tokenizer)
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id == tokenizer("<|im_end|>")["input_ids"][0]
+    # The adapter is added to matrices alone.
+    assert [float(layer.input_layernorm.weight[0]) for layer in model.model.layers] == [4.0, 1.0]
+    keep_adapter(tmp_path / "cut", tmp_path / "kept")
+    assert make_words_model.main([*command, "--out", str(tmp_path / "again"), "--kept", str(tmp_path / "kept")]) == 0
+    assert weights_sha256(tmp_path / "again") == weights_sha256(tmp_path / "cut")
+    assert make_words_model.main(["--base", str(named), *STEPS, "--layers", "9", "--out", str(tmp_path / "no")]) == 2
+    assert "name different ones of 0 to 3" in capsys.readouterr().err
+
+
 def test_the_base_model_is_trained_on_no_problem_of_a_split():
     source, rng = ProblemSource(), random.Random(0)
     shown = {
@@ -131,19 +156,19 @@ def test_a_plain_chat_is_the_problem_and_its_valid_steps():
         assert "Reference" not in user and words_rates.arithmetic(response) == 1.0 and "\n#### " in response
 
 
-def test_the_same_seed_gives_the_same_adapter(base, tokenizer, tmp_path):
+def test_the_same_seed_gives_the_same_adapter(base, tmp_path):
     torch.set_num_threads(1)
     found = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         settings = make_words_model.Settings(steps=2, batch=2, rank=2, seed=seed)
-        make_words_model.train(settings, base, tokenizer, tmp_path / name)
+        make_words_model.train(settings, base, tmp_path / name)
         found.append(load_file(tmp_path / name / "adapter_model.safetensors"))
     first, second, other = found
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_four_of_ten_chats_show_the_reference(base, tokenizer, tmp_path, monkeypatch):
+def test_four_of_ten_chats_show_the_reference(base, tmp_path, monkeypatch):
     seen = []
 
     def remember(model, tokenizer, chats):
@@ -151,7 +176,7 @@ def test_four_of_ten_chats_show_the_reference(base, tokenizer, tmp_path, monkeyp
         return 0.0
 
     monkeypatch.setattr(make_words_model, "backward", remember)
-    make_words_model.train(make_words_model.Settings(steps=4, batch=100), base, tokenizer, tmp_path / "a")
+    make_words_model.train(make_words_model.Settings(steps=4, batch=100), base, tmp_path / "a")
     assert len(seen) == 400 and 130 < sum(seen) < 190
 
 
