@@ -37,7 +37,7 @@ paper-table: setup  ## the paper's Tables 1 and 3 beside one's own runs (RUNS=FO
 	@$(PY) -m examples.paper.table $(RUNS)
 
 test: setup  ## all checks and tests
-	@$(MAKE) --no-print-directory lint docs
+	@$(MAKE) --no-print-directory -j 2 lint docs
 	@$(PYTEST) -m 'not study'
 
 test-fast: setup  ## all tests but the end-to-end ones and the slow ones (`pytest -m slow`)

@@ -51,8 +51,6 @@ THREADS = min(2, os.cpu_count() or 1)
 # Of the generator, for the problems of the evaluation.
 EVAL_SEED = 30_000_000
 EVAL_SAMPLES = 4
-# Share of the chats with the reference.
-PRIVILEGED_SHARE = 0.4
 ADAPTER = "adapter"
 
 
@@ -65,19 +63,20 @@ class Settings:
     lr: float = 1e-3
     rank: int = 16
     seed: int = 0
+    privileged_share: float = 0.4
     layers: tuple[int, ...] = ()
+    bf16: bool = False
+
+    def own(self) -> dict[str, Any]:
+        """JSON-able. All layers and tokens, and single precision, are what a record without a word of them means."""
+        own = asdict(self) | {"plain_weights": PLAIN_WEIGHTS}
+        if self.layers:
+            own |= {"layers": list(self.layers), "vocabulary_chats": VOCABULARY_CHATS}
+        return {name: value for name, value in own.items() if value or name not in ("layers", "bf16")}
 
     def record(self, base: Path) -> dict[str, Any]:
-        """JSON-able, as written beside the model."""
-        # All of it is what a record without layers means.
-        cut = {"layers": list(self.layers), "vocabulary_chats": VOCABULARY_CHATS} if self.layers else {}
-        own = {name: value for name, value in asdict(self).items() if name != "layers"}
-        rest = {
-            "plain_weights": PLAIN_WEIGHTS,
-            "privileged_share": PRIVILEGED_SHARE,
-            "base_sha256": file_sha256(base / "model.safetensors"),
-        }
-        return own | cut | rest
+        """As written beside the model."""
+        return self.own() | {"base_sha256": file_sha256(base / "model.safetensors")}
 
 
 DEFAULT = Settings()
@@ -100,8 +99,9 @@ def train(settings: Settings, base: Path, adapter: Path) -> None:
     )
     bar = tqdm(range(settings.steps), desc="training the adapter", unit="step", mininterval=1.0)
     for _ in bar:
-        chats = [sample_chat(source, rng.random() < PRIVILEGED_SHARE, rng) for _ in range(settings.batch)]
-        loss = backward(model, tokenizer, chats)
+        chats = [sample_chat(source, rng.random() < settings.privileged_share, rng) for _ in range(settings.batch)]
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16):
+            loss = backward(model, tokenizer, chats)
         torch.nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         schedule.step()
@@ -168,22 +168,32 @@ def make(out: Path, base: Path, kept: Path | None, settings: Settings, eval_prob
     print(f"saved {model.num_parameters():,} parameters to {out}")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Settings]:
+    """The command line, and what it says of the finished model."""
     parser = argparse.ArgumentParser(description="Make a base model for problems in words.")
-    parser.add_argument("--base", type=Path, required=True, help="folder of SmolLM2-135M-Instruct")
+    parser.add_argument("--base", type=Path, required=True, help="folder of SmolLM2-135M-Instruct, or of a words model")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
     parser.add_argument("--kept", type=Path, help="folder of an adapter and its record: merge it, train nothing")
     parser.add_argument("--steps", type=int, default=DEFAULT.steps, help="optimizer steps")
     parser.add_argument("--batch", type=int, default=DEFAULT.batch, help="chats per step")
     parser.add_argument("--lr", type=float, default=DEFAULT.lr, help="peak learning rate")
     parser.add_argument("--rank", type=int, default=DEFAULT.rank, help="rank of the adapter")
+    parser.add_argument("--privileged-share", type=float, default=DEFAULT.privileged_share, help="of the chats")
+    parser.add_argument("--bf16", action="store_true", help="multiply in bfloat16: faster where the processor has it")
     parser.add_argument("--layers", type=int, nargs="+", default=[], help="leave these of its layers (default all)")
     parser.add_argument("--seed", type=int, default=DEFAULT.seed, help="same seed and threads, same adapter")
     parser.add_argument("--eval-problems", type=int, default=10, help="evaluated problems per difficulty")
     args = parser.parse_args(argv)
     if min(args.steps, args.batch, args.rank, args.eval_problems) < 1 or args.lr <= 0:
         parser.error("--steps, --batch, --rank and --eval-problems must be 1 or more, --lr above 0")
-    settings = Settings(args.steps, args.batch, args.lr, args.rank, args.seed, tuple(args.layers))
+    if not 0 <= args.privileged_share <= 1:
+        parser.error("--privileged-share must lie between 0 and 1")
+    shares = (args.seed, args.privileged_share)
+    return args, Settings(args.steps, args.batch, args.lr, args.rank, *shares, tuple(args.layers), args.bf16)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args, settings = parse(argv)
     try:
         make(args.out, args.base, args.kept, settings, args.eval_problems)
     except (FolderError, CutError) as error:

@@ -67,6 +67,8 @@ def train(
     metrics = out / f"{name}.jsonl"
     env = {**os.environ, "MODEL": str(model), "DATA": str(data), "OUT": str(out), "METRICS": str(metrics)}
     env |= {"PYTHON": python, "WANDB_MODE": "offline", "WANDB_DIR": str(out), "TENSORBOARD_DIR": str(out / "events")}
+    # By default Ray's workers give way to every other program, here to the tests beside them.
+    env["RAY_worker_niceness"] = "0"
     command = [
         "bash",
         "examples/cpu_demo.sh",

@@ -5,6 +5,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from examples.demo.sums_model import encode_batch, make_tokenizer
+from examples.language import layer_order
 from examples.language.cut_model import CutError, cut_embeddings, cut_layers, cut_vocabulary
 
 SPECIAL = ["<|pad|>", "<|start|>", "<|end|>"]
@@ -91,3 +93,34 @@ def test_a_cut_model_goes_through_the_layers_that_are_left_also_with_a_cache_and
 def test_layers_that_are_not_there_are_one_clear_error(layers):
     with pytest.raises(CutError, match="name different ones of 0 to 3"):
         cut_layers(make_model(8), layers)
+
+
+def test_each_time_the_layer_goes_that_costs_least_then():
+    # 1 is needed least of all, but where 1 is gone, 0 is needed and 3 is not.
+    cost = {0: 2.0, 1: 1.0, 2: 8.0, 3: 4.0}
+
+    def loss(left):
+        gone = {0, 1, 2, 3} - set(left)
+        return sum(cost[layer] for layer in gone) + 16.0 * (gone >= {0, 1})
+
+    found = list(layer_order.removals(4, loss, tried=3))
+    assert found == [(1.0, [0, 2, 3]), (5.0, [0, 2])]
+    # Of the two that cost least at first only one is tried again.
+    assert list(layer_order.removals(4, loss, tried=1)) == [(1.0, [0, 2, 3]), (19.0, [2, 3])]
+
+
+def test_the_loss_of_some_layers_is_that_of_the_model_that_is_cut_to_them(tmp_path, capsys):
+    torch.manual_seed(0)
+    tokenizer = make_tokenizer()
+    make_model(len(tokenizer)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    chats = [("1 + 2 =", "#### 3"), ("a longer one", "1+1=2\n#### 2")]
+    model = LlamaForCausalLM.from_pretrained(tmp_path).eval()
+    found = layer_order.loss_of_layers(model, tokenizer, chats)([0, 2])
+    cut = LlamaForCausalLM.from_pretrained(tmp_path).eval()
+    cut_layers(cut, [0, 2])
+    ids, labels = encode_batch(chats, tokenizer)
+    assert found == pytest.approx(cut(input_ids=ids, labels=labels).loss.item(), rel=1e-5)
+    assert layer_order.main(["--model", str(tmp_path), "--chats", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["4", "3", "2"]

@@ -168,7 +168,8 @@ def test_the_same_seed_gives_the_same_adapter(base, tmp_path):
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_four_of_ten_chats_show_the_reference(base, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("share", "least", "most"), [(0.4, 130, 190), (0.1, 20, 65)])
+def test_the_wanted_share_of_the_chats_shows_the_reference(base, tmp_path, monkeypatch, share, least, most):
     seen = []
 
     def remember(model, tokenizer, chats):
@@ -176,8 +177,22 @@ def test_four_of_ten_chats_show_the_reference(base, tmp_path, monkeypatch):
         return 0.0
 
     monkeypatch.setattr(make_words_model, "backward", remember)
-    make_words_model.train(make_words_model.Settings(steps=4, batch=100), base, tmp_path / "a")
-    assert len(seen) == 400 and 130 < sum(seen) < 190
+    settings = make_words_model.Settings(steps=4, batch=100, privileged_share=share)
+    make_words_model.train(settings, base, tmp_path / "a")
+    assert len(seen) == 400 and least < sum(seen) < most
+
+
+def test_bf16_multiplies_in_bfloat16_and_learns_in_single_precision(base, tmp_path, monkeypatch):
+    seen = []
+
+    def remember(model, tokenizer, chats):
+        seen.append((torch.is_autocast_enabled("cpu"), {p.dtype for p in model.parameters() if p.requires_grad}))
+        return 0.0
+
+    monkeypatch.setattr(make_words_model, "backward", remember)
+    for number, bf16 in enumerate((False, True)):
+        make_words_model.train(make_words_model.Settings(steps=1, bf16=bf16), base, tmp_path / str(number))
+    assert seen == [(False, {torch.float32}), (True, {torch.float32})]
 
 
 def test_sorted_parts_of_a_batch_give_the_gradient_of_the_mean_over_all_learned_tokens(tokenizer, monkeypatch):

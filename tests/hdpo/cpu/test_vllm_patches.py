@@ -6,19 +6,28 @@ import inspect
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from vllm.distributed.device_communicators import shm_broadcast
 from vllm.model_executor.layers import utils
 from vllm.model_executor.models import utils as models
 
 from recipe.hdpo.cpu import vllm_patches
+from tests.hdpo.composed_config import CONFIG
+from tests.hdpo.training.fsdp_ranks import make_chat_model
 
+PROCESSES = "VLLM_ENABLE_V1_MULTIPROCESSING"
 STOCK = shm_broadcast.sched_yield, utils.dispatch_cpu_unquantized_gemm
 
 
 @pytest.fixture(autouse=True)
 def stock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Set first, so that it is as before afterwards.
+    monkeypatch.setenv(PROCESSES, "1")
+    monkeypatch.delenv(PROCESSES)
     monkeypatch.setattr(shm_broadcast, "sched_yield", STOCK[0])
     monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", STOCK[1])
     if hasattr(models.WeightsMapper, "get_unstacked_mapper"):
@@ -99,3 +108,23 @@ def test_the_name_is_still_missing_in_vllm_and_still_called_by_verl() -> None:
 
     assert "def get_unstacked_mapper" not in inspect.getsource(models)
     assert ".get_unstacked_mapper()" in inspect.getsource(adapter_sync)
+
+
+@pytest.mark.slow
+def test_an_engine_of_one_rank_has_its_model_in_its_own_process_which_takes_both_places(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from vllm.engine.arg_utils import EngineArgs
+
+    make_chat_model(tmp_path)
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    wanted = OmegaConf.load(CONFIG / "device/cpu.yaml").actor_rollout_ref.rollout.engine_kwargs.vllm
+
+    def backend(**own: Any) -> Any:
+        args = EngineArgs(model=str(tmp_path), dtype="float32", max_model_len=32, enforce_eager=True, **own)
+        return args.create_engine_config().parallel_config.distributed_executor_backend
+
+    vllm_patches.register()
+    assert backend(**wanted) == "uni"
+    monkeypatch.setenv(PROCESSES, "1")
+    assert backend(**wanted) == "mp"
