@@ -4,8 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
-# Two processes for the tests, as on two cores; 0 is one after the other.
-WORKERS ?= 2
+# Processes for the tests: three for two cores, since starting Ray and vLLM is waiting for the most part; 0 is one after the other.
+WORKERS ?= 3
 PYTEST := $(PY) -m pytest -n $(WORKERS)
 PLAN ?= sums
 RESULTS ?= docs/results/$(PLAN)
