@@ -10,6 +10,7 @@ from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.keys import ROLLOUT, select
 
 PARTS = [f"{ROLLOUT}.{part}_parallel_size" for part in ("tensor_model", "data", "pipeline_model")]
+BACKEND = f"{ROLLOUT}.engine_kwargs.vllm.distributed_executor_backend"
 RANKS = ("trainer.nnodes", "trainer.n_gpus_per_node")
 
 
@@ -24,3 +25,12 @@ def engines_of_odd_size(config: DictConfig, hdpo: HDPOConfig) -> str | None:
         f"{said[0]}: an engine of {size} accelerators does not divide the {all_ranks} that there are ({said[1]}): "
         f"set {PARTS[0]}=1 (verl's own default is 2), or another divisor"
     )
+
+
+def process_of_several_ranks(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    """vLLM's executor without processes of its own, which ``+device=cpu`` sets, holds one rank."""
+    parts = {key: select(config, key, 1) for key in PARTS}
+    if select(config, BACKEND, None) != "uni" or parts[PARTS[0]] * parts[PARTS[2]] == 1:
+        return None
+    said = " x ".join(f"{key}={n}" for key, n in parts.items() if n != 1)
+    return f"{said}: an engine of several ranks does not run in one process ({BACKEND}=uni): set {BACKEND}=mp"

@@ -17,7 +17,7 @@ from recipe.hdpo.algorithm.message_template import compile_template
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.agent_rules import AGENT_RULES
 from recipe.hdpo.config.async_rules import ASYNC_RULES
-from recipe.hdpo.config.engine_rules import engines_of_odd_size
+from recipe.hdpo.config.engine_rules import engines_of_odd_size, process_of_several_ranks
 from recipe.hdpo.config.gate_rules import GATE_RULES
 from recipe.hdpo.config.keys import ROLLOUT, Rule, is_derived, select
 from recipe.hdpo.config.length_rules import LENGTH_RULES
@@ -125,6 +125,7 @@ RULES: tuple[Rule, ...] = (
     no_rollout_hook,
     other_engine,
     engines_of_odd_size,
+    process_of_several_ranks,
     one_rollout,
     late_reward,
     cpu_without_platform,

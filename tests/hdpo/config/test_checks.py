@@ -219,6 +219,17 @@ def test_rollouts_of_the_plain_prompt_need_no_room_for_a_solution() -> None:
     assert not list(refusals(composed(context, "+control=matched_grpo")))
 
 
+def test_an_engine_of_several_ranks_needs_processes_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    two = ("+device=cpu", "trainer.n_gpus_per_node=2", "actor_rollout_ref.rollout.tensor_model_parallel_size=2")
+    backend = "actor_rollout_ref.rollout.engine_kwargs.vllm.distributed_executor_backend"
+    assert f"set {backend}=mp" in next(refusals(composed(*two)))
+    assert not list(refusals(composed(*two, f"{backend}=mp")))
+    assert not list(refusals(composed(*two[:2])))
+    # verl's own default names no executor.
+    assert not list(refusals(composed("actor_rollout_ref.rollout.tensor_model_parallel_size=2")))
+
+
 def test_bypass_mode_is_refused_wherever_kept_rows_join_mini_batches() -> None:
     bypass = "actor_rollout_ref.actor.policy_loss.loss_mode=bypass_mode"
     assert "privileged rows alone" in next(refusals(composed(bypass, "+control=sft")))
