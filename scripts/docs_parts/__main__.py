@@ -11,22 +11,22 @@ import sys
 from pathlib import Path
 
 from examples.training import ROOT
-from scripts.docs_parts import card, card_head, configuration, measured, study
+from scripts.docs_parts import card, card_head, configuration, measured, study, study_tables
 from scripts.docs_parts.marks import Blocks, Values, fill
 
 VALUES: Values = {
     **{f.__name__: f for f in (study.mean, study.gain, study.interval, study.problems, study.rate)},
-    **{f.__name__: f for f in (study.curve, study.warned, study.tuned)},
+    **{f.__name__: f for f in (study.curve, study.warned, study.tuned, study.sign)},
     "card": card.card,
     **{f.__name__: f for f in (card_head.head, card_head.head_update)},
     **{f.__name__: f for f in (measured.demo, measured.own, measured.overhead, measured.jsd_ratio)},
 }
 BLOCKS: Blocks = {
-    "study-faults": study.study_faults,
-    "study": study.study_table,
-    "study-short": study.short_table,
-    "broken-prompt": study.broken_prompt_table,
-    "collapse": study.collapse_table,
+    "study-faults": study_tables.study_faults,
+    "study": study_tables.study_table,
+    "study-short": study_tables.short_table,
+    "broken-prompt": study_tables.broken_prompt_table,
+    "collapse": study_tables.collapse_table,
     "demo": measured.demo_table,
     "demo-differences": measured.demo_differences,
     "jsd": measured.jsd_table,

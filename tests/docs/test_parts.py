@@ -9,7 +9,7 @@ from statistics import fmean
 import pytest
 from omegaconf import OmegaConf
 
-from scripts.docs_parts import card, card_head, configuration, measured, study
+from scripts.docs_parts import card, card_head, configuration, measured, study, study_tables
 from scripts.docs_parts.__main__ import BLOCKS, documents, stale
 from scripts.docs_parts.marks import blocks_in, fill
 
@@ -92,6 +92,40 @@ def test_a_gain_is_the_difference_of_two_means_and_an_interval_is_that_of_the_re
     assert row.endswith(f"| {study.interval('sums', 'hdpo_1', 'grpo', 'pass@8')} |")
     seeds = [study.gain("sums", "hdpo_1", "grpo", "pass@8", "all", f"seed={seed}") for seed in (1, 2, 3)]
     assert fmean(map(float, seeds)) == pytest.approx(float(gain), abs=1e-3)
+
+
+def _rows(made: str) -> dict[tuple[str, ...], dict[str, str]]:
+    """A table's cells by row (task, name, seeds) and column."""
+    head, _, *body = [[cell.strip() for cell in line.strip("|").split("|")] for line in made.splitlines()]
+    return {tuple(row[:3]): dict(zip(head[3:], row[3:], strict=True)) for row in body}
+
+
+def test_the_readmes_table_is_a_part_of_the_table_of_all_studies() -> None:
+    whole, short = _rows(study_tables.study_table()), _rows(study_tables.short_table())
+    assert len(short) >= 5
+    for row, cells in short.items():
+        assert cells.items() <= whole[row].items()
+    every = {"base", *study_tables.ARMS.values()}
+    for plan, task in study_tables.TASKS.items():
+        reported = study.made(plan).reported
+        assert reported.keys() <= every
+        # The base model, and every arm that was run.
+        shown = [row for row in whole if row[0] == task and " - " not in row[1]]
+        assert len(shown) == (len(reported) + 1 if reported else 0)
+
+
+def test_a_row_says_of_how_many_seeds_it_is_where_the_plan_has_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_tables, "runs", lambda plan, arm: [None] * {"a": 3, "b": 1, "c": 1}[arm])
+    monkeypatch.setattr(study_tables, "wanted_seeds", lambda plan, arm: 1 if arm == "c" else 3)
+    pairs = {
+        ("a",): "3",
+        ("b",): "1 of 3",
+        ("c",): "1",
+        ("b", "a"): "1 of 3 and 3",
+        ("a", "a"): "3",
+        ("c", "a"): "1 and 3",
+    }
+    assert {arms: study_tables._seeds("sums", *arms) for arms in pairs} == pairs
 
 
 def test_a_zero_has_no_minus() -> None:

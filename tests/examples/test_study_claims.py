@@ -18,7 +18,7 @@ from examples.study.result_files import differing, read_record, read_records
 from examples.study.results import Results, sort_out
 from examples.study.tables import measured
 from recipe.hdpo.tracking.teacher_collapse import STUDENT, CollapseMonitor
-from scripts.docs_parts import study
+from scripts.docs_parts import study, study_tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,7 +59,7 @@ def test_every_privileged_prompt_of_the_study_was_whole() -> None:
 
 
 def test_with_lambda_1_every_difference_to_grpo_but_that_of_pass_1_is_free_of_zero() -> None:
-    free = {name: excludes_zero("sums", "hdpo_1", "grpo", *column) for name, column in study.COLUMNS.items()}
+    free = {name: excludes_zero("sums", "hdpo_1", "grpo", *column) for name, column in study_tables.COLUMNS.items()}
     assert all(free.values()), free
 
 
@@ -80,7 +80,7 @@ def test_every_run_with_lambda_1_beats_every_run_of_both_grpo_arms_at_pass_8_and
 
 
 def test_no_difference_of_the_two_schedules_is_free_of_zero() -> None:
-    free = [name for name, of in study.COLUMNS.items() if excludes_zero("sums", "next_step_1", "hdpo_1", *of)]
+    free = [name for name, of in study_tables.COLUMNS.items() if excludes_zero("sums", "next_step_1", "hdpo_1", *of)]
     assert not free
 
 

@@ -1,0 +1,154 @@
+"""Tables of the studies: all of them in one, the README's part of it, and those of runs that went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from examples.study.result_files import faults, read_records
+from examples.study.tables import values
+from scripts.docs_parts.marks import table
+from scripts.docs_parts.study import (
+    BASE,
+    RESULTS,
+    curve,
+    interval,
+    keep,
+    made,
+    mean,
+    mean_of_curve,
+    rate,
+    rate_text,
+    runs,
+    wanted_seeds,
+)
+
+# The plans whose runs are evidence, and what a reader calls their problems.
+TASKS = {"sums": "sums", "language": "words"}
+ARMS = {
+    "GRPO": "grpo",
+    "GRPO, matched rollouts": "matched_grpo",
+    "HDPO, λ = 0.01": "hdpo_0.01",
+    "HDPO, λ = 0.01, frozen": "frozen_0.01",
+    "HDPO, λ = 0.1": "hdpo_0.1",
+    "HDPO, λ = 0.1, frozen": "frozen_0.1",
+    "HDPO, λ = 1": "hdpo_1",
+    "HDPO, λ = 1, frozen": "frozen_1",
+    "HDPO, λ = 1, step gate": "gate_1",
+    "HDPO, λ = 1, next_step": "next_step_1",
+    "HDPO, λ = 1, answer shown": "answer_1",
+    "HDPO, λ = 1, answer shown, step gate": "answer_gate_1",
+    "HDPO, λ = 1, forward KL": "forward_kl_1",
+    "HDPO, λ falls from 1, spaced visits": "sharpen_1",
+    "privileged rollouts as SFT, λ = 1": "sft_1",
+}
+DIFFERENCES = {
+    "λ = 1 - GRPO": ("hdpo_1", "grpo"),
+    "λ = 1, frozen - GRPO": ("frozen_1", "grpo"),
+    "λ = 0.1 - GRPO": ("hdpo_0.1", "grpo"),
+    "λ = 1, step gate - GRPO": ("gate_1", "grpo"),
+    "λ = 1 - matched GRPO": ("hdpo_1", "matched_grpo"),
+    "λ = 0.1 - λ = 1": ("hdpo_0.1", "hdpo_1"),
+    "frozen - drifting, λ = 1": ("frozen_1", "hdpo_1"),
+    "next_step - same_step, λ = 1": ("next_step_1", "hdpo_1"),
+    "step gate - none, λ = 1": ("gate_1", "hdpo_1"),
+    "answer - solution shown, λ = 1": ("answer_1", "hdpo_1"),
+    "step gate - none, answer shown": ("answer_gate_1", "answer_1"),
+    "forward KL - JSD, λ = 1": ("forward_kl_1", "hdpo_1"),
+    "falling λ, spaced - neither, λ = 1": ("sharpen_1", "hdpo_1"),
+    "SFT - JSD, λ = 1": ("sft_1", "hdpo_1"),
+}
+COLUMNS = {
+    **{metric: (metric, "all") for metric in ("greedy", "pass@1", "pass@4", "pass@8")},
+    **{"its cliffs: greedy": ("greedy", "cliffs"), "its cliffs: pass@8": ("pass@8", "cliffs")},
+    **{"what it solved: greedy": ("greedy", "known"), "what it solved: pass@1": ("pass@1", "known")},
+}
+# The README's rows and columns of the same table.
+SHORT_COLUMNS = ("greedy", "pass@1", "pass@8", "its cliffs: pass@8", "what it solved: pass@1")
+SHORT_ARMS = ("base model", "GRPO", "GRPO, matched rollouts", "HDPO, λ = 1")
+SHORT_DIFFERENCES = ("λ = 1 - GRPO",)
+
+
+def study_table() -> str:
+    """Both studies: every arm that has runs, and the differences that matter."""
+    return _evidence({"base model": BASE, **ARMS}, DIFFERENCES, COLUMNS)
+
+
+def short_table() -> str:
+    """The README's: the rows that tell the story."""
+    arms = {label: {"base model": BASE, **ARMS}[label] for label in SHORT_ARMS}
+    differences = {label: DIFFERENCES[label] for label in SHORT_DIFFERENCES}
+    return _evidence(arms, differences, {name: COLUMNS[name] for name in SHORT_COLUMNS})
+
+
+def _evidence(
+    arms: Mapping[str, str], differences: Mapping[str, tuple[str, str]], columns: Mapping[str, tuple[str, str]]
+) -> str:
+    body = []
+    for plan, task in TASKS.items():
+        shown = {label: arm for label, arm in arms.items() if _ran(plan, arm)}
+        if set(shown.values()) <= {BASE}:
+            continue
+        for label, arm in shown.items():
+            name, seeds = (label, "") if arm == BASE else (f"{label}, {rate(plan, arm)}", _seeds(plan, arm))
+            body.append([task, name, seeds, *(mean(plan, arm, *column) for column in columns.values())])
+        for label, pair in differences.items():
+            if _ran(plan, *pair):
+                found = (interval(plan, *pair, *column) for column in columns.values())
+                body.append([task, label, _seeds(plan, *pair), *found])
+    return table(["task", "", "seeds", *columns], body)
+
+
+def _ran(plan: str, *arms: str) -> bool:
+    return all(arm == BASE or arm in made(plan).reported for arm in arms)
+
+
+def _seeds(plan: str, *arms: str) -> str:
+    """How many there are of each arm, said once where they are as many; and of how many, where the plan has more."""
+    counts = {arm: len(runs(plan, arm)) for arm in arms}
+    wanted = {arm: wanted_seeds(plan, arm) for arm in arms}
+    said = [f"{n}" if n == wanted[arm] else f"{n} of {wanted[arm]}" for arm, n in counts.items()]
+    return said[0] if len(set(said)) == 1 else " and ".join(said)
+
+
+def study_faults() -> str:
+    """What was wrong with the settings under which the runs at too high a learning rate were made."""
+    return "\n\n".join(faults(read_records(RESULTS / "collapse" / "runs")))
+
+
+def broken_prompt_table() -> str:
+    """The arms that were trained with a broken privileged prompt, above those that were trained anew."""
+    curves = {"privileged solve rate": "hdpo/privileged_solve_rate", "JSD": "hdpo/jsd_mean"}
+    broken = read_records(RESULTS / "broken_prompt" / "runs")
+    body = []
+    for label, arm in ARMS.items():
+        old = [record for record in broken if record.run.arm == arm]
+        new = runs("sums", arm) if old and _ran("sums", arm) else []
+        for prompt, found in (("broken", old), ("whole", new)):
+            if found:
+                shown = (COLUMNS[c] for c in SHORT_COLUMNS)
+                means = [values(found, m, keep("sums", part)).mean() for m, part in shown]
+                last = [mean_of_curve(found, name, 51, 60) for name in curves.values()]
+                body.append([f"{label}, {rate_text(found[0].run.lr)}", prompt, *(f"{x:.3f}" for x in (*means, *last))])
+    return table(["", "prompt", *SHORT_COLUMNS, *(f"{name}, last ten steps" for name in curves)], body)
+
+
+def _curves(arm: str, name: str, spans: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(curve("collapse", arm, name, *steps) for steps in spans)
+
+
+def collapse_table() -> str:
+    """What a learning rate that is too high does, to the student and to the teacher."""
+    body = [["base model", "", "", "", mean("collapse", BASE, "greedy"), mean("collapse", BASE, "pass@8")]]
+    shown = {"GRPO": "grpo", "HDPO, λ = 0.01": "hdpo_0.01", "HDPO, λ = 1": "hdpo_1", "HDPO, λ = 1, frozen": "frozen_1"}
+    for label, arm in shown.items():
+        [run] = runs("collapse", arm)
+        rewards = _curves(arm, "critic/score/mean", (("1", "5"), ("16", "20")))
+        spans = (("1", "5"), ("16", "20"), ("46", "50"), ("56", "60"))
+        solved = "" if arm == "grpo" else _curves(arm, "hdpo/privileged_solve_rate", spans)
+        warned = [int(step) for step, value in run.curves.get("hdpo/teacher_collapse", []) if value]
+        warning = f"from step {warned[0]}" if warned else "none" if solved else ""
+        cells = [rewards, solved, warning]
+        body.append([label, *cells, *(mean("collapse", arm, metric) for metric in ("greedy", "pass@8"))])
+    spans_said = "steps 1-5, 16-20, 46-50, 56-60"
+    head = ["at 1e-3", "mean reward, steps 1-5, 16-20", f"privileged solve rate, {spans_said}", "warning"]
+    return table([*head, "greedy", "pass@8"], body)
