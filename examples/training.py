@@ -122,18 +122,22 @@ def _changes(old: list[str], new: list[str]) -> str:
 
 
 def follow(process: subprocess.Popen, metrics: Path, done: int, steps: int) -> None:
-    """Show training progress from the metrics file until the process ends."""
+    """Show training progress from the metrics file until the process ends: the clock runs on a terminal, and a log
+    gets a line a step."""
+    terminal = sys.stderr.isatty()
     with tqdm(total=steps, initial=done, desc="steps", unit="step") as bar:
         while True:
             ended = process.poll() is not None
             lines = metrics.read_bytes().split(b"\n")[:-1] if metrics.exists() else []
+            before = bar.n
             if lines:
                 entry = json.loads(lines[-1])
                 values = entry["data"]
                 bar.n = entry["step"]
                 shown = {"reward": "critic/score/mean", "cliffs": "hdpo/cliff_rate", "kept": "hdpo/kept_trajectories"}
                 bar.set_postfix({k: f"{values[v]:.2f}" for k, v in shown.items() if v in values}, refresh=False)
-            bar.refresh()
+            if terminal or bar.n != before:
+                bar.refresh()
             if ended:
                 return
             time.sleep(1.0)

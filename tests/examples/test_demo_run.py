@@ -46,6 +46,31 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_log_gets_a_line_of_progress_a_step_and_a_terminal_one_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, terminal: bool
+) -> None:
+    metrics, seconds = tmp_path / "metrics.jsonl", iter(range(100))
+
+    class Process:
+        def poll(self) -> int | None:
+            """It writes a step every ten seconds, and ends after the third."""
+            second = next(seconds)
+            if second in (10, 20, 30):
+                entry = {"step": second // 10, "data": {"critic/score/mean": 0.5}}
+                with metrics.open("a") as file:
+                    file.write(json.dumps(entry) + "\n")
+            return 0 if second == 35 else None
+
+    monkeypatch.setattr(training.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(training.sys.stderr, "isatty", lambda: terminal)
+    training.follow(Process(), metrics, done=0, steps=3)
+    shown = capsys.readouterr().err
+    # The bar itself draws once when it opens and once when it closes.
+    assert [shown.count(f"{step}/3") for step in range(4)] == ([11, 10, 10, 7] if terminal else [1, 1, 1, 2])
+    assert "reward=0.50" in shown
+
+
 def test_grpo_is_the_same_trainer_without_privileged_rollouts_and_both_have_rates_of_the_study() -> None:
     plan = read_plan("sums")
     script = (ROOT / "examples/cpu_demo.sh").read_text()
