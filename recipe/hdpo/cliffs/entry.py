@@ -43,6 +43,8 @@ def cliff_entry(
         "problem": group["problem"],
         "step": step,
         "reissued": group["reissued"],
+        # The problem alone, and all that the model reads.
+        "asked": told.get("asked", ""),
         "question": short(rollouts[0]["input"] if rollouts else told.get("plain_prompt", ""), CHARS),
         "truth": short(str(rollouts[0]["gts"]), CHARS) if rollouts else None,
         "rewards": [_number(rollout["score"]) for rollout in rollouts],

@@ -97,7 +97,7 @@ class PrivilegedWorker(ScoringWorker):
             builder = self.prompt_builders.get(rollout.source)
             shown = builder.shown(kwargs) if isinstance(builder, PrivilegedPromptBuilder) else ""
             # Of a ladder the last rung that was tried.
-            record.privileged = self.telling.shown(rollout.source, shown)
+            record.privileged = self.telling.shown(rollout.source, shown, rollout.plain_messages)
         marks = {session: dataclasses.replace(rollout) for session in sessions}
         agent = privileged_agent(rollout.group.agent_name)
         results = await asyncio.gather(

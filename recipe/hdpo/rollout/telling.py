@@ -5,11 +5,13 @@ The trainer writes it down (``tracking/group_lines.py``), and ``recipe.hdpo.clif
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 
 from recipe.hdpo.algorithm.cliff import GroupRecord
+from recipe.hdpo.algorithm.privileged_prompt import problem_of
 from recipe.hdpo.algorithm.prompt_marks import marked
 from recipe.hdpo.tracking.token_text import short
 
@@ -17,6 +19,8 @@ from recipe.hdpo.tracking.token_text import short
 EMPTY, FAILED, TRUNCATED = "the model wrote nothing", "failed", "truncated"
 # Of the text of a rollout that is not used, which travels in its record.
 ATTEMPT_CHARS = 8000
+# Of a problem, by which people know a cliff in a list.
+PROBLEM_CHARS = 300
 
 
 class Telling:
@@ -29,15 +33,17 @@ class Telling:
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
 
-    def shown(self, source: str, text: str) -> dict[str, Any]:
-        """Of a cliff: what its privileged prompt shows, as text and as token ids.
+    def shown(self, source: str, text: str, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """Of a cliff: its problem, and what its privileged prompt shows, as text and as token ids.
 
         Args:
             source: ``hdpo.privileged.source``.
             text: the privileged text; empty where the plain prompt is shown.
+            messages: of the plain prompt.
         """
         ids = self.tokenizer(text, add_special_tokens=False).input_ids if text else []
-        return {"source": source, "shown": text, "shown_ids": list(ids)}
+        asked = short(problem_of(messages), PROBLEM_CHARS)
+        return {"source": source, "asked": asked, "shown": text, "shown_ids": list(ids)}
 
     def attempt(
         self,

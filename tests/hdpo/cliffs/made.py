@@ -43,7 +43,8 @@ def attempt(key: str, *, kept: bool, reason: str = "", text: str | None = None) 
 
 def cliff(uid: str, problem: str, attempts: list[dict[str, Any]], **fields: Any) -> GroupRecord:
     shown = "1+2=3"
-    told = {"source": "solution", "shown": shown, "shown_ids": ids(shown), "plain_prompt": "1+2=?"}
+    told = {"source": "solution", "shown": shown, "shown_ids": ids(shown), "plain_prompt": "user 1+2=?"}
+    told["asked"] = f"{EVIL} 1+2=?"
     told["prompt"] = [["", "1+2=?"], ["added", "\nReference: "], ["shown", shown]]
     return GroupRecord(problem, cliff=True, solved=False, size=2, uid=uid, privileged=told, told=attempts, **fields)
 
@@ -56,7 +57,7 @@ def kept_line(key: str, text: str, recorded: bool = True) -> dict[str, Any]:
 def rollout_lines(uid: str, *outputs: str, truth: str = "3") -> list[dict[str, Any]]:
     """As verl writes them."""
     return [
-        {"input": f"{EVIL} 1+2=?", "output": text, "gts": truth, "score": 0.0, "step": 1, "uid": f"{uid}_{i}_0"}
+        {"input": f"user {EVIL} 1+2=?", "output": text, "gts": truth, "score": 0.0, "step": 1, "uid": f"{uid}_{i}_0"}
         for i, text in enumerate(outputs)
     ]
 
@@ -75,6 +76,8 @@ def make_run(folder: Path) -> Path:
         3: [cliff("e", "p2", [attempt("e_2_0", kept=True)], reissued=True, cliff_uid="d")],
     }
     steps[3][0].cliff = False
+    # As a run of an earlier version wrote it.
+    del steps[1][1].privileged["asked"]
     rollouts = {1: ["a", "b"], 2: ["c", "d"], 3: []}
     for step, records in steps.items():
         write_step(str(folder), GROUP_FOLDER, step, group_lines(records))

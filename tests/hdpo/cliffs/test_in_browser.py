@@ -33,6 +33,7 @@ const listed = () => all("li.cliff .q").length;
 window.onerror = (said) => { seen.error = String(said); };
 setTimeout(() => {
   seen.listed = listed();
+  seen.titles = all("li.cliff .q").map((title) => title.textContent);
   const tokens = all(".t");
   seen.text = one("pre.tokens").textContent;
   seen.run = all("pre.tokens .run").map((t) => t.textContent).join("");
@@ -96,6 +97,13 @@ def test_the_first_cliff_is_open_with_its_tokens_coloured_by_divergence(seen: di
     alphas = [float(re.findall(r"[\d.]+", colour)[3]) for colour in seen["colours"]]
     assert alphas == pytest.approx([0.0, 0.75 * 0.2 / 0.35], abs=0.01)
     assert (seen["run"], seen["speaks"]) == ("1+2=3", "the reference")
+
+
+def test_a_cliff_is_headed_by_its_problem_or_where_none_was_written_by_all_that_the_model_read(
+    seen: dict[str, Any],
+) -> None:
+    problem = f"{EVIL} 1+2=?"
+    assert seen["titles"] == [problem, f"user {problem}", problem, problem]
 
 
 def test_a_tokens_divergence_and_tops_are_told_by_mouse_touch_and_keyboard(seen: dict[str, Any]) -> None:

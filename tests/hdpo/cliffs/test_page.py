@@ -82,7 +82,7 @@ def test_what_a_run_wrote_opens_no_element_and_nothing_is_loaded(run: Run) -> No
     assert parser.tags.count("script") == 2 and "img" not in parser.tags and parser.sources == []
     assert not re.search(r"https?://|@import|url\(|innerHTML|<!--", page)
     # And the texts arrive as they were.
-    assert data_of(page)[0]["question"] == f"{EVIL} 1+2=?"
+    assert data_of(page)[0]["question"] == f"user {EVIL} 1+2=?"
 
 
 def test_data_for_a_script_holds_no_character_that_could_end_it() -> None:
@@ -140,4 +140,4 @@ def test_a_run_without_verls_rollouts_shows_the_rest_and_says_so(run: Run) -> No
     page, _ = cliff_page(Run(run.folder), PATTERN)
     assert "not there for 1 of 3 steps" in page
     entry = data_of(page)[0]
-    assert entry["failed"] == [] and entry["question"] == "1+2=?" and entry["attempts"][0]["kept"]
+    assert entry["failed"] == [] and entry["question"] == "user 1+2=?" and entry["attempts"][0]["kept"]

@@ -46,6 +46,8 @@ def test_the_privileged_part_of_the_prompt_is_told_from_its_begin_to_its_end(
     assert "".join(text for _, text in told["prompt"]) == asked[0]
     assert [text for kind, text in told["prompt"] if kind == "shown"] == ["SOLUTION"]
     assert told["source"] == "solution" and told["plain_prompt"] == model.prompts[0]
+    # The problem alone, without the words of the chat template.
+    assert told["asked"] == "PROBLEM" and told["plain_prompt"] not in ("", "PROBLEM")
     assert model.tokenizer.decode(told["shown_ids"]) == "SOLUTION"
 
 
