@@ -85,6 +85,7 @@ def train(
         "hdpo.distillation_loss_coef=1.0",
         "hdpo.gradient_ratio_interval=1",
         "hdpo.validate_greedy=true",
+        "actor_rollout_ref.rollout.val_kwargs.temperature=1.0",
         "hdpo.rollout_seed=1",
         "reward.custom_reward_function.path=tests/e2e/reward.py",
         "trainer.n_gpus_per_node=2",

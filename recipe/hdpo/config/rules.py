@@ -76,6 +76,17 @@ def one_rollout(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return f"{ROLLOUT}.n={size}: an advantage needs other rollouts of the same prompt: set it to 2 or more (paper: 16)"
 
 
+def greedy_samples(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    """verl's validation reads no do_sample, and its temperature is 0 by default."""
+    key = f"{ROLLOUT}.val_kwargs.temperature"
+    if not hdpo.validate_greedy or select(config, key, 1.0) > 0:
+        return None
+    return (
+        f"hdpo.validate_greedy=true beside {key}=0 (verl's default): validation's samples are the greedy response as "
+        f"well, and its pass@k says nothing more: set {key}=1.0, or hdpo.validate_greedy=false"
+    )
+
+
 def late_reward(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     model = "reward.reward_model"
     if not select(config, f"{model}.enable", False) or select(config, f"{model}.enable_resource_pool", False):
@@ -127,6 +138,7 @@ RULES: tuple[Rule, ...] = (
     engines_of_odd_size,
     process_of_several_ranks,
     one_rollout,
+    greedy_samples,
     late_reward,
     cpu_without_platform,
     *ASYNC_RULES,

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from recipe.hdpo.algorithm.gate import Gate
 from recipe.hdpo.config import DivergenceConfig, HDPOConfig, PrivilegedConfig, checks
 from recipe.hdpo.config.checks import ConfigCheckCallback, check_config, refusals
+from recipe.hdpo.config.keys import ROLLOUT
 from recipe.hdpo.config.rules import RULES
 from tests.hdpo.composed_config import CONFIG, NEEDED, composed, hydra_composed
 from tests.hdpo.fresh_interpreter import WAYS_IN
@@ -342,8 +343,18 @@ def test_a_position_that_sglangs_server_leaves_free_is_no_room_for_a_response() 
 def test_only_the_recipes_rollout_hook_can_do_what_rollout_knobs_ask_for() -> None:
     other = ["actor_rollout_ref.rollout.agent.agent_loop_manager_class=null", "hdpo.privileged.n=0"]
     assert not list(refusals(composed(*other)))
-    [message] = refusals(composed(*other, "hdpo.rollout_seed=1", "hdpo.validate_greedy=true"))
+    samples = f"{ROLLOUT}.val_kwargs.temperature=1.0"
+    [message] = refusals(composed(*other, "hdpo.rollout_seed=1", "hdpo.validate_greedy=true", samples))
     assert "hdpo.rollout_seed=1, hdpo.validate_greedy=true" in message
+
+
+@pytest.mark.parametrize("do_sample", ["true", "false"])
+def test_a_greedy_response_in_validation_wants_samples_beside_it_that_are_none(do_sample: str) -> None:
+    greedy = ["hdpo.validate_greedy=true", f"{ROLLOUT}.val_kwargs.do_sample={do_sample}"]
+    [message] = refusals(composed(*greedy))
+    assert f"set {ROLLOUT}.val_kwargs.temperature=1.0" in message
+    assert not list(refusals(composed(*greedy, f"{ROLLOUT}.val_kwargs.temperature=0.6")))
+    assert not list(refusals(composed("hdpo.validate_greedy=false")))
 
 
 def test_failures_are_never_replaced_by_failures_nor_all_of_them_replaced() -> None:
