@@ -135,7 +135,7 @@
   function item(c) {
     const node = el("li", "cliff"), box = el("details"), head = el("summary");
     const question = line(c.asked || c.question);
-    add(head, el("span", "q", question.length > 140 ? `${question.slice(0, 140)}…` : question || c.problem), el("span", "tag", `step ${c.step}`),
+    add(head, el("span", "q", question.length > 220 ? `${question.slice(0, 220)}…` : question || c.problem), el("span", "tag", `step ${c.step}`),
       el("span", "tag", `${c.kept} of ${c.attempts.length} kept`), c.later === "solved" ? el("span", "tag good", "solved later") : null,
       c.speaks ? el("span", "tag", "speaks of a reference") : null);
     box.addEventListener("toggle", () => { if (box.open && !box.drawn) { box.drawn = true; add(box, detail(c)); } });
