@@ -17,7 +17,7 @@ from recipe.hdpo.config.agent_rules import idle_multi_turn
 from recipe.hdpo.config.keys import INTEGERS, NEVER_NULL, ROLLOUT, Rule, keys_read
 from recipe.hdpo.config.preflight import not_ready
 from recipe.hdpo.config.rules import RULES, wrong_verl
-from recipe.hdpo.config.switched_on import lost_choices
+from recipe.hdpo.config.switched_on import lost_choices, lost_values
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class ConfigCheckCallback:
                 "for Ray's workers too: +ray_kwargs.ray_init.runtime_env.env_vars.VERL_USE_EXTERNAL_MODULES="
                 "recipe.hdpo.plugin"
             )
-        _raise("HDPO cannot run with this config:", lost_choices(config))
+        _raise("HDPO cannot run with this config:", [*lost_choices(config), *lost_values(config)])
         hdpo = check_config(config)
         _raise("HDPO cannot start here:", not_ready(config))
         for line in adapt(config, hdpo):

@@ -6,9 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 CONFIG = Path(__file__).parent
+# What +use=hdpo sets, and verl's own values of it.
+VERLS = {
+    "algorithm.adv_estimator": "gae",
+    "actor_rollout_ref.actor.policy_loss.loss_mode": "vanilla",
+    "actor_rollout_ref.rollout.agent.agent_loop_manager_class": None,
+    "trainer.v1.trainer_mode": "sync",
+}
 
 
 def silent_grpo(config: DictConfig) -> str | None:
@@ -45,6 +54,29 @@ def lost_choices(config: DictConfig) -> Iterator[str]:
             wanted, found = OmegaConf.select(chosen, name), OmegaConf.select(config, name)
             if found == OmegaConf.select(defaults, key) != wanted and name not in given:
                 yield f"{name}={found} is not what +{group}={path.stem} sets, {wanted}: put +use=hdpo before +{group}"
+
+
+def lost_values(config: DictConfig) -> Iterator[str]:
+    """What a config file of the user's own chooses and +use=hdpo on the command line replaces, since it comes later.
+
+    For Hydra's callback: the file is composed once more, without the command line.
+    """
+    overrides = [str(o) for o in OmegaConf.select(config, "hydra.overrides.task") or ()]
+    given = {o.split("=")[0].lstrip("+") for o in overrides}
+    name = str(OmegaConf.select(config, "hydra.job.config_name"))
+    if "use" not in given or not GlobalHydra.instance().is_initialized():
+        return
+    loader = GlobalHydra.instance().config_loader()
+    file = loader.load_configuration(name, overrides=[], run_mode=RunMode.RUN)
+    for key, verls in VERLS.items():
+        asked, found = OmegaConf.select(file, key), OmegaConf.select(config, key)
+        if key == "algorithm.adv_estimator" and OmegaConf.select(config, "hdpo.adv_estimator") is not None:
+            continue  # HDPO's own runs whatever is asked for, and the start says so
+        if asked not in (None, verls, found) and key not in given:
+            yield (
+                f"{key}={asked} of the config {name} is lost to {found}, since +use=hdpo on the command line comes "
+                f"after the file: put `use: hdpo` into the file's defaults before _self_, or add {key}={asked}"
+            )
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[str]:

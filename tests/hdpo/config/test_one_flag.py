@@ -10,12 +10,11 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from recipe.hdpo import plugin
 from recipe.hdpo.config.adapt import adapt, fit_positions
 from recipe.hdpo.config.checks import read_hdpo, refusals
-from recipe.hdpo.config.switched_on import lost_choices, silent_grpo
 from recipe.hdpo.search_path import HDPOSearchPath
 from tests.hdpo.composed_config import CONFIG, composed
 
@@ -169,26 +168,6 @@ def test_vision_language_models_with_positions_of_their_own_are_refused_before_t
 def test_prompts_that_verl_will_cut_are_announced() -> None:
     assert "hdpo/overlong_prompts" in adapted("data.filter_overlong_prompts=false")[1][-1]
     assert len(adapted()[1]) == 1
-
-
-def test_knobs_without_hdpos_trainer_and_flags_that_became_texts_are_no_silent_grpo() -> None:
-    plain = composed("~hdpo", "trainer.v1.trainer_mode=sync")
-    assert silent_grpo(plain) is None and silent_grpo(composed()) is None
-    for knobs in ({"topk": 64}, {}):
-        with open_dict(plain):
-            plain.hdpo = knobs
-        message = silent_grpo(plain)
-        assert message and "add +use=hdpo" in message and "trainer_mode=sync" in message
-    for texts in ({"hdpo": "default", "use": "hdpo"}, {"use": "hdpo"}, {"hdpo": "default"}):
-        message = silent_grpo(OmegaConf.create({**texts, "trainer": {"v1": {"trainer_mode": "sync"}}}))
-        assert message and "switched nothing on" in message
-
-
-def test_a_control_before_the_switch_is_not_lost_silently() -> None:
-    [message] = lost_choices(verls("+control=sft", "+use=hdpo", hydra=True))
-    assert "hdpo.divergence.kind=jsd is not what +control=sft sets, cross_entropy" in message
-    kept = verls("+use=hdpo", "+control=sft", "+device=cpu", "hdpo.poll_interval=2.0", hydra=True)
-    assert not list(lost_choices(kept)) and kept.hdpo.divergence.kind == "cross_entropy"
 
 
 def _model(folder: Path, **config: object) -> Path:
