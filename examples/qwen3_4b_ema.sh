@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Qwen3-4B with a teacher that follows slowly: +control=ema, a moving average of the actor's weights, for runs in which the drifting
 # teacher forgets how to use its privileged prompt (hdpo/teacher_collapse). It costs 4 bytes of host memory a weight, 16 GB here over all
-# GPUs, and one round trip of the weights to the host in a step.
+# GPUs, as much again as the weights take while it reads, and two round trips of the weights to the host in a step.
 #   bash examples/qwen3_4b_ema.sh [overrides, e.g. hdpo.ema_decay=0.99, or hdpo.teacher=mixed hdpo.mixed_weight=0.5]
 # hdpo.teacher=mixed stands between drifting and frozen; it costs a second copy of the weights and a second forward in the teacher pass.
 # Not run: no GPUs were at hand. A test composes this config and checks it.

@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 VENV=.venv
+MARK=.made_by_setup
 LOCK=requirements/cpu.lock
 TORCH=$(sed -n 's/^\(torch==.*\)$/\1/p' requirements/cpu.in)
 TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -42,8 +43,12 @@ make_venv() {
        Install one of them, or uv, which fetches one; or name one by PYTHON=/path/to/python3.12 make setup. On a GPU machine use
        pip install '.[gpu]' with Python 3.10 to 3.12 instead."
     fi
+    # One that was made here is made anew; another one is somebody's.
+    [ ! -e "$VENV" ] || [ -e "$VENV/.complete" ] || [ -e "$VENV/$MARK" ] \
+        || die "$VENV is there and was not made by this script: rename or remove it, and run again; a GPU environment belongs elsewhere"
     rm -rf "$VENV"
     "${make[@]}" "$VENV" || die "'${make[*]}' could not make $VENV (messages above)"
+    : > "$VENV/$MARK"
 }
 
 make_stack() {

@@ -122,6 +122,20 @@ def test_a_python_that_is_named_and_does_not_suit_is_refused(machine: Machine) -
     assert "venv" not in machine.asked()
 
 
+def test_an_environment_of_somebody_elses_is_left_alone_and_one_that_was_not_finished_is_made_anew(
+    machine: Machine,
+) -> None:
+    machine.add("python3.11", suits=True)
+    mine = machine.root / ".venv/bin/mine"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    done = machine.run()
+    assert done.returncode == 1 and mine.exists() and "-m venv .venv" not in machine.asked()
+    assert done.stderr.startswith("setup: .venv is there and was not made by this script")
+    (machine.root / ".venv/.made_by_setup").touch()
+    assert machine.run().returncode == 0 and not mine.exists()
+
+
 def test_a_second_run_does_nothing_and_another_entry_point_does_not_install_the_stack_again(machine: Machine) -> None:
     machine.add("python3.11", suits=True)
     assert machine.run().returncode == 0

@@ -197,15 +197,17 @@ def print_report(paths: list[Path], splits: dict[str, list[Any]], rejected: Reje
 
 
 def print_next(paths: list[Path], *flags: str, reward: str = "pkg://recipe.hdpo.reward") -> None:
-    """The command that trains on the written files; MODEL is the user's to say."""
+    """The command that trains on the written files: MODEL is the user's to say, and the sizes are one to begin with."""
     files = {path.stem: path for path in paths}
     command = [
         *("python", "-m", "verl.trainer.main_ppo"),
         *("--config-path", "pkg://recipe.hdpo.config", "--config-name", "hdpo_trainer"),
         f"data.train_files={files['train']}",
         f"data.val_files={files['test']}",
+        *("data.train_batch_size=32", "data.max_prompt_length=1024", "data.max_response_length=2048"),
         "actor_rollout_ref.model.path=MODEL",
-        "actor_rollout_ref.rollout.max_model_len=4096",
+        *("actor_rollout_ref.actor.ppo_mini_batch_size=32", "actor_rollout_ref.actor.use_dynamic_bsz=true"),
+        "trainer.logger=[console,tensorboard]",
         f"reward.custom_reward_function.path={reward}",
         *flags,
     ]

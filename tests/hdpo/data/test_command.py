@@ -215,12 +215,15 @@ def test_columns_named_by_flags_become_rows_of_the_schema(convert: Any, tmp_path
     assert "row 0 of train:\n  prompt: What is" in out and "ground truth: " in out
 
 
-def test_the_next_command_composes_and_reads_the_written_files(convert: Any, tmp_path: Path) -> None:
+def test_the_next_command_is_one_that_verl_takes_and_reads_the_written_files(convert: Any, tmp_path: Path) -> None:
+    from verl.utils.config import validate_config
+
     _, out, _, _ = convert(write(tmp_path / "a.jsonl", [mine(n) for n in range(8)]), *COLUMNS[:2], "--answer", "final")
     words = shlex.split(out.rstrip().splitlines()[-1])
     assert words[:4] == ["next:", "python", "-m", "verl.trainer.main_ppo"]
     config = hydra_composed(*words[words.index("hdpo_trainer") + 1 :])
     assert check_config(config).privileged.source == "answer"
+    validate_config(config, use_reference_policy=False, use_critic=False)
     assert config.data.train_files == str(tmp_path / "out" / "train.parquet")
 
 
