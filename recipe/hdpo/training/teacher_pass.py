@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
-from verl.utils.device import get_torch_device
+from verl.utils.device import get_device_id, get_torch_device
 from verl.workers.engine_workers import TrainingWorker
 
 from recipe.hdpo.algorithm.softmax_rows import to_device
@@ -137,6 +137,17 @@ def hard_labels(responses: Mapping[int, torch.Tensor]) -> dict[int, TeacherTopK]
     }
 
 
+def _longest_row(worker: TrainingWorker, batch: TensorDict) -> int:
+    """Tokens of the longest row of all ranks: verl compares that one with each rank's budget."""
+    longest = int(batch["input_ids"].offsets().diff().max()) if len(batch) else 0
+    if not torch.distributed.is_initialized():
+        return longest
+    of_all = torch.tensor(longest, device=get_device_id())
+    group = worker.engine.get_data_parallel_group()
+    torch.distributed.all_reduce(of_all, torch.distributed.ReduceOp.MAX, group=group)
+    return int(of_all.item())
+
+
 def assign_engine_settings(worker: TrainingWorker, batch: TensorDict, *, training: bool, **settings: Any) -> None:
     """Set packing and micro-batching of ``worker`` on a batch, as its ``train_batch`` or ``infer_batch`` would.
 
@@ -146,7 +157,7 @@ def assign_engine_settings(worker: TrainingWorker, batch: TensorDict, *, trainin
     """
     config = worker.engine_config
     # An inference pass is the teacher's: a row that is longer than verl's budget gets a micro-batch of its own.
-    longest = 0 if training or not len(batch) else int(batch["input_ids"].offsets().diff().max())
+    longest = 0 if training else _longest_row(worker, batch)
     # verl multiplies the budget by this.
     longest = math.ceil(longest / config.ulysses_sequence_parallel_size)
     size = config.micro_batch_size_per_gpu if training else config.infer_micro_batch_size_per_gpu

@@ -1,5 +1,7 @@
 """The update on real FSDP2 ranks against a plain model, one sequence at a time, by autograd."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -42,6 +44,18 @@ def test_a_kept_row_on_one_rank_only_neither_hangs_nor_changes_the_gradient(run:
     rollouts, kept = make_rollouts(3, 4), make_kept(4, 1)
     expected, _ = brute_force(model_dir, rollouts, kept)
     result = run(make_job(model_dir, 2, rollouts, kept, max_tokens=40))
+    assert_same(result.gradients[0], expected)
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_a_privileged_row_above_the_token_budget_on_one_rank_has_its_gradient(
+    run: Run, model_dir: str, others: int
+) -> None:
+    """Of the teacher pass alone: every trained row fits."""
+    rollouts, [long, *rest] = make_rollouts(3, 4), make_kept(4, 1 + others)
+    kept = [dataclasses.replace(long, teacher_prompt=(long.teacher_prompt * 5)[:30]), *rest]
+    expected, _ = brute_force(model_dir, rollouts, kept)
+    result = run(make_job(model_dir, 2, rollouts, kept, max_tokens=24))
     assert_same(result.gradients[0], expected)
 
 
