@@ -35,6 +35,11 @@ RIGHT = [
     "0.2 * 100 = 20%",
     "3 + 4 == 7",
     "5+3=8 8+4=12",
+    "-10/3 = -3.33",
+    "10/4 = 2 1/2",
+    "2 1/2 + 1 1/4 = 3 3/4",
+    "So:3 + 4 = 7",
+    "speed (3 + 4) = 7",
 ]
 FALSE = [
     "3 + 4 = 8",
@@ -44,6 +49,8 @@ FALSE = [
     "2 + 3 * 4 = 20",
     "7 = 3 + 5",
     "1/2 + 1/4 = 2/6",
+    "-10/3 = -3.34",
+    "10/4 = 2 1/3",
 ]
 NO_STEP = [
     "",
@@ -62,6 +69,19 @@ NO_STEP = [
     "((3 + 4) = 7",
     "__import__('os') = 1 + 1 if",
     "1" * 40 + " + 1 = 3",
+    # Words that begin with a number hold no other one.
+    "4 * 15 = 60km",
+    "5 * 0.5 = 2.5kg",
+    # A part of an expression is none.
+    "x^2 + 3 = 12",
+    "2^3 * 5 = 40",
+    "2^3 + 1 = 4",
+    "a_3 + 4 = 10",
+    "f(2) + 3 = 7",
+    "\u221a16 + 2 = 6",
+    "5 mod 3 + 1 = 3",
+    "2 + 3 = 5!",
+    r"4 + 4 = 8\sqrt{1}",
 ]
 
 
@@ -140,6 +160,12 @@ def test_a_check_is_loaded_by_its_dotted_path_or_from_a_file(tmp_path: Path) -> 
         ("2 + 3 = 5", 1.0),
         # No step: nothing to judge.
         ("#### 5", None),
+        (r"2 * 6 = 12 so \boxed{2\sqrt{3}}", 1.0),
+        (r"2 * 6 = 12 so \boxed{1, 3}", 1.0),
+        (r"2 * 6 = 12 so \boxed{12\text{ km}}", 1.0),
+        (r"2 * 6 = 12 so \boxed{13\text{ km}}", 0.5),
+        (r"2 * 6 = 12 so \boxed{30^\circ}", 0.5),
+        (r"10 / 4 = 2.5 so \boxed{2 1/2}", 1.0),
     ],
 )
 def test_the_answer_has_to_be_the_result_of_a_right_step(text: str, share: float | None) -> None:

@@ -17,18 +17,32 @@ _SPELLINGS = (
     (re.compile(r"\\(?:times|cdot)(?![A-Za-z])|[\u00d7\u00b7\u22c5\u2217]"), "*"),
     (re.compile(r"\\div(?![A-Za-z])|\u00f7"), "/"),
     (re.compile(r"[\u2212\u2013]"), "-"),
+    # Units.
+    (re.compile(r"\\(?:text|mathrm)\s*\{[^{}]*\}|\^\{?\\circ\}?|\u00b0"), " "),
     (
         re.compile(r"\\(?:left|right)(?![A-Za-z])|\\[,;!()\[\]]|[$\u20ac\u00a3]|\\%"),
         lambda m: "%" if m[0] == r"\%" else "",
     ),
     (re.compile(r"(?<=[\d)\s])[xX](?=[\s\d(])"), "*"),
     (re.compile(r"==+"), "="),
+    # 2 1/2
+    (
+        re.compile(r"(?<![\w.,^*/)])(\d+)[ ~](\d+)/(\d+)(?![\w/.])"),
+        lambda m: f"({m[1]}+{m[2]}/{m[3]})" if int(m[2][:_MAX_DIGITS]) < int(m[3][:_MAX_DIGITS]) else m[0],
+    ),
 )
 _BULLET = re.compile(r"^\s*(?:[-*•]\s+|\d+[.)]\s+)+")
 # Of "16 eggs - 3 eggs = 13 eggs" the words.
 _UNIT = re.compile(r"(?<=\d)\s+(?:[A-Za-z]+\s*){1,2}(?=[-+*/=])")
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
-_TOKEN = re.compile(rf"(?<![\w.])(?:{_NUMBER})(?![A-Za-z_])(?:\s?%)?|[-+*/()]|\s+|.", re.DOTALL)
+_PLAIN = re.compile(rf"(?:{_NUMBER})(?:\s?%)?")
+# A number is a whole word: "60km" and "2.5kg" are words of their own, and hold no 6 and no 2.
+_TOKEN = re.compile(rf"(?<![\w.])(?:{_NUMBER})(?!\w|[.,]\d)(?:\s?%)?|[-+*/()]|\s+|[\w.]+|.", re.DOTALL)
+# What may touch the begin of an expression; behind "x^" or "f" stands a part of one.
+_OPENS = frozenset(":;,<>[{|\"'=.")
+# And its end: "2\\sqrt{3}" and "3!" begin with no number.
+_GOES_ON = frozenset("^\\!")
+_LIST = re.compile(r"\d\s*[,;]\s+[-(\d]")
 _EQUALS = re.compile(r"(?<![<>!=])=(?![>=])")
 
 
@@ -50,8 +64,8 @@ def steps_of(text: str) -> list[Step]:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text begins with a number or an expression of numbers."""
-    return _Side.beginning(_respelled(text)) is not None
+    """Whether a text begins with a number or an expression of numbers, and is no list of them."""
+    return not _LIST.search(text) and _Side.beginning(_respelled(text)) is not None
 
 
 def is_result(text: str, results: list[Fraction]) -> bool:
@@ -89,6 +103,9 @@ class _Side:
         begin = len(tokens)
         while begin > 0 and _is_arithmetic(tokens[begin - 1]):
             begin -= 1
+        touches = 0 < begin < len(tokens) and not tokens[begin].isspace() and tokens[begin - 1] not in _OPENS
+        if touches or (begin > 0 and tokens[begin - 1] == "mod"):
+            return None
         run = [t for t in tokens[begin:] if not t.isspace()]
         # "x - 3 + 4" is no arithmetic, and "so far -3 + 4" is taken for the same.
         # "= 8 8 + 4": the second number begins another expression.
@@ -100,6 +117,8 @@ class _Side:
         """The expression that a text begins with."""
         tokens = _TOKEN.findall(text)
         end = next((i for i, token in enumerate(tokens) if not _is_arithmetic(token)), len(tokens))
+        if 0 < end < len(tokens) and not tokens[end - 1].isspace() and tokens[end] in _GOES_ON:
+            return None
         run = [t for t in tokens[:end] if not t.isspace()]
         return cls._of(run[: min(_meetings(run), default=len(run))])
 
@@ -126,7 +145,8 @@ class _Side:
 
     def _rounding(self) -> Fraction:
         """By how much a lone decimal may be off; 0 for anything else."""
-        decimals = len(self.tokens[-1].rstrip(" %").partition(".")[2]) if len(self.tokens) == 1 else 0
+        number = self.tokens[self.tokens[0] == "-" :]
+        decimals = len(number[-1].rstrip(" %").partition(".")[2]) if len(number) == 1 else 0
         return Fraction(1, 2 * 10**decimals) if decimals else Fraction(0)
 
 
@@ -136,7 +156,7 @@ def _meetings(run: list[str]) -> list[int]:
 
 
 def _is_arithmetic(token: str) -> bool:
-    return token.isspace() or token in "+-*/()" or token[0].isdigit() or (token[0] == "." and len(token) > 1)
+    return token.isspace() or token in "+-*/()" or _PLAIN.fullmatch(token) is not None
 
 
 class _Parser:
