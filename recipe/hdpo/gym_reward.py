@@ -50,7 +50,7 @@ def compute_score(
             # No process could be started: no score would mean anything.
             raise
         except Exception as reason:
-            # Also what the verifier itself raises: it has not said that the answer is wrong.
+            # Also what the verifier raises on the row's own answer: it says nothing of the response.
             unscored = (
                 str(reason) if isinstance(reason, (Unscored, ValueError)) else f"{type(reason).__name__}: {reason}"
             )

@@ -39,7 +39,16 @@ def test_a_response_without_an_answer_or_with_an_endless_one_is_told_so() -> Non
     assert "characters" in compute_score("d", f"#### {'9' * (MAX_ANSWER_CHARS + 1)}", TRUTH)["feedback"]
 
 
-def test_an_answer_on_which_the_verifier_fails_is_lost_and_not_failed() -> None:
+@pytest.mark.parametrize("answer", ["2 * 433", "2, 433", "Two and others"])
+def test_an_answer_on_which_the_verifier_raises_is_wrong(answer: str) -> None:
+    entry = {"question": "866?", "answer": "2 \u00d7 433", "metadata": {"number": 866, "factors": [2, 433]}}
+    truth = ground_truth("prime_factorization", entry)
+    found = compute_score("d", f"#### {answer}", truth)
+    assert (found["score"], found[UNSCORED]) == (0.0, "") and f'read as "{answer}"' in found["feedback"]
+    assert compute_score("d", "#### 2 \u00d7 433", truth)["score"] == 1.0
+
+
+def test_a_row_on_which_the_verifier_raises_is_lost_and_not_failed() -> None:
     found = compute_score("d", "#### 13", ground_truth("chain_sum", {"question": "6 + 7 ="}))
     assert found[UNSCORED].startswith("KeyError") and (found["score"], found["feedback"]) == (0.0, "")
 

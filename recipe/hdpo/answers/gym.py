@@ -35,6 +35,7 @@ def score(truth: str, answer: str) -> float:
 
     Raises:
         ValueError: the ground truth is none of these, or its task is one of :data:`RUN_ANSWERS_AS_CODE`.
+        Exception: whatever the verifier raises on the row's own answer too.
     """
     try:
         row = json.loads(truth)
@@ -45,4 +46,13 @@ def score(truth: str, answer: str) -> float:
         raise ValueError(f"{task}: its verifier runs answers as code")
     from reasoning_gym import get_score_answer_fn
 
-    return float(get_score_answer_fn(task)(answer, entry))
+    verify = get_score_answer_fn(task)
+    try:
+        return float(verify(answer, entry))
+    except MemoryError:
+        raise
+    except Exception:
+        # Some verifiers raise on answers that are malformed. Where the row is at fault, they raise on its own as well.
+        if float(verify(str(entry["answer"]), entry)) < 1.0:
+            raise
+        return 0.0
