@@ -57,7 +57,9 @@ def mixed_topk(
     # A chunk of no rows, so that k is checked for none too.
     for begin in range(0, len(rows_M), size) or [0]:
         rows = rows_M[begin : begin + size]
-        mixed = torch.lerp(first_NV[rows].to(dtype), second_NV[rows].to(dtype), weight)
+        first, second = first_NV[rows].to(dtype), second_NV[rows].to(dtype)
+        # Not by lerp, which makes NaN of a column that is masked (-inf) in both; masked in one, it is in the mixture.
+        mixed = torch.where(first == second, first, (1.0 - weight) * first + weight * second)
         labels = None if labels_M is None else labels_M[begin : begin + size]
         parts.append(teacher_topk(mixed, k, labels_M=labels, chunk_size=chunk_size))
     return concatenated(parts)

@@ -52,13 +52,13 @@ class Reinjection:
     _passed_over: int = 0
 
     def next_batch(self, step: int, size: int, fetch: Callable[[], TensorDict], most: int) -> TensorDict:
-        """The prompts of a step.
+        """The prompts of a step, or those that verl asks for in the place of failed ones: none comes back twice.
 
         Args:
             fetch: the data loader's next rows.
             most: rows to look at before resting ones are taken too: with hardly any data, all of it may rest.
         """
-        ready = sorted((due, problem) for problem, due in self.due.items() if due <= step)
+        ready = sorted((due, p) for p, due in self.due.items() if due <= step and p not in self._asked)
         chosen = {problem: self.rows[problem] for _, problem in ready[: max(1, int(self.share * size))]}
         self._injected += len(chosen)
         batch, looked = list(chosen.values()), 0
@@ -67,7 +67,8 @@ class Reinjection:
                 self.spare = _single_rows(fetch())
             row = self.spare.pop(0)
             problem, looked = _problem(row), looked + 1
-            if looked <= most and (problem in chosen or self.due.get(problem, step) > step):
+            rests = problem in chosen or (problem in self.due and (problem in self._asked or self.due[problem] > step))
+            if looked <= most and rests:
                 self._passed_over += 1
                 continue
             batch.append(row)

@@ -46,6 +46,21 @@ def test_bf16_logits_are_interpolated_in_float32() -> None:
     torch.testing.assert_close(found.log_probs.double(), expected.log_probs, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("weight", [0.3, 0.5, 0.9])
+def test_a_column_that_either_teacher_masks_has_no_probability(weight: float) -> None:
+    first, second = _two()
+    for teachers in ((first, second), (first,), (second,)):
+        masked = [logits.clone() for logits in (first, second)]
+        for logits, name in zip(masked, (first, second), strict=True):
+            if any(name is teacher for teacher in teachers):
+                logits[:, 2] = -torch.inf
+        found = mixed_topk(*masked, 11, weight=weight)
+        rest = [torch.cat([logits[:, :2], logits[:, 3:]], dim=1) for logits in (first, second)]
+        expected = mixed_topk(*rest, 10, weight=weight)
+        torch.testing.assert_close(found.log_probs[:, :10], expected.log_probs)
+        assert torch.all(found.ids[:, 10] == 2) and torch.all(found.log_probs[:, 10] == -torch.inf)
+
+
 def test_no_rows_give_an_empty_result() -> None:
     found = mixed_topk(*_two(), 4, weight=0.5, rows_M=torch.empty(0, dtype=torch.int64))
     assert found.ids.shape == (0, 4)

@@ -60,6 +60,16 @@ def test_a_cliff_that_was_distilled_on_is_left_out_for_the_delay_and_then_comes_
     assert "hdpo/solved_after_delay" not in step(memory, 5, fetch)[1]
 
 
+def test_a_cliff_that_came_back_does_not_come_twice_in_a_step_that_is_refilled() -> None:
+    memory, fetch = Reinjection(delay=2, share=0.25), loader("abcdef")
+    step(memory, 1, fetch, a="kept")
+    step(memory, 2, fetch)
+    first = shown(memory.next_batch(3, 4, fetch, most=100))
+    assert first[0] == "a"
+    refill = "".join(shown(memory.next_batch(3, 2, fetch, most=100)) for _ in range(3))
+    assert "a" not in first[1:] + refill
+
+
 def test_a_cliff_again_is_distilled_on_and_rests_anew_and_one_of_which_nothing_was_kept_does_not() -> None:
     memory, fetch = Reinjection(delay=2, share=0.5), loader("abcdefgh")
     step(memory, 1, fetch, a="kept", b="kept", c="cliff")
