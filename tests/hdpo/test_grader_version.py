@@ -62,9 +62,13 @@ ANSWERS = [
     ("#### pi/2", r"\frac{\pi}{2}", True),
     ("#### 1 1/2", "1.5", True),
     (r"\boxed{1\,000}", "1000", True),
+    (r"\boxed{\textbf{(B)}\ 12}", "B", True),
+    (r"\boxed{\textbf{(B)}\ 12}", "13", True),
+    ("#### 4:30 PM", "4:30 p.m.", True),
+    ("#### 4:15 PM", "4:30 p.m.", True),
 ]
 # One digit for each answer above. With a new version, its grades take the place of the old ones.
-GRADES = {2: "1011101111100011110111111111000100101111001000110000111"}
+GRADES = {3: "10111011111000111101111111110001001011110010001100001111010"}
 
 
 @pytest.fixture(scope="module", autouse=True)

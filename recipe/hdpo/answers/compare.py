@@ -21,7 +21,7 @@ from recipe.hdpo.answers.number import MAX_NUMBER_CHARS, quantity, same_number
 from recipe.hdpo.answers.parts import is_asked_value, is_name, members, named, split, split_signs, without_unit
 from recipe.hdpo.answers.text import normalise
 from recipe.hdpo.answers.units import same_unit
-from recipe.hdpo.answers.words import same_words
+from recipe.hdpo.answers.words import choice, choice_and_value, same_words
 
 # Whether (answer, ground truth), two expressions, are equal; None for "not decided here".
 Leaf = Callable[[str, str], bool | None]
@@ -60,9 +60,21 @@ def same(answer: str, truth: str, leaf: Leaf) -> bool | None:
     """
     left, right = _both(answer, truth)
     verdict = _same_text(left, right)
+    if verdict is not True and (choice_and_value(left) or choice_and_value(right)):
+        return _same_choices(left, right, leaf)
     if verdict is not None:
         return verdict
     return _same_parts(left, right, leaf) if quantity(right) is None else _reaches_number(left, right, leaf)
+
+
+def _same_choices(answer: str, truth: str, leaf: Leaf) -> bool | None:
+    """A choice with its value: what stands on both sides has to be the same, the letter, the value or both."""
+    own, wanted = choice_and_value(answer), choice_and_value(truth)
+    letters = own[0] if own else choice(answer), wanted[0] if wanted else choice(truth)
+    values = own[1] if own else answer, wanted[1] if wanted else truth
+    if None in letters:
+        return same(*values, leaf)
+    return letters[0] == letters[1] and (not (own and wanted) or same(*values, leaf))
 
 
 def _both(answer: str, truth: str) -> tuple[str, str]:

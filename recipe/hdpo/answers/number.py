@@ -32,7 +32,8 @@ _SCIENTIFIC = re.compile(
     rf"({_DIGITS})(?: ?(?:\\times|\\cdot|[*x]) ?{_TEN_TO}|[eE]([-+]?\d{{1,6}})(?![\w.]))|{_TEN_TO}(?![\d.])", re.ASCII
 )
 # 12:30 may be a time: as such it is not 2:05, though both ratios are 0.4.
-_CLOCK = re.compile(r"\d{1,2}:\d\d(?!\d)", re.ASCII)
+_CLOCK = re.compile(r"(\d{1,2}):(\d\d)(?!\d)", re.ASCII)
+_TIME = re.compile(r"(1[0-2]|0?[1-9])(?: ?: ?([0-5]\d))? ?([ap])\.? ?m\.?", re.ASCII | re.IGNORECASE)
 _DECIMAL = re.compile(_DIGITS, re.ASCII)
 _PERCENT = re.compile(
     r" ?(?:\\(?:text|mathrm) ?\{ ?)?(?:%|per ?cent(?:age)?(?: points?)?\b|pct\b)(?: ?\})?", re.IGNORECASE
@@ -48,7 +49,9 @@ class Quantity:
     base: int = 10
     unit: tuple[str, ...] = ()
     is_division: bool = False
+    # A time: of 24 hours and, where a.m. or p.m. is said, as it is said without that.
     clock: str = ""
+    said: str = ""
 
 
 def quantity(text: str) -> Quantity | None:
@@ -56,6 +59,9 @@ def quantity(text: str) -> Quantity | None:
     if len(text) > MAX_NUMBER_CHARS or not any(char in text for char in "0123456789"):
         return None
     text = TEXT.sub(r"\1", text) if TEXT.match(text) or "_" in text else text
+    time = _TIME.fullmatch(" ".join(TEXT.sub(r" \1", text).split()))
+    if time:
+        return _time(*time.groups())
     based = _BASE.fullmatch(text)
     if based:
         return _in_base(*based.groups())
@@ -74,7 +80,8 @@ def quantity(text: str) -> Quantity | None:
     negative = sign.group().startswith("-")
     hundredth = _scaled(value, negative, -2) if percent else None
     clock = _CLOCK.match(text)
-    return Quantity(_scaled(value, negative, 0), hundredth, 10, unit, is_division, clock.group() if clock else "")
+    hour = f"{int(clock[1])}:{clock[2]}" if clock else ""
+    return Quantity(_scaled(value, negative, 0), hundredth, 10, unit, is_division, hour)
 
 
 def same_number(answer: Quantity, truth: Quantity, carried_out: bool = True) -> bool:
@@ -86,7 +93,10 @@ def same_number(answer: Quantity, truth: Quantity, carried_out: bool = True) -> 
     if answer.base != truth.base or not same_unit(answer.unit, truth.unit):
         return False
     if answer.clock and truth.clock:
-        return answer.clock == truth.clock
+        # A ground truth without a.m. or p.m. is either.
+        return truth.clock == answer.clock or (truth.clock == answer.said and not truth.said)
+    if answer.said or truth.said:
+        return False
     if carried_out and answer.is_division and not truth.is_division and _is_whole(answer.value):
         return False
     if (answer.hundredth is None) == (truth.hundredth is None):
@@ -97,6 +107,12 @@ def same_number(answer: Quantity, truth: Quantity, carried_out: bool = True) -> 
 
 def _is_whole(value: Decimal | Fraction | str) -> bool:
     return isinstance(value, Fraction) and value.denominator == 1
+
+
+def _time(hour: str, minutes: str | None, half: str) -> Quantity:
+    minutes = minutes or "00"
+    clock = f"{int(hour) % 12 + 12 * (half in 'pP')}:{minutes}"
+    return Quantity(clock, clock=clock, said=f"{int(hour)}:{minutes}")
 
 
 def _in_base(digits: str, number: str | None, word: str | None) -> Quantity | None:

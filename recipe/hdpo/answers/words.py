@@ -6,6 +6,24 @@ from recipe.hdpo.answers.text import MATH_NAMES, TEXT
 
 _WORDS = re.compile(r"[A-Za-z][A-Za-z '.-]*")
 _CHOICE = re.compile(r"\(([A-Za-z ]+)\)|([A-Z])\)")
+# Not "(A) + 3" nor "(A) \cup (B)", where the letter is a part of a formula.
+_CHOICE_AND_VALUE = re.compile(
+    r"(?:\(([A-J])\)|([A-J])[.)])(?:[ :]+|(?=[\d\\$-]))(?!\\(?:cup|cap|times|cdot|setminus|to)\b)([^\s+*/^=<>_,&|].*)",
+    re.DOTALL,
+)
+_LETTER = re.compile(r"\(?([A-J])[).]?")
+
+
+def choice_and_value(text: str) -> tuple[str, str] | None:
+    r"""("B", "12") of ``(B) 12``, ``B. 12`` and ``\textbf{(B)}\ 12``; None where a text is no choice with its value."""
+    found = _CHOICE_AND_VALUE.fullmatch(TEXT.sub(r"\1 ", text).strip())
+    return (found[1] or found[2], found[3].strip()) if found else None
+
+
+def choice(text: str) -> str | None:
+    r"""The letter of a choice alone: ``B``, ``(B)``, ``\text{(B)}``."""
+    found = _LETTER.fullmatch(TEXT.sub(r"\1", text).strip())
+    return found[1] if found else None
 
 
 def same_words(left: str, right: str) -> bool | None:

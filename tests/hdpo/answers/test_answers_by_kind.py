@@ -134,6 +134,46 @@ WORDS = [
     ("seven", "7", False),
     ("not enough information", r"\text{Not enough information}", True),
 ]
+CHOICES = [
+    ("B", r"\textbf{(B)}\ 12", True),
+    ("(B)", "B. 12", True),
+    (r"\text{(B)}", "(B) 12", True),
+    ("C", r"\textbf{(B)}\ 12", False),
+    ("12", r"\text{(B) } 12", True),
+    ("12", r"(B)\ 12", True),
+    ("12", "B) 12", True),
+    ("13", r"\textbf{(B)}\ 12", False),
+    ("-3", "(A) -3", True),
+    (r"\frac{1}{2}", r"\textbf{(D)}\ \frac{1}{2}", True),
+    (r"\textbf{(B)}\ 12", "B", True),
+    (r"\textbf{(B)}\ 12", "12", True),
+    (r"\textbf{(B)}\ 12", "(B) 12", True),
+    (r"\textbf{(B)}\ 12", "(C) 12", False),
+    (r"\textbf{(B)}\ 12", "(B) 13", False),
+    (r"\textbf{(B)}\ 12", "C", False),
+    ("3+A", "(A) + 3", True),
+    ("Monday", "(C) Monday", True),
+    ("Monday", "(C) Tuesday", False),
+]
+TIMES = [
+    ("4:30 p.m.", "4:30 PM", True),
+    ("4:30 p.m.", "4:30\\text{ p.m.}", True),
+    ("4:30 p.m.", "04:30 pm", True),
+    ("4:30 p.m.", "16:30", True),
+    ("4:30 p.m.", "4:15 p.m.", False),
+    ("4:30 p.m.", "4:30 a.m.", False),
+    ("4:30 p.m.", "4:30", False),
+    ("4:30 p.m.", "990", False),
+    ("4:30", "4:30 PM", True),
+    ("16:30", "4:30 PM", True),
+    ("10:45 AM", "10:45 a.m.", True),
+    ("12:15 AM", "0:15", True),
+    ("12:15 PM", "12:15", True),
+    ("4 PM", "4:00 p.m.", True),
+    ("4 PM", "4", False),
+    ("5", "4:30 PM", False),
+    ("09:05", "9:05", True),
+]
 UNITS = [
     ("8 kg", "8 g", False),
     ("8 kg", "8", True),
@@ -193,6 +233,7 @@ FORMULAS = [
 ]
 KINDS = {
     "restated": RESTATED, "size": SIZES, "percent": PERCENT, "base": BASES, "list": LISTS, "words": WORDS,
+    "choice": CHOICES, "time": TIMES,
     "unit": UNITS, "notation": NOTATION, "formula": FORMULAS,
 }  # fmt: skip
 CASES = [pytest.param(*case, id=f"{kind}: {case[1]} for {case[0]}") for kind, cases in KINDS.items() for case in cases]
