@@ -13,7 +13,7 @@ from typing import Any
 
 from recipe.hdpo.algorithm.cliff import UNSCORED
 from recipe.hdpo.answers import gym
-from recipe.hdpo.math_answer import after_thinking, final_answer
+from recipe.hdpo.math_answer import after_thinking, final_answer, with_opened_thinking
 from recipe.hdpo.math_process import Unscored, call
 
 logger = logging.getLogger(__name__)
@@ -25,12 +25,19 @@ NO_ANSWER = 'There is no final answer: write "####" and after it nothing but the
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any] | None = None, **kwargs: Any
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any] | None = None,
+    *,
+    thinking_opened: bool = False,
+    **kwargs: Any,
 ) -> dict[str, Any]:
     """verl's custom reward function; called from many threads at once.
 
     Args:
         ground_truth: :func:`recipe.hdpo.answers.gym.ground_truth`.
+        thinking_opened: as in :mod:`recipe.hdpo.reward`.
         data_source, extra_info, kwargs: not used; verl passes them.
 
     Returns:
@@ -38,7 +45,8 @@ def compute_score(
         was read as the answer and what the verifier gave it, and not the right answer. What cannot be scored has R 0.0
         and its reason under "hdpo_unscored", as in :mod:`recipe.hdpo.reward`.
     """
-    answer, feedback, unscored, score = answer_in(solution_str), "", "", 0.0
+    response = with_opened_thinking(solution_str) if thinking_opened else solution_str
+    answer, feedback, unscored, score = answer_in(response), "", "", 0.0
     if answer is None:
         feedback = NO_ANSWER
     elif len(answer) > MAX_ANSWER_CHARS:

@@ -49,6 +49,17 @@ def after_thinking(response: str) -> str:
     return response[start:end]
 
 
+def opens_thinking(prompt: str) -> bool:
+    """Whether a prompt ends in an open think tag, as some chat templates make it: responses then have a closing one."""
+    tags = list(_THINKING.finditer(prompt[-_MAX_BETWEEN:]))
+    return bool(tags) and not tags[-1].group(1) and not prompt[-_MAX_BETWEEN:][tags[-1].end() :].strip()
+
+
+def with_opened_thinking(response: str) -> str:
+    """The response with the think tag that its prompt ended in."""
+    return f"<think>{response}"
+
+
 def final_answer(response: str) -> str | None:
     """The text that the last marker points to, stripped; None where there is no marker with a text.
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from recipe.hdpo.algorithm.cliff import UNSCORED
 from recipe.hdpo.answers.compare import same_answer
-from recipe.hdpo.math_answer import after_thinking, final_answer, joint_answer
+from recipe.hdpo.math_answer import after_thinking, final_answer, joint_answer, with_opened_thinking
 from recipe.hdpo.math_process import Unscored, is_equal
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ def compute_score(
     extra_info: dict[str, Any] | None = None,
     *,
     strict_format: bool = True,
+    thinking_opened: bool = False,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """verl's custom reward function; called from many threads at once.
@@ -57,6 +58,8 @@ def compute_score(
         ground_truth: the final answer; a number is taken as it is written out.
         strict_format: a response without "####" or ``\\boxed{...}`` scores 0.0; if false, math-verify looks for an
             answer at its end.
+        thinking_opened: the chat template ends the prompt with an open think tag, so that a response begins within a
+            thought: one without the closing tag has no answer.
         extra_info, kwargs: not used; verl passes them.
 
     Returns:
@@ -70,6 +73,8 @@ def compute_score(
         RuntimeError: answers cannot be compared at all (see math_process.is_equal).
     """
     score, unscored = 0.0, ""
+    if thinking_opened and isinstance(solution_str, str):
+        solution_str = with_opened_thinking(solution_str)
     try:
         score = float(grade(solution_str, ground_truth, strict_format))
     except Unscored as reason:

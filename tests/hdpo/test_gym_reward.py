@@ -56,3 +56,9 @@ def test_a_row_on_which_the_verifier_raises_is_lost_and_not_failed() -> None:
 def test_what_cannot_be_scored_is_lost_and_not_failed() -> None:
     found = compute_score("d", "#### 13", "13")
     assert "hdpo-data --gym" in found[UNSCORED] and (found["score"], found["feedback"]) == (0.0, "")
+
+
+def test_a_thought_that_the_prompt_opened_has_no_answer_until_it_is_closed() -> None:
+    cut, whole = "maybe\n#### 13", "maybe\n</think>\n#### 13"
+    assert [compute_score("d", text, TRUTH, thinking_opened=True)["score"] for text in (cut, whole)] == [0.0, 1.0]
+    assert compute_score("d", cut, TRUTH, thinking_opened=True)["feedback"] == NO_ANSWER

@@ -50,6 +50,20 @@ def test_text_and_plain_numbers_need_no_process(no_process, response, truth, rig
 
 
 @pytest.mark.parametrize(
+    ("response", "unknown", "opened"),
+    [
+        (r"maybe \boxed{18}? Wait, let me check", 1.0, 0.0),
+        ("maybe 18.\n</think>\n#### 18", 1.0, 1.0),
+        ("#### 17\n</think>\n#### 18", 1.0, 1.0),
+        ("<think>\n#### 17\n</think>\n#### 18", 1.0, 1.0),
+        ("#### 18\n</think>\nDone.", 0.0, 0.0),
+    ],
+)
+def test_a_thought_that_the_prompt_opened_has_no_answer_until_it_is_closed(no_process, response, unknown, opened):
+    assert (score(response, "18"), score(response, "18", thinking_opened=True)) == (unknown, opened)
+
+
+@pytest.mark.parametrize(
     ("response", "right"),
     [("#### 1" + "0" * 5000, 1.0), ("#### 1" + "0" * 4999, 0.0), (r"\boxed{10^{5000}}", 1.0), ("#### 7", 0.0)],
     ids=["written out", "one zero less", "power of ten", "another"],

@@ -198,6 +198,31 @@ def test_a_default_system_prompt_that_only_the_plain_prompt_has_is_shown(caplog:
     assert "lacks" not in caplog.text
 
 
+OPENS_THOUGHT = CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n")
+REWARD = "reward.custom_reward_function.path="
+OPENED = "+reward.custom_reward_function.reward_kwargs.thinking_opened=true"
+
+
+@pytest.mark.parametrize(
+    ("template", "overrides", "warns"),
+    [
+        (OPENS_THOUGHT, f"{REWARD}pkg://recipe.hdpo.reward", True),
+        (OPENS_THOUGHT, f"{REWARD}/there/recipe/hdpo/gym_reward.py", True),
+        (OPENS_THOUGHT, f"{REWARD}pkg://recipe.hdpo.reward {OPENED}", False),
+        (OPENS_THOUGHT, f"{REWARD}pkg://mine.reward", False),
+        (OPENS_THOUGHT.replace("<think>\n", "<think></think>\n"), f"{REWARD}pkg://recipe.hdpo.reward", False),
+        (CHATML, f"{REWARD}pkg://recipe.hdpo.reward", False),
+    ],
+)
+def test_a_template_that_opens_a_thought_is_named_where_the_reward_does_not_know_of_it(
+    template: str, overrides: str, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        check(template, *overrides.split(), rows=[ROW, ROW])
+    said = [r.getMessage() for r in caplog.records if "open think tag" in r.getMessage()]
+    assert len(said) == warns and all("thinking_opened=true" in text for text in said)
+
+
 def test_a_text_that_the_template_adds_to_the_privileged_prompt_alone_is_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
