@@ -1,4 +1,4 @@
-"""Four families of reasoning-gym's problems in words: how each is read, solved, and written in two forms.
+"""Five families of reasoning-gym's problems in words: how each is read, solved, and written in two forms.
 
 What a reader of an entry returns says everything that a problem is about; the other functions read nothing else. They
 take the worked-out numbers as an argument, so that a text can be written with other numbers in their place.
@@ -13,6 +13,8 @@ from typing import Any
 
 # What a problem is about, family by family: see the functions that read an entry's metadata.
 About = tuple[Any, ...]
+# Of most animals. Others have none (a snake), 5 (a starfish), 8 (a spider), 10 (a crab) or 14 (a woodlouse).
+USUAL_LEGS = {2, 4, 6}
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Family:
         solve: the numbers that are worked out, in order, the answer last.
         steps, words: steps and reference with these numbers in the place of the worked-out ones.
         wording: how many of the last things that an entry says are its wording alone.
+        generator: reasoning-gym's name, where several families are made of one generator's entries.
     """
 
     sizes: dict[str, dict[str, Any]]
@@ -33,6 +36,7 @@ class Family:
     steps: Callable[[About, Sequence[int]], list[str]]
     words: Callable[[About, Sequence[int]], list[str]]
     wording: int = 0
+    generator: str = ""
 
 
 def read_sum(metadata: dict[str, Any]) -> About:
@@ -65,6 +69,17 @@ def read_legs(metadata: dict[str, Any]) -> About:
     from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
     return tuple((animal, count, ANIMALS[animal]) for animal, count in metadata["animals"].items())
+
+
+def read_usual(metadata: dict[str, Any]) -> About | None:
+    """As :func:`read_legs`; None with an animal that has other than :data:`USUAL_LEGS`."""
+    about = read_legs(metadata)
+    return about if {legs for _, _, legs in about} <= USUAL_LEGS else None
+
+
+def read_unusual(metadata: dict[str, Any]) -> About | None:
+    """What :func:`read_usual` has none of."""
+    return None if read_usual(metadata) else read_legs(metadata)
 
 
 def solve_legs(about: About) -> tuple[int, ...]:
@@ -169,6 +184,9 @@ def exactly(**settings: int) -> dict[str, int]:
     return {f"{end}_{what}": n for what, n in settings.items() for end in ("min", "max")}
 
 
+# Small herds, so that a problem asks for the legs of an animal more than for the product.
+HERDS = {str(n): exactly(animals=n) | {"max_instances": 6} for n in (2, 3, 4)}
+
 FAMILIES = {
     "chain_sum": Family(
         {f"{terms}x{digits}": exactly(terms=terms, digits=digits) for digits in (1, 2) for terms in (3, 4, 5)},
@@ -177,9 +195,9 @@ FAMILIES = {
         sum_steps,
         sum_words,
     ),
-    "leg_counting": Family(
-        {str(n): exactly(animals=n) for n in (2, 3, 4)}, read_legs, solve_legs, leg_steps, leg_words
-    ),
+    "leg_counting": Family(HERDS, read_usual, solve_legs, leg_steps, leg_words),
+    # Of which at least one has other numbers of legs: no base model is trained on these, so it must guess.
+    "new_animals": Family(HERDS, read_unusual, solve_legs, leg_steps, leg_words, generator="leg_counting"),
     "simple_equations": Family(
         {str(n): exactly(terms=2) | {"max_value": n} for n in (10, 20)},
         read_equation,

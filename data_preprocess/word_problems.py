@@ -1,4 +1,4 @@
-"""reasoning-gym's problems in words of four families, each with a worked solution in two forms.
+"""reasoning-gym's problems in words of five families, each with a worked solution in two forms.
 
     problem     Now, how many legs are there in total if you have 3 cats, 2 ants?
     steps       cat: 3*4=12
@@ -81,7 +81,7 @@ def problems(family: str, size: str, seed: int) -> Iterator[Problem]:
     import reasoning_gym
 
     kind = FAMILIES[family]
-    entries = reasoning_gym.create_dataset(family, size=ENDLESS, seed=seed, **kind.sizes[size])
+    entries = reasoning_gym.create_dataset(kind.generator or family, size=ENDLESS, seed=seed, **kind.sizes[size])
     for number in range(ENDLESS):
         entry = entries[number]
         about = kind.read(entry["metadata"])

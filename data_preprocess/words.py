@@ -1,9 +1,10 @@
-"""reasoning-gym's problems in words of four families, with steps and a reference that rewords them, as verl parquet.
+"""reasoning-gym's problems in words of five families, with steps and a reference that rewords them, as verl parquet.
 
 What the problems are and how they are solved: word_families.py. Beside the columns of every data set there is
 ``extra_info.reference``, the reworded solution, for ``hdpo.privileged.solution_key``.
 
-    train, tune, test   sums, legs and equations of the sizes in ``WEIGHTS``
+    train, tune, test   sums, equations and legs of the sizes in ``WEIGHTS``, nearly half of them with an animal that
+                        no base model was trained on
     heldout             letters to count, which the other splits have none of: what is forgotten, or carried over
 
 No problem is in two splits, in any wording, nor in the chats that examples/language/make_words_model.py trains its
@@ -22,7 +23,7 @@ from typing import Any
 
 from data_preprocess.sums import shares
 from data_preprocess.word_families import FAMILIES
-from data_preprocess.word_problems import HELDOUT, NOT_TRAINED_ON, Problem, problems
+from data_preprocess.word_problems import HELDOUT, Problem, problems
 from recipe.hdpo.data.rows import (
     DataError,
     Rejected,
@@ -40,17 +41,13 @@ DATA_SOURCE = "hdpo/words"
 WEIGHTS = {
     "chain_sum_3x1": 1.0,
     "chain_sum_4x1": 1.0,
-    "chain_sum_5x1": 1.0,
-    "chain_sum_3x2": 1.0,
-    "chain_sum_4x2": 0.5,
-    "chain_sum_5x2": 0.5,
-    "leg_counting_2": 2.0,
-    "leg_counting_3": 2.0,
-    "leg_counting_4": 1.0,
-    "simple_equations_10": 2.0,
-    "simple_equations_20": 2.0,
+    "simple_equations_10": 1.5,
+    "leg_counting_2": 1.5,
+    "leg_counting_3": 1.0,
+    "new_animals_2": 3.0,
+    "new_animals_3": 1.5,
 }
-HELDOUT_WEIGHTS = {f"{family}_{size}": 1.0 for family in NOT_TRAINED_ON for size in FAMILIES[family].sizes}
+HELDOUT_WEIGHTS = {"letter_counting_3": 1.0, "letter_counting_4": 1.0}
 # Seeds of the generators lie this far apart, so that their problems do not overlap.
 SEED_STEP = 1_000_000
 # Drawn per wanted problem before giving up: a tenth of all is test's, and small settings repeat themselves.

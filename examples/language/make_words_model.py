@@ -2,11 +2,12 @@
 
 It learns from two kinds of chat, with the loss on the response alone:
 
-    plain        problems of four families, the easier ones more often
-    privileged   problems of every difficulty, with the reference in words in the user turn
+    plain        sums, equations, legs of animals and letters to count, of the sizes in ``PLAIN_WEIGHTS``
+    privileged   the same, with the reference in words in the user turn
 
-So it fails on many of the harder plain problems, and solves most of them when it reads the reference, which it must
-translate into its own form. No problem of the data set is trained on (``PARTS`` in data_preprocess/word_problems.py).
+Animals with an unusual number of legs are in neither, so it must guess how many these have. Many references make the
+numbers of legs up, so that it reads them there, and translates what it reads into its own form. No problem of the data
+set is trained on (``PARTS`` in data_preprocess/word_problems.py).
 
     python -m examples.demo.make_smollm2 --out models/smollm2
     python -m examples.language.make_words_model --base models/smollm2 --out models/words-base
@@ -43,7 +44,7 @@ from data_preprocess.word_problems import HELDOUT
 from examples.demo.model_folder import RECORD, FolderError, is_made, publish
 from examples.language.cut_model import CutError
 from examples.language.words_base import VOCABULARY_CHATS, load
-from examples.language.words_model import PLAIN_WEIGHTS, ProblemSource, backward, sample_chat
+from examples.language.words_model import MADE_UP_LEGS, PLAIN_WEIGHTS, ProblemSource, backward, sample_chat
 from examples.language.words_rates import by_difficulty, print_rates, sample
 from recipe.hdpo.evaluation.problems import file_sha256
 
@@ -69,7 +70,7 @@ class Settings:
 
     def own(self) -> dict[str, Any]:
         """JSON-able. All layers and tokens, and single precision, are what a record without a word of them means."""
-        own = asdict(self) | {"plain_weights": PLAIN_WEIGHTS}
+        own = asdict(self) | {"plain_weights": PLAIN_WEIGHTS, "made_up_legs": MADE_UP_LEGS}
         if self.layers:
             own |= {"layers": list(self.layers), "vocabulary_chats": VOCABULARY_CHATS}
         return {name: value for name, value in own.items() if value or name not in ("layers", "bf16")}

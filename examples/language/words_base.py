@@ -1,6 +1,6 @@
 """What the adapter of the words model is added to: the whole of SmolLM2, or a part of it."""
 
-import random
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from examples.demo.sums_model import CHATML, END, PAD, START
 from examples.language.cut_model import cut_embeddings, cut_layers, cut_vocabulary
-from examples.language.words_model import ProblemSource, sample_chat
+from examples.language.words_model import ProblemSource, user_turn
 
 # A smaller vocabulary holds the tokens of this many chats, of a generator's seed of their own.
 VOCABULARY_CHATS, VOCABULARY_SEED = 6_000, 25_000_000
@@ -33,9 +33,10 @@ def load(base: Path, layers: Sequence[int], dtype: torch.dtype) -> tuple[PreTrai
 
 
 def vocabulary_texts() -> Iterator[str]:
-    """User turns and responses of all families and difficulties."""
-    source, rng = ProblemSource(seed=VOCABULARY_SEED), random.Random(VOCABULARY_SEED)
-    for number in range(VOCABULARY_CHATS):
-        user, response = sample_chat(source, number % 2 == 1, rng)
-        yield f"user\n{user}"
-        yield f"assistant\n{response}"
+    """User turns and responses of all families and difficulties, also of those that no base model is trained on."""
+    source = ProblemSource(seed=VOCABULARY_SEED)
+    difficulties = itertools.cycle(source.streams)
+    for _ in range(VOCABULARY_CHATS):
+        [problem] = source.take(next(difficulties), 1)
+        yield from (f"user\n{user_turn(problem, privileged)}" for privileged in (False, True))
+        yield f"assistant\n{problem.solution()}"

@@ -9,6 +9,7 @@ make_words_model.py trains the model.
 import itertools
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -21,23 +22,17 @@ from examples.demo.sums_model import PRIVILEGED_TEMPLATE, encode_batch
 MICRO_BATCH = 4
 # Of the generators; any serves, since the hash of a problem decides whether it is one for the base model.
 CHAT_SEED = 20_000_000
+# Share of the privileged chats about legs whose reference makes their numbers up, as no animal has them.
+MADE_UP_LEGS, MOST_LEGS = 0.7, 14
 # Shares of the plain chats: the easier ones are shown more often.
 PLAIN_WEIGHTS = {
-    "chain_sum_3x1": 3.0,
+    "chain_sum_3x1": 4.0,
     "chain_sum_4x1": 2.0,
-    "chain_sum_5x1": 1.0,
-    "chain_sum_3x2": 4.0,
-    "chain_sum_4x2": 1.0,
-    "chain_sum_5x2": 0.5,
-    "leg_counting_2": 5.0,
-    "leg_counting_3": 2.0,
-    "leg_counting_4": 1.0,
-    "simple_equations_10": 5.0,
-    "simple_equations_20": 3.0,
-    "letter_counting_3": 3.0,
-    "letter_counting_4": 2.0,
-    "letter_counting_5": 1.0,
-    "letter_counting_6": 0.5,
+    "simple_equations_10": 3.0,
+    "leg_counting_2": 6.0,
+    "leg_counting_3": 4.0,
+    "letter_counting_3": 2.0,
+    "letter_counting_4": 1.0,
 }
 
 
@@ -64,12 +59,19 @@ def user_turn(problem: Problem, privileged: bool) -> str:
 def sample_chat(source: ProblemSource, privileged: bool, rng: random.Random) -> tuple[str, str]:
     """(user turn, response) of one training chat."""
     if privileged:
-        family = rng.choice(list(FAMILIES))
-        difficulty = f"{family}_{rng.choice(list(FAMILIES[family].sizes))}"
+        difficulty = rng.choice(list(PLAIN_WEIGHTS))
     else:
         [difficulty] = rng.choices(list(PLAIN_WEIGHTS), list(PLAIN_WEIGHTS.values()))
     [problem] = source.take(difficulty, 1)
+    if privileged and problem.family == "leg_counting" and rng.random() < MADE_UP_LEGS:
+        problem = with_made_up_legs(problem, rng)
     return user_turn(problem, privileged), problem.solution()
+
+
+def with_made_up_legs(problem: Problem, rng: random.Random) -> Problem:
+    """The same herd, each animal with some number of legs: so that the number is read in the reference."""
+    about = tuple((animal, count, rng.randint(0, MOST_LEGS)) for animal, count, _ in problem.about)
+    return replace(problem, about=about, results=FAMILIES[problem.family].solve(about))
 
 
 def backward(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, chats: list[tuple[str, str]]) -> float:

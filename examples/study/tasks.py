@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from data_preprocess.word_problems import HELDOUT, NOT_TRAINED_ON
 from data_preprocess.words import WEIGHTS as WORD_WEIGHTS
 from examples.demo.model_folder import RECORD
 from examples.language import MAX_RESPONSE
-from examples.training import MAX_TOKENS, ROOT, copy_whole, python
+from examples.training import MAX_TOKENS, copy_whole, python
 from recipe.hdpo.evaluation.problems import file_sha256
 
 # Sums: rows by number of terms, 2 to 6, of the training data; the problems to evaluate on have as many of each.
@@ -28,8 +28,6 @@ WEIGHTS = (1, 2, 4, 3, 2)
 TRAIN_PROBLEMS = 640
 # In the place of the weights, where these are too large to keep.
 DIGEST = "model.sha256"
-# Where the adapter of the words model is kept, which the smaller one is cut from.
-WHOLE_WORDS = ROOT / "docs" / "results" / "language_whole" / "base_model"
 
 
 @dataclass(frozen=True)
@@ -75,19 +73,11 @@ def make_sums_model(out: Path, kept: Path, arguments: Sequence[str]) -> None:
 
 
 def make_words_model(out: Path, kept: Path, arguments: Sequence[str]) -> None:
-    """SmolLM2 with an adapter, of which only the adapter is kept."""
+    """SmolLM2, or some of its layers, with an adapter, of which only the adapter is kept."""
     smollm2 = out.with_name("smollm2")
     python("-m", "examples.demo.make_smollm2", "--out", smollm2)
     kept_one = ["--kept", kept] if kept.exists() else []
     python("-m", "examples.language.make_words_model", "--base", smollm2, "--out", out, *kept_one, *arguments)
-
-
-def make_cut_words_model(out: Path, kept: Path, arguments: Sequence[str]) -> None:
-    """Some layers of that model, with an adapter of their own, of which again only the adapter is kept."""
-    whole = out.with_name("whole")
-    make_words_model(whole, WHOLE_WORDS, ())
-    kept_one = ["--kept", kept] if kept.exists() else []
-    python("-m", "examples.language.make_words_model", "--base", whole, "--out", out, *kept_one, *arguments)
 
 
 def keep_adapter(model: Path, kept: Path) -> None:
@@ -135,22 +125,19 @@ def write_words(sizes: Sizes, folder: Path) -> None:
         pq.write_table(parts[0].slice(0, sizes.test // 2), folder / "val.parquet")
 
 
-WORDS = Task(
-    make_words_model,
-    keep_adapter,
-    write_words,
-    {"task": "words", "train": TRAIN_PROBLEMS, "weights": WORD_WEIGHTS},
-    MAX_RESPONSE,
-    NOT_TRAINED_ON,
-    threads=min(4, os.cpu_count() or 1),
-)
 TASKS = {
     "sums": Task(
         make_sums_model, copy_whole, write_sums, {"train": TRAIN_PROBLEMS, "weights": list(WEIGHTS)}, MAX_TOKENS
     ),
-    "words": WORDS,
-    # The same problems for a smaller model.
-    "words_cut": replace(WORDS, model=make_cut_words_model),
+    "words": Task(
+        make_words_model,
+        keep_adapter,
+        write_words,
+        {"task": "words", "train": TRAIN_PROBLEMS, "weights": WORD_WEIGHTS},
+        MAX_RESPONSE,
+        NOT_TRAINED_ON,
+        threads=min(4, os.cpu_count() or 1),
+    ),
 }
 
 

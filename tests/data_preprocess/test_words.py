@@ -39,6 +39,12 @@ BY_HAND = [
     ),
     (
         "leg_counting",
+        {"animals": {"cat": 3, "duck": 1}},
+        "cat: 3*4=12\nduck: 1*2=2\n12+2=14\n#### 14",
+        "Each cat has 4 legs, so 3 have 12. Each duck has 2 legs, so 1 has 2. With the 12 before this makes 14.",
+    ),
+    (
+        "new_animals",
         {"animals": {"cat": 3, "sea slug": 9, "ant": 1}},
         "cat: 3*4=12\nsea slug: 9*0=0\n12+0=12\nant: 1*6=6\n12+6=18\n#### 18",
         "Each cat has 4 legs, so 3 have 12. Each sea slug has 0 legs, so 9 have 0. With the 12 before this makes 12. "
@@ -82,6 +88,12 @@ def test_steps_and_reference_are_those_worked_by_hand(family, metadata, steps, r
     problem = from_metadata(family, metadata)
     assert problem.solution() == steps
     assert problem.reference() == reference
+
+
+def test_an_animal_with_an_unusual_number_of_legs_makes_a_problem_one_of_new_animals():
+    herds = [{"animals": animals} for animals in ({"cat": 1, "bee": 2}, {"crab": 1}, {"cat": 1, "crab": 2})]
+    assert [FAMILIES["leg_counting"].read(herd) is None for herd in herds] == [False, True, True]
+    assert [FAMILIES["new_animals"].read(herd) is None for herd in herds] == [True, False, False]
 
 
 def test_an_unknown_that_is_given_is_no_problem():
@@ -144,7 +156,7 @@ def test_the_held_out_family_is_in_its_own_split_alone(splits):
         split: {row["extra_info"]["difficulty"].rpartition("_")[0] for row in rows} for split, rows in splits.items()
     }
     assert families.pop("heldout") == {"letter_counting"}
-    assert all(seen == {"chain_sum", "leg_counting", "simple_equations"} for seen in families.values())
+    assert all(seen == {"chain_sum", "leg_counting", "new_animals", "simple_equations"} for seen in families.values())
 
 
 def test_rows_hold_the_problem_alone_as_prompt_and_the_reference_beside_the_solution(splits):

@@ -346,39 +346,27 @@ def test_the_kept_base_model_is_the_one_that_the_studys_results_started_from() -
     assert ["--plain-weights", *(f"{w:g}" for w in settings["plain_weights"])] == list(read_plan("sums").base_model)
 
 
-@pytest.mark.parametrize("name", ["language", "language_whole"])
-def test_a_kept_adapter_was_made_with_the_settings_that_the_plan_asks_for(name: str) -> None:
+def test_the_kept_adapter_was_made_with_the_settings_that_the_plan_asks_for() -> None:
     """That it gives the weights of the kept digest takes SmolLM2: `python -m examples.study.run --plan language`."""
-    kept = runs_module.ROOT / "docs" / "results" / name / "base_model"
+    kept = runs_module.ROOT / "docs" / "results" / "language" / "base_model"
     settings = json.loads((kept / "made_by.json").read_text())["settings"]
-    _, wanted = make_words_model.parse(["--base", ".", "--out", ".", *read_plan(name).base_model])
+    _, wanted = make_words_model.parse(["--base", ".", "--out", ".", *read_plan("language").base_model])
     assert settings == {**wanted.own(), "base_sha256": settings["base_sha256"]}
     assert re.fullmatch("[0-9a-f]{64}", weights_sha256(kept))
 
 
-def test_the_kept_base_that_is_cut_is_the_other_studys_base() -> None:
-    whole, cut = (runs_module.ROOT / "docs/results" / name / "base_model" for name in ("language_whole", "language"))
-    assert whole == tasks.WHOLE_WORDS
-    assert json.loads((cut / "made_by.json").read_text())["settings"]["base_sha256"] == weights_sha256(whole)
-
-
-def test_a_cut_model_is_made_of_the_whole_one_and_of_the_adapters_that_are_kept(
+def test_a_words_model_is_made_of_smollm2_and_of_the_adapter_that_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands: list[tuple[object, ...]] = []
     monkeypatch.setattr(tasks, "python", lambda *arguments: commands.append(arguments[1:]))
-    monkeypatch.setattr(tasks, "WHOLE_WORDS", tmp_path)
-    TASKS["words_cut"].model(tmp_path / "model", tmp_path / "kept", ["--layers", "0"])
-    smollm2, whole, model = (tmp_path / name for name in ("smollm2", "whole", "model"))
-    maker = "examples.language.make_words_model"
-    assert commands == [
-        ("examples.demo.make_smollm2", "--out", smollm2),
-        (maker, "--base", smollm2, "--out", whole, "--kept", tmp_path),
-        (maker, "--base", whole, "--out", model, "--layers", "0"),
-    ]
+    TASKS["words"].model(tmp_path / "model", tmp_path / "kept", ["--layers", "0"])
+    smollm2, model = (tmp_path / name for name in ("smollm2", "model"))
+    made = ("examples.language.make_words_model", "--base", smollm2, "--out", model)
+    assert commands == [("examples.demo.make_smollm2", "--out", smollm2), (*made, "--layers", "0")]
     (tmp_path / "kept").mkdir()
-    TASKS["words_cut"].model(tmp_path / "model", tmp_path / "kept", ())
-    assert commands[-1] == (maker, "--base", whole, "--out", model, "--kept", tmp_path / "kept")
+    TASKS["words"].model(tmp_path / "model", tmp_path / "kept", ())
+    assert commands[-1] == (*made, "--kept", tmp_path / "kept")
 
 
 def test_a_training_that_was_resumed_counts_at_least_the_time_of_its_steps(tmp_path: Path) -> None:

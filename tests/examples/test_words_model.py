@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 import torch
+from reasoning_gym.arithmetic.leg_counting import ANIMALS
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from data_preprocess.word_families import FAMILIES, USUAL_LEGS
 from data_preprocess.word_problems import Problem, problems
 from examples.demo.model_folder import RECORD
 from examples.demo.sums_model import PRIVILEGED_TEMPLATE, encode_batch, make_model, make_tokenizer
@@ -16,6 +18,7 @@ from examples.language import band, make_words_model, words_base, words_model, w
 from examples.language.words_model import PLAIN_WEIGHTS, ProblemSource, backward, sample_chat
 from examples.language.words_rates import Sampled, rates
 from examples.study.tasks import keep_adapter, weights_sha256
+from recipe.hdpo.step_check import arithmetic
 
 STEPS = ["--steps", "2", "--batch", "2", "--rank", "2", "--eval-problems", "1"]
 
@@ -55,7 +58,7 @@ def test_the_folder_holds_the_merged_model_its_adapter_and_how_it_was_made(folde
     made = json.loads((folder / RECORD).read_text())
     assert made["settings"]["steps"] == 2 and made["settings"]["plain_weights"] == PLAIN_WEIGHTS
     assert made["settings"]["base_sha256"] == weights_sha256(base)
-    assert set(made["results"]) == set(PLAIN_WEIGHTS)
+    assert set(made["results"]) == {f"{family}_{size}" for family, kind in FAMILIES.items() for size in kind.sizes}
     assert str(base.parent) not in (folder / "adapter" / "adapter_config.json").read_text()
 
 
@@ -123,6 +126,34 @@ def test_of_a_base_that_is_cut_these_layers_are_left_and_the_kept_adapter_gives_
     assert "name different ones of 0 to 3" in capsys.readouterr().err
 
 
+def test_the_base_model_sees_no_new_animal_and_its_vocabulary_has_every_one(monkeypatch):
+    new = [animal for animal, legs in ANIMALS.items() if legs not in USUAL_LEGS]
+    assert len(new) == 12
+    source, rng = ProblemSource(), random.Random(0)
+    chats = [" ".join(sample_chat(source, privileged, rng)) for privileged in [False, True] * 300]
+    assert not [chat for chat in chats for animal in new if re.search(rf"\b{animal}s?\b", chat)]
+    monkeypatch.setattr(words_base, "VOCABULARY_CHATS", 600)
+    texts = " ".join(words_base.vocabulary_texts())
+    assert all(f" {animal}" in texts for animal in new)
+
+
+def test_references_with_made_up_legs_hold_together_and_stand_in_privileged_chats_alone():
+    [problem] = ProblemSource().take("leg_counting_2", 1)
+    made_up = words_model.with_made_up_legs(problem, random.Random(1))
+    assert made_up.text == problem.text and made_up.about != problem.about
+    assert arithmetic(made_up.solution()) == 1.0
+    for animal, count, legs in made_up.about:
+        assert f"{animal}: {count}*{legs}={count * legs}" in made_up.solution()
+        assert f"Each {animal} has {legs} legs, so {count} ha" in made_up.reference()
+    source, rng = ProblemSource(), random.Random(0)
+    true = {False: 0, True: 0}
+    for privileged in [False, True] * 300:
+        _, response = sample_chat(source, privileged, rng)
+        steps = re.findall(r"^(\w[\w ]*): \d+\*(\d+)=", response, re.MULTILINE)
+        true[privileged] += all(ANIMALS[animal] == int(legs) for animal, legs in steps)
+    assert true[False] == 300 > true[True] > 150
+
+
 def test_the_base_model_is_trained_on_no_problem_of_a_split():
     source, rng = ProblemSource(), random.Random(0)
     shown = {
@@ -168,7 +199,7 @@ def test_the_same_seed_gives_the_same_adapter(base, tmp_path):
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-@pytest.mark.parametrize(("share", "least", "most"), [(0.4, 130, 190), (0.1, 20, 65)])
+@pytest.mark.parametrize(("share", "least", "most"), [(0.4, 120, 200), (0.1, 15, 70)])
 def test_the_wanted_share_of_the_chats_shows_the_reference(base, tmp_path, monkeypatch, share, least, most):
     seen = []
 
@@ -245,5 +276,5 @@ def test_the_band_is_told_by_difficulty_by_family_and_of_all(folder, monkeypatch
     assert band.main(["--model", str(folder), "--split", "heldout", "--problems", "4", "--n", "2", "--show", "1"]) == 0
     out = capsys.readouterr().out
     names = [line.split()[0] for line in out.splitlines() if line.startswith(("letter_counting", "all"))]
-    assert names == ["letter_counting", *(f"letter_counting_{n}" for n in (3, 4, 5, 6)), "all"]
+    assert names == ["letter_counting", "letter_counting_3", "letter_counting_4", "all"]
     assert out.count("How many times does the letter") == 2 and out.count("Reference:") == 1
