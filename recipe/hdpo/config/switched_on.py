@@ -67,7 +67,10 @@ def lost_values(config: DictConfig) -> Iterator[str]:
     if "use" not in given or not GlobalHydra.instance().is_initialized():
         return
     loader = GlobalHydra.instance().config_loader()
-    file = loader.load_configuration(name, overrides=[], run_mode=RunMode.RUN)
+    try:
+        file = loader.load_configuration(name, overrides=[], run_mode=RunMode.RUN)
+    except Exception:  # whatever of the file only the command line completes
+        return
     for key, verls in VERLS.items():
         asked, found = OmegaConf.select(file, key), OmegaConf.select(config, key)
         if key == "algorithm.adv_estimator" and OmegaConf.select(config, "hdpo.adv_estimator") is not None:

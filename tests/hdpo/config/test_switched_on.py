@@ -71,6 +71,13 @@ def test_what_a_config_file_chooses_is_not_lost_silently_to_the_flag_behind_it(t
     assert lost == [] and OmegaConf.select(config, LOSS) == "gspo"
 
 
+def test_a_config_file_that_the_command_line_completes_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/some.yaml").write_text("a: 1\n")
+    config, lost = _lost(tmp_path, 'ppo_trainer, mine: "???", _self_', "+use=hdpo", "mine=some")
+    assert config.mine == {"a": 1} and lost == []
+
+
 def test_verls_own_config_loses_nothing_to_the_flag() -> None:
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer", overrides=["+use=hdpo", f"{LOSS}=gspo"], return_hydra_config=True)
