@@ -11,7 +11,6 @@ from typing import Any
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 
 from recipe.hdpo.algorithm.cliff import GroupRecord
-from recipe.hdpo.algorithm.privileged_prompt import problem_of
 from recipe.hdpo.algorithm.prompt_marks import marked
 from recipe.hdpo.tracking.token_text import short
 
@@ -42,8 +41,10 @@ class Telling:
             messages: of the plain prompt.
         """
         ids = self.tokenizer(text, add_special_tokens=False).input_ids if text else []
-        asked = short(problem_of(messages), PROBLEM_CHARS)
-        return {"source": source, "asked": asked, "shown": text, "shown_ids": list(ids)}
+        turns = [message["content"] for message in messages if message["role"] == "user"]
+        # A title alone, so that a prompt of another form has none and is no error.
+        asked = turns[-1] if turns and isinstance(turns[-1], str) else ""
+        return {"source": source, "asked": short(asked, PROBLEM_CHARS), "shown": text, "shown_ids": list(ids)}
 
     def attempt(
         self,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recipe.hdpo.rollout.telling import FAILED
+from recipe.hdpo.rollout.telling import FAILED, Telling
 from tests.hdpo.rollout.one_prompt import RIGHT, WRONG, run_prompt
 
 TOLD = "trainer.rollout_data_dir=/nowhere"
@@ -49,6 +49,26 @@ def test_the_privileged_part_of_the_prompt_is_told_from_its_begin_to_its_end(
     # The problem alone, without the words of the chat template.
     assert told["asked"] == "PROBLEM" and told["plain_prompt"] not in ("", "PROBLEM")
     assert model.tokenizer.decode(told["shown_ids"]) == "SOLUTION"
+
+
+@pytest.mark.parametrize(
+    ("messages", "asked"),
+    [
+        (
+            [
+                {"role": "user", "content": "one"},
+                {"role": "assistant", "content": "1"},
+                {"role": "user", "content": "two"},
+            ],
+            "two",
+        ),
+        ([{"role": "system", "content": "alone"}], ""),
+        ([{"role": "user", "content": [{"type": "text", "text": "a part"}]}], ""),
+        ([], ""),
+    ],
+)
+def test_the_problem_is_the_last_text_of_the_user_and_none_is_no_error(messages: list[dict], asked: str) -> None:
+    assert Telling(tokenizer=None).shown("problem", "", messages)["asked"] == asked
 
 
 def test_nothing_is_told_where_no_texts_are_written(chat_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
