@@ -10,19 +10,21 @@ from recipe.hdpo.config.agent_rules import AGENT, LOOPS, TURNS, unknown_agents
 from recipe.hdpo.config.checks import refusals, warnings_of
 from tests.hdpo.composed_config import composed
 
+# Of an agent loop that no other test registers with verl.
+NAME = "loop_of_these_tests"
 TOOL = (f"{TURNS}.enable=true", f"{AGENT}=tool_agent")
 
 
 def test_verls_agents_and_those_of_the_users_file_are_accepted(tmp_path: Path) -> None:
     file = tmp_path / "loops.yaml"
-    OmegaConf.save([{"name": "mine", "_target_": "a.B"}], file)
-    own = (f"{AGENT}=mine", f"{LOOPS}={file}")
+    OmegaConf.save([{"name": NAME, "_target_": "a.B"}], file)
+    own = (f"{AGENT}={NAME}", f"{LOOPS}={file}")
     for overrides in (TOOL, own, (f"{AGENT}=single_turn_agent",)):
         assert list(refusals(composed(*overrides))) == []
-    [message] = refusals(composed(f"{AGENT}=mine"))
-    assert message.startswith(f"{AGENT} is mine, and verl knows the agent loops ") and LOOPS in message
-    assert unknown_agents(composed(*own), ["mine", "tool_agent"]) is None
-    assert "theirs, and verl knows" in str(unknown_agents(composed(*own), ["mine", "theirs"]))
+    [message] = refusals(composed(f"{AGENT}={NAME}"))
+    assert message.startswith(f"{AGENT} is {NAME}, and verl knows the agent loops ") and LOOPS in message
+    assert unknown_agents(composed(*own), [NAME, "tool_agent"]) is None
+    assert "theirs, and verl knows" in str(unknown_agents(composed(*own), [NAME, "theirs"]))
 
 
 def test_a_form_of_calls_that_verl_does_not_parse_is_refused_where_calls_are_parsed() -> None:
