@@ -42,7 +42,7 @@ def compute_score(
         ground_truth: test cases as JSON text, ``{"inputs": [...], "outputs": [...]}``, with ``"fn_name"`` where a
             function is called and standard input is not read.
         all_or_nothing: R is 1.0 where every test passes, else 0.0; if false, the share that pass of the first ten and
-            of the first one that fails.
+            of the first one that fails; of all, where they did not end in time together.
         data_source, extra_info, kwargs: not used; verl passes them.
 
     Returns:
@@ -82,10 +82,12 @@ def judged(cases: dict[str, Any], program: str, all_or_nothing: bool = True) -> 
     if said and all_or_nothing:
         return 0.0, told(passed, inputs, outputs, said)
     right, feedback = 0, ""
-    tried = range(count) if all_or_nothing else dict.fromkeys([*range(min(count, SHARE_OF)), min(passed, count - 1)])
+    # Which one failed is not known where the process was ended: then of all.
+    tried = dict.fromkeys([*range(min(count, SHARE_OF)), passed]) if said else range(count)
     for number in tried:
         if time.monotonic() > end:
-            return right / len(tried), feedback or told(number, inputs, outputs, {})
+            share = 0.0 if all_or_nothing else right / len(tried)
+            return share, feedback or told(number, inputs, outputs, {})
         one = cases | {"inputs": inputs[number : number + 1], "outputs": outputs[number : number + 1]}
         good, said = _run(one, program, SECONDS_OF_ONE)
         right += good

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -68,6 +69,25 @@ def test_a_slow_program_is_right_where_every_single_test_passes_before_the_end(m
     monkeypatch.setattr(code_reward, "MOST_SECONDS", -1.0)
     score, feedback = code_reward.judged(cases, "")
     assert score == 0.0 and "Test 1 failed" in feedback and "within the time limit" in feedback
+
+
+@pytest.mark.parametrize(("all_or_nothing", "share"), [(True, 0.0), (False, 4 / 5)])
+def test_tests_that_were_not_reached_before_the_end_did_not_pass(
+    monkeypatch: pytest.MonkeyPatch, all_or_nothing: bool, share: float
+) -> None:
+    seconds = iter([0.0, 0.0, 0.0, 0.0, 0.0, 1e9])
+    monkeypatch.setattr(code_reward, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(code_reward, "_run", lambda cases, *_: (int(len(cases["inputs"]) == 1), {}))
+    score, feedback = code_reward.judged({"inputs": [*"01234"], "outputs": [*"02468"]}, "", all_or_nothing)
+    assert score == share and feedback.startswith("Test 5 failed.")
+
+
+def test_a_share_is_of_all_tests_where_nobody_knows_which_one_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        code_reward, "_run", lambda cases, *_: (int(cases["inputs"] not in (["11"], [*map(str, range(12))])), {})
+    )
+    score, feedback = code_reward.judged({"inputs": [*map(str, range(12))], "outputs": ["x"] * 12}, "", False)
+    assert score == pytest.approx(11 / 12) and feedback.startswith("Test 12 failed.")
 
 
 @pytest.mark.parametrize(("returned", "right"), [("a + b", True), ("a * b", False)])
