@@ -190,4 +190,4 @@ def _rows_by(labels: list[str]) -> dict[str, np.ndarray]:
 
 def natural(label: str) -> list[tuple[int, float, str]]:
     """Sort key that puts level 10 after level 9."""
-    return [(0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in label.split()]
+    return [(0, float(part), "") if part.isdecimal() else (1, 0.0, part) for part in label.split()]

@@ -56,10 +56,9 @@ def preflight(args: argparse.Namespace, command: str) -> dict[str, Any]:
     numbers = compute(args, problems, drawn)
     verdict = judge(args, numbers)
     settings = _settings(args, command)
-    page = html_page(numbers, verdict, drawn, settings)
     found = {"verdict": verdict.as_dict(), "settings": settings, **numbers}
     _write(args.out / JSON, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    _write(args.out / PAGE, page)
+    _write(args.out / PAGE, html_page(numbers, verdict, drawn, settings))
     print("\n".join(["", verdict.headline, *verdict.sentences]))
     for entry in numbers["left_out"]:
         print(f"{entry['count']} {entry['what']}: {'; '.join(entry['named'])}")

@@ -6,10 +6,12 @@ import argparse
 import json
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from recipe.hdpo.evaluation.graders import REWARD_FILE
 from recipe.hdpo.preflight.rollouts import Json
 
 # A schedule that costs a step this much more is not advised.
@@ -38,20 +40,38 @@ def flags_for(args: argparse.Namespace, numbers: Json, source: str) -> Iterator[
     yield f"data.max_response_length={args.max_tokens}", "as sampled here"
     yield f"hdpo.privileged.max_prompt_length={shown}", "the longest privileged prompt of this sample, rounded up"
     yield f"actor_rollout_ref.rollout.max_model_len={shown + args.max_tokens}", "holds it with a full response"
+    for flag in (*_graded(args), *_given(args)):
+        yield flag, "as given here"
+
+
+def _graded(args: argparse.Namespace) -> Iterator[str]:
+    """What decides whether a rollout is right: by another reward other prompts are cliffs."""
+    path, _, name = args.reward.partition(":")
+    place = "pkg://recipe.hdpo.reward" if Path(path) == REWARD_FILE else str(Path(path).resolve())
+    yield f"reward.custom_reward_function.path={_hydra(place)}"
+    yield f"reward.custom_reward_function.name={name or 'compute_score'}"
+    yield from _added("reward.custom_reward_function.reward_kwargs", args.reward_kwargs)
+    if args.success_reward != 1.0:
+        yield f"hdpo.success_reward={args.success_reward}"
+
+
+def _given(args: argparse.Namespace) -> Iterator[str]:
+    """Sampling, places of the texts, and options of templates, where they are not the defaults."""
+    for name, everything in (("temperature", 1.0), ("top_p", 1.0), ("top_k", 0)):
+        if (value := getattr(args, name)) != everything:
+            yield f"actor_rollout_ref.rollout.{name}={value}"
     for name, default in (
         ("solution_key", "extra_info.solution"),
         ("answer_key", "reward_model.ground_truth"),
         ("placement", "user"),
         ("template", None),
     ):
-        if (value := getattr(args, name)) != default:
-            yield f"hdpo.privileged.{name}={_hydra(value)}", "as given here"
+        if (text := getattr(args, name)) != default:
+            yield f"hdpo.privileged.{name}={_hydra(text)}"
     if args.join_texts:
-        yield "hdpo.privileged.join_texts=true", "as given here"
-    for key in ("data.apply_chat_template_kwargs", "hdpo.privileged.chat_template_kwargs"):
-        given = args.privileged_chat_template_kwargs if key.startswith("hdpo") else args.chat_template_kwargs
-        for flag in _added(key, given):
-            yield flag, "as given here"
+        yield "hdpo.privileged.join_texts=true"
+    yield from _added("data.apply_chat_template_kwargs", args.chat_template_kwargs)
+    yield from _added("hdpo.privileged.chat_template_kwargs", args.privileged_chat_template_kwargs)
 
 
 def _added(key: str, value: Any) -> Iterator[str]:

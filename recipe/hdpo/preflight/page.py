@@ -96,7 +96,7 @@ def _response(sample: Sample, rollouts: Rollouts) -> Json:
         "text": _short(sample.response),
         "tokens": sample.tokens,
         "truncated": sample.truncated,
-        "right": rollouts.solved(sample),
+        "right": rollouts.right(sample),
         "score": sample.score,
     }
 

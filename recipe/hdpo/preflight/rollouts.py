@@ -28,12 +28,14 @@ class Rollouts:
         success: reward from which one is correct.
         graded: by problem id, in order of their numbers; a problem may have none.
         ungraded: those that the reward function could not grade.
+        privileged: whether they answer privileged prompts. Of those training keeps none that ran into the length limit.
     """
 
     n: int
     success: float
     graded: dict[str, list[Sample]]
     ungraded: list[Sample]
+    privileged: bool = False
 
     @classmethod
     def of(cls, results: Results) -> Rollouts:
@@ -45,11 +47,15 @@ class Rollouts:
                 graded[sample.problem_id].append(sample)
         settings = results.meta.settings
         ungraded = [sample for sample in drawn if sample.unscored]
-        return cls(settings["n"], float(settings["success_reward"]), graded, ungraded)
+        return cls(settings["n"], float(settings["success_reward"]), graded, ungraded, "source" in settings)
+
+    def right(self, sample: Sample) -> bool:
+        """Whether the reward says that a rollout is correct."""
+        return is_success(sample.score, self.success)
 
     def solved(self, sample: Sample) -> bool:
-        """Whether a rollout is correct."""
-        return is_success(sample.score, self.success)
+        """Whether a rollout counts as correct: a privileged one that was cut does not, since training drops it."""
+        return self.right(sample) and not (self.privileged and sample.truncated)
 
     def correct(self, ids: Iterable[str] | None = None) -> dict[str, list[Sample]]:
         """Correct rollouts by problem id, of the problems (or those of them that are given) that have one."""
@@ -105,9 +111,9 @@ def solve_rates(rollouts: Rollouts, ids: Iterable[str], seed: int) -> Json:
 def lengths(rollouts: Rollouts) -> Json:
     """Tokens and truncation of all graded rollouts, of the solved and of the failed ones (:func:`length_row`)."""
     samples = [sample for group in rollouts.graded.values() for sample in group]
-    solved = [sample for sample in samples if rollouts.solved(sample)]
-    failed = [sample for sample in samples if not rollouts.solved(sample)]
-    return {"all": length_row(samples), "solved": length_row(solved), "failed": length_row(failed)}
+    right = [sample for sample in samples if rollouts.right(sample)]
+    failed = [sample for sample in samples if not rollouts.right(sample)]
+    return {"all": length_row(samples), "solved": length_row(right), "failed": length_row(failed)}
 
 
 def length_row(samples: Sequence[Sample]) -> Json:

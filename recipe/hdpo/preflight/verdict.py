@@ -20,6 +20,8 @@ FOLLOWS = 0.10
 TOO_FEW_TO_TELL = 10
 # From this share on, something else is wrong: nearly every prompt is a cliff, or a cliff's rollouts were cut.
 NEARLY_ALL, OFTEN_CUT = 0.95, 0.50
+# Beyond this share of copies, what solves the cliffs is mostly copied.
+MOSTLY = 0.50
 
 SAYINGS = {
     "speaks": "speak of a reference",
@@ -62,7 +64,7 @@ def judge(args: argparse.Namespace, numbers: Json) -> Verdict:
     headline, tone = _headline(numbers, source)
     found = Verdict(headline, tone, source=source)
     found.sentences = list(_sentences(numbers, source))
-    if tone != "no" and source is not None:
+    if tone != "no" and source is not None and len(numbers["cliffs"]["ids"]) >= TOO_FEW_TO_TELL:
         found.flags = list(flags_for(args, numbers, source))
     return found
 
@@ -80,8 +82,7 @@ def usable_share(numbers: Json, source: str) -> float | None:
     rate = _rate(entry)
     if rate is None:
         return None
-    worst = largest_excess(entry["leaks"])
-    return rate["estimate"] * (1.0 - (worst[0] if worst else 0.0))
+    return rate["estimate"] * (1.0 - _copied(numbers, source))
 
 
 def percent(interval: Json | None) -> str:
@@ -97,19 +98,23 @@ def _headline(numbers: Json, source: str | None) -> tuple[str, str]:
     share, cliffs = _cliff_share(numbers), len(numbers["cliffs"]["ids"])
     if share is None:
         return "Nothing can be said: no problem has a full group of graded rollouts.", "unsure"
-    if share["high"] < FEW_CLIFFS or cliffs == 0:
+    if share["high"] < FEW_CLIFFS:
         return "Leave HDPO: few prompts are cliffs, and without cliffs it is GRPO.", "no"
+    if cliffs == 0:
+        return "Too few cliffs to tell (none): sample more problems (--limit).", "unsure"
     if source is None:
         return "HDPO has nothing to show: no cliff has a privileged text that fits.", "no"
     rate, usable = _rate(numbers["sources"][source]), usable_share(numbers, source)
     assert rate is not None and usable is not None
-    if rate["high"] < FOLLOWS:
-        return "Leave HDPO: with the text before it the model still fails, so there is nothing to distill.", "no"
     if cliffs < TOO_FEW_TO_TELL:
         return f"Too few cliffs to tell ({cliffs}): sample more problems (--limit).", "unsure"
-    if usable < FOLLOWS <= rate["estimate"]:
+    rates = {name: found for name, entry in numbers["sources"].items() if (found := _rate(entry)) is not None}
+    if all(found["high"] < FOLLOWS for found in rates.values()):
+        return "Leave HDPO: with the text before it the model still fails, so there is nothing to distill.", "no"
+    followed = [name for name, found in rates.items() if found["estimate"] >= FOLLOWS]
+    if followed and usable < FOLLOWS and all(_copied(numbers, name) > MOSTLY for name in followed):
         return "Leave HDPO: what solves the cliffs is mostly copied.", "no"
-    if share["low"] < FEW_CLIFFS or rate["low"] < FOLLOWS:
+    if share["low"] < FEW_CLIFFS or rate["low"] < FOLLOWS or usable < FOLLOWS:
         return f"HDPO may help, with source {source}: the figures are too small, or too few, to be sure.", "unsure"
     return f"HDPO fits: try it, with source {source}.", "yes"
 
@@ -143,7 +148,10 @@ def _sentences(numbers: Json, source: str | None) -> Iterator[str]:
         )
     cut = numbers["lengths"][source]["solved"] if source in numbers["lengths"] else None
     if cut and cut["truncated"]:
-        yield f"{cut['truncated']} of {cut['rollouts']} right privileged rollouts were cut; training drops such."
+        yield (
+            f"{cut['truncated']} of {cut['rollouts']} right privileged rollouts were cut: training drops such, and "
+            "above they do not count."
+        )
 
 
 def _copying(entry: Json) -> str:
@@ -168,6 +176,12 @@ def _no_excess(figures: Json) -> str:
     return (
         f"{percent(shown[sign])} of those {SAYINGS[sign]}, but so do {plain} of plain right ones: it tells nothing here"
     )
+
+
+def _copied(numbers: Json, source: str) -> float:
+    """Share of the right rollouts of cliffs that one sign of copying marks, beyond plain correct ones."""
+    worst = largest_excess(numbers["sources"][source]["leaks"])
+    return worst[0] if worst else 0.0
 
 
 def _cliff_share(numbers: Json) -> Json | None:

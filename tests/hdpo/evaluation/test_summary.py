@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recipe.hdpo.evaluation.records import read_results
-from recipe.hdpo.evaluation.summary import print_summary, summarise, tabulate
+from recipe.hdpo.evaluation.summary import natural, print_summary, summarise, tabulate
 from recipe.hdpo.evaluation.writer import ResultWriter
 from tests.hdpo.evaluation.made_results import meta, sample, write_results
 
@@ -44,6 +44,10 @@ def test_overall_means_and_intervals(tmp_path):
     assert overall["pass@1"]["estimate"] == pytest.approx(0.4375)
     assert 0 <= overall["pass@1"]["low"] < 0.4375 < overall["pass@1"]["high"] <= 1
     assert json.loads(json.dumps(summary)) == summary
+
+
+def test_labels_with_digits_of_any_kind_have_a_natural_order():
+    assert sorted(["level 10", "level 9", "level ²", "③"], key=natural) == ["level 9", "level 10", "level ²", "③"]
 
 
 def test_groups_by_difficulty_and_by_source(tmp_path):

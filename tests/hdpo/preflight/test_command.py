@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,20 @@ from recipe.hdpo.evaluation import intervals
 from recipe.hdpo.evaluation.records import SAMPLES, read_results
 from recipe.hdpo.evaluation.scoring import DEFAULT_REWARD
 from recipe.hdpo.preflight import __main__ as preflight
-from recipe.hdpo.preflight import drawing
+from recipe.hdpo.preflight import drawing, verdict
 from tests.hdpo.preflight.made import StandIn
 
 REWARD = """
+graded = []
+
+
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw):
     if extra_info.get("late") and "worked" not in solution_str and "as the" not in solution_str:
         return {"score": 0.0, "hdpo_unscored": "no time"}
+    if extra_info.get("one lost") and "as the" in solution_str:
+        graded.append(ground_truth)
+        if graded.count(ground_truth) == 2:
+            return {"score": 0.0, "hdpo_unscored": "no time"}
     return {"score": float(solution_str.endswith("#### " + ground_truth)), "pred": solution_str}
 """
 TEMPLATE = "{{ problem }}\nReference:\n{{ solution }}"
@@ -132,7 +140,8 @@ def test_cliffs_solve_rates_leaks_and_the_verdict_of_known_rollouts(done) -> Non
     assert [leaks[group]["speaks"]["estimate"] for group in ("privileged", "on_cliffs", "plain")] == [1.0, 1.0, 0.0]
     assert found["verdict"]["headline"] == "Too few cliffs to tell (4): sample more problems (--limit)."
     assert "1 problems without a text to show (solution): skipped" in done[1] and "(index 7)" in done[1]
-    assert "+use=hdpo" in done[1] and "preflight.html" in done[1]
+    assert "preflight.html" in done[1]
+    assert found["verdict"]["flags"] == [] and "+use=hdpo" not in done[1]
 
 
 def test_privileged_prompts_are_sampled_and_recorded_under_the_plain_problems_ids(done) -> None:
@@ -220,7 +229,7 @@ def test_the_page_is_whole_alone_and_escapes_what_data_and_model_say(done) -> No
 
 
 @pytest.mark.parametrize(
-    ("kinds", "headline", "share"), [("0123", "few prompts are cliffs", 0.0), ("456", "Too few", 1.0)]
+    ("kinds", "headline", "share"), [("0123", "Too few cliffs to tell (none)", 0.0), ("456", "Too few", 1.0)]
 )
 def test_data_without_any_cliff_and_of_nothing_but_cliffs(run, kinds, headline, share) -> None:
     assert run([row for row in rows() if str(row["extra_info"]["index"]) in kinds], sources=["solution"]) == 0
@@ -228,7 +237,7 @@ def test_data_without_any_cliff_and_of_nothing_but_cliffs(run, kinds, headline, 
     assert headline in found["verdict"]["headline"]
     assert found["cliffs"]["by_k"][-1]["share"]["estimate"] == share
     page = (run.out / "preflight.html").read_text()
-    assert ("Cliffs to read" in page) == bool(share) and ("Settings that follow" in page) == bool(share)
+    assert ("Cliffs to read" in page) == bool(share) and "Settings that follow" not in page
 
 
 def test_a_source_without_any_text_is_counted_and_the_others_are_measured(run) -> None:
@@ -259,6 +268,33 @@ def test_what_does_not_fit_or_is_not_graded_is_left_out_counted_and_named(run) -
     assert found["cliffs"]["by_k"][-1]["problems"] == 6 and len(found["cliffs"]["ids"]) == 3
     entry = run.left_out("plain rollouts that could not be graded")
     assert (entry["count"], entry["of"]) == (4, 28) and "(index 5), sample 0: no time" in entry["named"][0]
+
+
+def test_a_lost_rollout_of_every_cliff_leaves_no_share_of_whole_groups_and_the_page_says_so(run) -> None:
+    data = rows()
+    for row in data:
+        row["extra_info"]["one lost"] = True
+    assert run(data, sources=["solution"]) == 0
+    rates = run.figures()["sources"]["solution"]["on_cliffs"]
+    assert list(rates["pass"]) == ["1"] and rates["rollouts"] == 3
+    assert "<td>?</td>" in (run.out / "preflight.html").read_text()
+
+
+def test_a_right_privileged_rollout_that_was_cut_does_not_count_as_training_drops_it(run, monkeypatch) -> None:
+    whole = StandIn.respond
+
+    def cut(self: Any, requests: Any, prompt_ids: Any, sampling: Any) -> list[Any]:
+        return [replace(response, truncated=True) for response in whole(self, requests, prompt_ids, sampling)]
+
+    monkeypatch.setattr(StandIn, "respond", cut)
+    assert run(sources=["solution"]) == 0
+    found = run.figures()
+    assert found["sources"]["solution"]["on_cliffs"]["pass"]["1"]["estimate"] == 0.0
+    assert found["sources"]["solution"]["leaks"]["on_cliffs"]["rollouts"] == 0
+    # Plain rollouts that were cut are right all the same: no cliff comes of them.
+    assert found["plain"]["all"]["pass"]["1"]["estimate"] == 0.5 and len(found["cliffs"]["ids"]) == 4
+    cut_ones = "14 of 14 right privileged rollouts were cut: training drops such, and above they do not count."
+    assert cut_ones in found["verdict"]["sentences"]
 
 
 def test_if_no_prompt_fits_that_is_an_error(run, capsys) -> None:
@@ -318,6 +354,8 @@ def test_options_of_privileged_prompts_are_theirs_and_advised_and_must_leave_the
 
     monkeypatch.setattr(StandIn, "token_ids", token_ids)
     monkeypatch.setattr(StandIn, "prompt_end", lambda self, options: f"[{options.get('think')}]", raising=False)
+    monkeypatch.setattr(verdict, "TOO_FEW_TO_TELL", 4)
+    monkeypatch.setattr(verdict, "MOSTLY", 1.0)
     options = {"chat_template_kwargs": '{"tools": 1}', "privileged_chat_template_kwargs": '{"effort": "a b"}'}
     assert run(sources=["solution"], **options) == 0
     assert asked == [{"tools": 1}, {"tools": 1, "effort": "a b"}]

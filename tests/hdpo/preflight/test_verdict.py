@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,10 +63,30 @@ CASES = {
         "HDPO fits: try it, with source solution",
     ),
     "no cliff": (numbers(0.0, {"solution": source(None)}, count=0), "no", "few prompts are cliffs"),
+    "no cliff of few": (
+        numbers(0.0, {"solution": source(None)}, count=0, by=0.26),
+        "unsure",
+        "Too few cliffs to tell (none)",
+    ),
     "few cliffs": (numbers(0.02, {"solution": source(0.8)}), "no", "few prompts are cliffs"),
     "cannot follow": (numbers(0.3, {"solution": source(0.02)}), "no", "the model still fails"),
     "copies": (numbers(0.3, {"answer": source(0.9, copies=0.95)}), "no", "mostly copied"),
+    "follows a little, copies a little": (
+        numbers(0.3, {"solution": source(0.11, copies=0.15, by=0.005)}),
+        "unsure",
+        "may help, with source solution",
+    ),
+    "one source copies, one tells nothing": (
+        numbers(0.3, {"solution": source(0.9, copies=1.0), "answer": source(0.03, by=0.01)}),
+        "no",
+        "mostly copied",
+    ),
     "copies as plain rollouts do": (numbers(0.3, {"solution": source(0.9, 0.95, plain=0.95)}), "yes", "HDPO fits"),
+    "too few, and none solved": (
+        numbers(0.3, {"solution": source(0.0)}, count=3),
+        "unsure",
+        "Too few cliffs to tell (3)",
+    ),
     "too few": (numbers(0.3, {"solution": source(0.8)}, count=9), "unsure", "Too few cliffs to tell (9)"),
     "perhaps": (numbers(0.06, {"solution": source(0.8)}), "unsure", "may help, with source solution"),
     "perhaps follows": (numbers(0.3, {"solution": source(0.12)}), "unsure", "may help, with source solution"),
@@ -78,7 +99,7 @@ CASES = {
 def test_each_kind_of_figures_has_its_verdict(found: dict[str, Any], tone: str, said: str) -> None:
     verdict = judge(args(), found)
     assert verdict.tone == tone and said in verdict.headline
-    assert bool(verdict.flags) == (tone != "no")
+    assert bool(verdict.flags) == (tone != "no" and "Too few" not in said)
 
 
 def test_the_sentences_are_the_figures() -> None:
@@ -114,6 +135,8 @@ def test_the_source_is_the_one_whose_right_rollouts_are_not_copied() -> None:
 
 def test_the_settings_are_what_hydra_and_the_recipe_accept_as_a_shell_hands_them_over() -> None:
     options = ("--template", TEMPLATE, "--solution-key", "extra_info.hint", "--join-texts", "--placement", "system")
+    options += ("--success-reward", "0.5", "--temperature", "0.6", "--top-p", "0.9", "--top-k", "40")
+    options += ("--reward", "rewards/my one.py:score", "--reward-kwargs", '{"strict": true}')
     verdict = judge(args(*options), numbers(0.3, {"prefix:0.5": source(0.8)}))
     script = f"printf '%s\\0' {command(verdict.flags)}"
     words = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
@@ -121,11 +144,23 @@ def test_the_settings_are_what_hydra_and_the_recipe_accept_as_a_shell_hands_them
     assert given.pop("use") == "hdpo"
     assert given["hdpo.privileged.template"] == TEMPLATE
     assert given["hdpo.privileged.schedule"] == "next_step"
+    assert given["reward.custom_reward_function.path"] == str(Path("rewards/my one.py").resolve())
+    assert given["reward.custom_reward_function.name"] == "score"
+    assert given["reward.custom_reward_function.reward_kwargs.strict"] is True
+    rollout = [given[f"actor_rollout_ref.rollout.{name}"] for name in ("temperature", "top_p", "top_k")]
+    assert (rollout, given["hdpo.success_reward"]) == ([0.6, 0.9, 40], 0.5)
     assert given["data.max_prompt_length"] == 64 and given["hdpo.privileged.max_prompt_length"] == 192
     assert given["actor_rollout_ref.rollout.max_model_len"] == 292
     knobs = check_config(composed(*(word for word in words if word != "+use=hdpo"))).privileged
     assert (knobs.source, knobs.solution_key, knobs.placement) == ("prefix:0.5", "extra_info.hint", "system")
     assert (knobs.template, knobs.join_texts, knobs.n) == (TEMPLATE, True, 1)
+
+
+def test_where_nothing_else_is_given_the_recipes_own_reward_is_named_and_no_sampling() -> None:
+    flags = [flag for flag, _ in judge(args(), numbers(0.3, {"answer": source(0.8)})).flags]
+    assert "reward.custom_reward_function.path=pkg://recipe.hdpo.reward" in [flag.replace('"', "") for flag in flags]
+    assert "reward.custom_reward_function.name=compute_score" in flags
+    assert not [flag for flag in flags if "temperature" in flag or "top_" in flag or "success" in flag]
 
 
 @pytest.mark.parametrize(
