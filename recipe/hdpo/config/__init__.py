@@ -104,6 +104,12 @@ class HDPOConfig:
             "is (use=replace, n=0 or distillation_loss_coef=0): set it to 0",
         )
         require(
+            self.reinjection_delay == 0 or self.privileged.gate.reliance is None,
+            f"hdpo.reinjection_delay={self.reinjection_delay} with hdpo.privileged.gate.reliance="
+            f"{self.privileged.gate.reliance}: that gate decides in the loss, when the cliffs to rest are chosen "
+            "already, so that some would rest which nothing was distilled of: leave one of them off",
+        )
+        require(
             self.adv_estimator in ESTIMATORS,
             f"hdpo.adv_estimator={self.adv_estimator!r} must be hdpo, or null for algorithm.adv_estimator's",
         )

@@ -37,8 +37,14 @@ def kept_line(decode: Callable[[Any], str], texts: Mapping[str, Any], response_m
 
 
 def write_kept(folder: str, step: int, lines: Iterable[Mapping[str, Any]]) -> Path:
-    """Write one step's file of kept trajectories (:func:`write_step`)."""
-    return write_step(folder, KEPT_FOLDER, step, lines)
+    """Write one step's file of kept trajectories (:func:`write_step`), where any was kept; else the file of an attempt
+    at this step that a resume has discarded goes."""
+    lines = list(lines)
+    if lines:
+        return write_step(folder, KEPT_FOLDER, step, lines)
+    path = Path(folder, KEPT_FOLDER, f"{step}.jsonl")
+    path.unlink(missing_ok=True)
+    return path
 
 
 def write_step(folder: str, kind: str, step: int, lines: Iterable[Mapping[str, Any]]) -> Path:

@@ -18,7 +18,6 @@ import torch
 import transfer_queue as tq
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
-from verl.utils.device import get_device_id
 from verl.utils.transferqueue_utils import KVBatchMeta, _meta_to_realdata
 from verl.workers.engine_workers import TrainingWorker
 
@@ -33,6 +32,7 @@ from recipe.hdpo.training.row_dealing import deal
 from recipe.hdpo.training.teacher_pass import hard_labels
 from recipe.hdpo.training.teachers import read_teacher
 from recipe.hdpo.training.token_record import TokenRecords
+from recipe.hdpo.training.update_metrics import average_over_micro_batches, count_tokens
 from recipe.hdpo.training.weight_average import WeightAverage
 
 
@@ -95,13 +95,14 @@ class HDPOActor(TrainingWorker):
         if part is None or len(part) == 0:
             return super().train_batch(data)
         batch = mini_batch.append_privileged_rows(data, part)
-        own_tokens = sum(row.num_distilled for row in mini_batch.row_info(part) if row.row_id >= 0)
-        num_tokens = torch.tensor(own_tokens, device=get_device_id())
-        torch.distributed.all_reduce(num_tokens, group=self.engine.get_data_parallel_group())
-        tu.assign_non_tensor(batch, distillation_use_topk=True, **{mini_batch.NUM_TOKENS: int(num_tokens.item())})
+        distilled, lengths = count_tokens(mini_batch.row_info(part), self.engine.get_data_parallel_group())
+        tu.assign_non_tensor(batch, distillation_use_topk=True, **{mini_batch.NUM_TOKENS: distilled})
+        if (of_rollouts := tu.get(batch, "global_token_num")) is not None:
+            tu.assign_non_tensor_data(batch, "global_token_num", [*of_rollouts, *lengths])
         norms = term_gradient_norms(self, batch) if self.measure_gradients and self.updates == 1 else {}
         output = super().train_batch(batch)
         if output is not None:
+            average_over_micro_batches(tu.get(output, "metrics"))
             tu.get(output, "metrics").update(norms)
         return output
 

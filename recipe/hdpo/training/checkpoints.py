@@ -20,8 +20,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from verl.trainer.ppo.utils import need_critic
 from verl.utils.checkpoint.checkpoint_manager import get_checkpoint_tracker_filename
 
+from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.config.keys import is_async
 from recipe.hdpo.tracking.run_history import HISTORY_FILE
+from recipe.hdpo.training.weight_average import FILE as AVERAGE
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +43,11 @@ def shards(config: DictConfig) -> list[str]:
     """The files of a checkpoint that resuming reads, relative to its folder: one of each kind for every rank."""
     size = config.trainer.n_gpus_per_node * config.trainer.nnodes
     parts = ["actor", "critic"] if need_critic(config) else ["actor"]
-    queue = [QUEUE] if is_async(config) else []
-    return queue + [
+    others = [QUEUE] if is_async(config) else []
+    hdpo = read_hdpo(config)
+    if hdpo.reads_teacher and hdpo.teacher == "ema":
+        others += [f"actor/{AVERAGE.format(size, rank)}" for rank in range(size)]
+    return others + [
         f"{part}/{FILES[kind]}_world_size_{size}_rank_{rank}.pt"
         for part in parts
         for kind in OmegaConf.select(config, f"{CONFIGS[part]}.checkpoint.load_contents") or FILES
@@ -58,12 +63,15 @@ def lacks(folder: str, files: list[str], *, marked: bool) -> list[str]:
         files: see :func:`shards`.
         marked: whether verl's mark says that it was whole once. Then ``data.pt`` may be absent: removing it is how a
             user begins the data anew. The history may be absent too: verl alone writes none. And so may the prompts
-            under way: a synchronous run has none.
+            under way, of which a synchronous run has none, and an average of past weights, of which a run with another
+            teacher has none: loading says so.
     """
     if not os.path.isdir(folder):
         return ["the folder itself"]
     files = [name for name in files if not (marked and name == QUEUE)]
-    missing = [name for name in files if not os.path.isfile(os.path.join(folder, name))]
+    averages = {name for name in files if os.path.basename(name).startswith(AVERAGE.partition("{")[0])}
+    needed = [name for name in files if not (marked and name in averages)]
+    missing = [name for name in needed if not os.path.isfile(os.path.join(folder, name))]
     if not marked and not os.path.isfile(os.path.join(folder, "data.pt")):
         missing.append("data.pt")
     # torch.save writes a zip file, whose table stands at its end.

@@ -186,7 +186,7 @@ class HDPOLoss:
             data, model_output = mini_batch.rollout_rows(data, wanted)
         loss, metrics = ppo_loss(self.actor_config, model_output, data, dp_group)
         for name, metric in list(metrics.items()):
-            # Plain numbers, so that ranks may hold different numbers of them.
+            # Plain numbers, so that ranks may hold different numbers of them; the actor averages them.
             if isinstance(metric, Metric) and metric.aggregation is AggregationType.MEAN:
                 del metrics[name]
                 if has_rollouts:

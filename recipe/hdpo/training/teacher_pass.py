@@ -167,7 +167,8 @@ def assign_engine_settings(worker: TrainingWorker, batch: TensorDict, *, trainin
         use_dynamic_bsz=config.use_dynamic_bsz,
         max_token_len_per_gpu=config.max_token_len_per_gpu
         if training
-        else max(config.infer_max_token_len_per_gpu, longest),
+        # Read for dynamic micro-batches alone; else it may be null.
+        else max(config.infer_max_token_len_per_gpu or 0, longest),
         # The engine wants it to divide the number of rows.
         micro_batch_size_per_gpu=max(d for d in range(1, (size or 1) + 1) if len(batch) % d == 0),
         use_fused_kernels=False,

@@ -51,10 +51,10 @@ class HDPOTrainer(FramedTrainer):
                 self.kept_lines += text_lines(self.tokenizer, self.kept, self.recorded, self.notes.line)
             tq.kv_clear(keys=self.kept.keys, partition_id=self.kept.partition_id)
         self.kept, self.recorded = None, ()
-        if self._is_last_update() and self.kept_lines:
-            write_kept(folder, self.global_steps, self.kept_lines)
-            self.kept_lines = []
         if self._is_last_update():
+            if folder:
+                write_kept(folder, self.global_steps, self.kept_lines)
+            self.kept_lines = []
             self.notes.clear()
         return batch
 

@@ -62,8 +62,11 @@ def actors_of(trainer: Any) -> dict[str, ActorHandle]:
 
 def progress_of(trainer: Any) -> Hashable:
     """What changes as verl's trainer gets on: its parts while it starts, then the step and the phases that ended."""
-    phases = ", ".join(tuple(getattr(trainer, "timing_raw", ())))
-    return f"step {getattr(trainer, 'global_steps', 0)}, phases ended: {phases or 'none'}; parts: {len(vars(trainer))}"
+    # Of a step with several updates, phases of one name add up: their sums tell that one more has ended.
+    timing = dict(getattr(trainer, "timing_raw", {}))
+    phases = ", ".join(f"{name} ({seconds:.1f} s)" for name, seconds in timing.items())
+    step = f"step {getattr(trainer, 'global_steps', 0)}, update {getattr(trainer, 'local_trigger_step', 0)}"
+    return f"{step}, phases ended: {phases or 'none'}; parts: {len(vars(trainer))}"
 
 
 class ActorWatch:

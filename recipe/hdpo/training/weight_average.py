@@ -23,7 +23,8 @@ from torch.distributed.fsdp._runtime_utils import _lazy_init
 from torch.distributed.tensor import DTensor
 from verl.utils.device import get_device_name
 
-_FILE = "hdpo_ema_world_size_{}_rank_{}.pt"
+# Beside the actor's shards in a checkpoint.
+FILE = "hdpo_ema_world_size_{}_rank_{}.pt"
 
 
 class WeightAverage:
@@ -118,4 +119,4 @@ def _on_host(shard: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 def _path(folder: str) -> str:
     world_size, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-    return os.path.join(folder, _FILE.format(world_size, rank))
+    return os.path.join(folder, FILE.format(world_size, rank))

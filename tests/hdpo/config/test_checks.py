@@ -163,6 +163,14 @@ def test_bad_combinations_are_refused_with_value_reason_and_way_out(override: st
     assert said in str(error.value)
 
 
+def test_cliffs_are_not_chosen_to_rest_before_the_gate_of_the_loss_has_decided() -> None:
+    rest, gate = "hdpo.reinjection_delay=2", "hdpo.privileged.gate.reliance=-1"
+    for each in (rest, gate):
+        check_config(composed(each))
+    with pytest.raises(ValueError, match="that gate decides in the loss"):
+        check_config(composed(rest, gate))
+
+
 def test_micro_batches_of_training_must_hold_a_privileged_prompt_that_is_trained_on() -> None:
     dynamic = "actor_rollout_ref.actor.use_dynamic_bsz=true"
     small = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024"

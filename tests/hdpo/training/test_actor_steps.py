@@ -108,9 +108,13 @@ def test_measuring_gradient_norms_leaves_the_step_unchanged_and_matches_brute_fo
     assert "hdpo/grad_norm_ratio" not in plain.metrics
 
 
-def test_kept_rows_in_micro_batches_of_their_own_leave_verls_means_alone(run: Run, model_dir: str) -> None:
-    rollouts, kept = make_rollouts(1, 4), make_kept(2, 3)
-    one_row = {"packed": False, "dynamic": False, "micro_batch_size": 1}
+@pytest.mark.parametrize(("mini_batch_size", "count"), [(4, 3), (2, 1), (1, 2)])
+def test_kept_rows_in_micro_batches_of_their_own_leave_verls_means_alone(
+    run: Run, model_dir: str, mini_batch_size: int, count: int
+) -> None:
+    """Also where some of the mini-batches have kept rows and others have none."""
+    rollouts, kept = make_rollouts(1, 4), make_kept(2, count)
+    one_row = {"packed": False, "dynamic": False, "micro_batch_size": 1, "mini_batch_size": mini_batch_size, "lr": 0.0}
     alone = run(make_job(model_dir, 1, rollouts, [], **one_row)).metrics
     both = run(make_job(model_dir, 1, rollouts, kept, **one_row)).metrics
     for name in ("actor/ppo_kl", "actor/pg_clipfrac", "actor/pg_loss"):

@@ -65,6 +65,24 @@ def test_a_shard_that_is_missing_or_cut_short_is_named(config: DictConfig, name:
     assert lacks(str(folder), shards(config), marked=True) == [name]
 
 
+def test_an_average_of_past_weights_has_to_be_whole_and_is_not_asked_of_a_run_with_another_teacher(
+    config: DictConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    config.hdpo.teacher = "ema"
+    name = "actor/hdpo_ema_world_size_2_rank_1.pt"
+    assert name in shards(config)
+    older, last = write(config, 10), write(config, 20)
+    cut(last / name)
+    assert check_resume(config) == str(older)
+    assert f"it lacks the end of {name}" in caplog.text
+    # Whoever changes the teacher in the middle is told by loading which average is not there.
+    (last / name).unlink()
+    assert check_resume(config) is None
+    assert lacks(str(last), shards(config), marked=False) == [name]
+    config.hdpo.divergence.kind = "cross_entropy"
+    assert name not in shards(config)
+
+
 def test_only_a_checkpoint_with_verls_mark_may_be_without_data_state_and_none_may_have_half_a_file(
     config: DictConfig,
 ) -> None:

@@ -15,6 +15,11 @@ CUTS = {
     "packed": ({}, "infer_max_token_len_per_gpu", {24: 5, 4096: 1}),
     "padded": ({"packed": False}, "infer_max_token_len_per_gpu", {24: 5, 4096: 1}),
     "packed, a fixed number of rows": ({"dynamic": False}, "infer_micro_batch_size_per_gpu", {1: 5, 5: 1}),
+    "packed, a fixed number of rows and no budget": (
+        {"dynamic": False, "engine": {"infer_max_token_len_per_gpu": None}},
+        "infer_micro_batch_size_per_gpu",
+        {1: 5, 5: 1},
+    ),
     "padded, a fixed number of rows": (
         {"packed": False, "dynamic": False},
         "infer_micro_batch_size_per_gpu",

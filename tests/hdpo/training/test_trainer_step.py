@@ -142,6 +142,18 @@ def test_kept_rows_are_written_as_text_by_key_and_then_cleared(
     assert pieces == {"b_8_0": [{"distilled": False, "text": "4"}, {"distilled": True, "text": "5"}], "a_8_0": None}
 
 
+def test_the_kept_text_of_an_attempt_that_a_resume_discarded_does_not_stay(
+    monkeypatch: pytest.MonkeyPatch, queue: Queue, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(PPOTrainer, "_step_once", lambda self, metrics, timing, size: None)
+    trainer = make_trainer(7, f"trainer.rollout_data_dir={tmp_path}")
+    trainer._step_once({}, {}, 1)
+    assert len(kept_files(tmp_path)) == 1
+    # The step once more, and now nothing is kept.
+    trainer._step_once({}, {}, 1)
+    assert kept_files(tmp_path) == []
+
+
 @pytest.mark.parametrize(("least", "dropped"), [("null", None), ("-0.4", "reliance")])
 def test_signs_and_reliance_of_kept_rows_reach_metrics_and_text_by_key(
     monkeypatch: pytest.MonkeyPatch, queue: Queue, tmp_path: Path, least: str, dropped: str | None

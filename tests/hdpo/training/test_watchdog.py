@@ -122,10 +122,13 @@ def test_a_row_a_phase_a_step_and_a_part_of_the_start_are_progress() -> None:
         seen.append(found.rows)
     assert len(set(seen)) == 4
     trainer, seen = SimpleNamespace(), []
-    for change in ({}, {"tokenizer": 1}, {"global_steps": 1}, {"timing_raw": {"gen": 1.0}}, {"global_steps": 2}):
+    changes: list[dict[str, Any]] = [{}, {"tokenizer": 1}, {"global_steps": 1}, {"timing_raw": {"gen": 1.0}}]
+    # Of an asynchronous step with several updates: a phase of the same name, and the next update.
+    changes += [{"timing_raw": {"gen": 1.5}}, {"local_trigger_step": 1}, {"global_steps": 2}]
+    for change in changes:
         vars(trainer).update(change)
         seen.append(progress_of(trainer))
-    assert len(set(seen)) == 5
+    assert len(set(seen)) == len(changes)
 
 
 @pytest.fixture
