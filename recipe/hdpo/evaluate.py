@@ -23,9 +23,9 @@ from recipe.hdpo.algorithm.leakage import read_phrases, reference_pattern
 from recipe.hdpo.algorithm.privileged_prompt import text_at
 from recipe.hdpo.evaluation.arguments import check_arguments, parser
 from recipe.hdpo.evaluation.checkpoint import model_sha256, resolve_model, weights_dtype
-from recipe.hdpo.evaluation.drawing import draw_missing, settings_of
+from recipe.hdpo.evaluation.drawing import draw_missing, settings_of, warn_of_open_thoughts
 from recipe.hdpo.evaluation.generate import Engine, Sampling
-from recipe.hdpo.evaluation.leaks import SignReader, correct_samples, leakage_line, step_figures
+from recipe.hdpo.evaluation.leaks import DECIDES, SignReader, correct_samples, how_measured, leakage_line, step_figures
 from recipe.hdpo.evaluation.problems import ProblemSet, read_problems
 from recipe.hdpo.evaluation.records import SUMMARY, Meta, Results, read_results
 from recipe.hdpo.evaluation.scoring import load_reward, score_response
@@ -63,6 +63,7 @@ def evaluate(args: argparse.Namespace, command: str) -> dict[str, Any]:
     engine = Engine(model, args.dtype, args.gpu_memory_utilization, args.tensor_parallel_size)
     sampling = Sampling(args.n, args.temperature, args.top_p, args.top_k, args.max_tokens, args.seed)
     prompt_ids = engine.encode(problems.problems, args.max_tokens, args.chat_template_kwargs)
+    warn_of_open_thoughts(args, engine, prompt_ids, reward_file)
     meta = Meta(
         settings=settings_of(args, sampling, engine, reward_file, reward.__name__)
         | {
@@ -110,7 +111,7 @@ def leakage(
     pattern = reference_pattern(read_phrases(args.phrases) if args.phrases else ())
     reader = SignReader(tokens, {id_: text or "" for id_, text in worked.items()}, known, pattern)
     steps = step_figures(correct, args.step_check, STEP_CHECK_SECONDS, args.seed) if args.step_check else {}
-    return reader.table(correct, args.seed) | steps
+    return reader.table(correct, args.seed) | steps | {DECIDES: how_measured(args)}
 
 
 if __name__ == "__main__":

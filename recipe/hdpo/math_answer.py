@@ -49,6 +49,20 @@ def after_thinking(response: str) -> str:
     return response[start:end]
 
 
+# Said where a prompt does, and the reward is not told so.
+THOUGHTS_ARE_GRADED = (
+    "the chat template ends the prompt with an open think tag: a thought that the length limit cuts off would be "
+    "graded as an answer"
+)
+# The recipe's rewards that read an answer and no program, as a path or a module.
+_OWN_REWARD = re.compile(r"recipe[./]hdpo[./](?:gym_)?reward(?:\.py)?$")
+
+
+def reads_answers(reward: object) -> bool:
+    """Whether the file or module of a reward function is one of the recipe's that grade an answer."""
+    return bool(_OWN_REWARD.search(str(reward)))
+
+
 def opens_thinking(prompt: str) -> bool:
     """Whether a prompt ends in an open think tag, as some chat templates make it: responses then have a closing one."""
     tags = list(_THINKING.finditer(prompt[-_MAX_BETWEEN:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from recipe.hdpo import evaluate
 from recipe.hdpo.evaluation.generate import Response, sample_seed
 from recipe.hdpo.evaluation.records import GREEDY, SAMPLES, read_results
+from recipe.hdpo.evaluation.scoring import DEFAULT_REWARD
 
 REWARD = """
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw):
@@ -22,9 +24,10 @@ class StandIn:
 
     device, dtype, versions = "cpu", "float32", {"vllm": "0"}
     loads, asked, stop_after, template_kwargs = 0, 0, None, None
+    prompt_text = "What is it?<|assistant|>"
 
     def __init__(self, *_):
-        pass
+        self.tokenizer = SimpleNamespace(decode=lambda ids, **_: self.prompt_text)
 
     def encode(self, problems, max_tokens, template_kwargs):
         StandIn.template_kwargs = template_kwargs
@@ -266,6 +269,17 @@ def test_options_of_the_template_and_the_reward_are_used_and_recorded(arguments,
     assert StandIn.template_kwargs == {"enable_thinking": False}
     assert results.meta.settings["chat_template_kwargs"] == {"enable_thinking": False}
     assert results.meta.settings["reward_kwargs"] == {"bonus": 1.0}
+
+
+@pytest.mark.parametrize("options", [{}, {"reward_kwargs": '{"thinking_opened": false}'}])
+def test_a_chat_template_that_opens_a_thought_is_named_where_the_recipes_reward_does_not_know(
+    arguments, monkeypatch, capsys, options
+):
+    monkeypatch.setattr(StandIn, "prompt_text", "What is it?<|assistant|><think>\n")
+    assert _run(arguments, reward=DEFAULT_REWARD, **options) == 0
+    said = capsys.readouterr().out
+    assert ("warning: the chat template ends the prompt with an open think tag" in said) == (not options)
+    assert ("""--reward-kwargs '{"thinking_opened": true}'""" in said) == (not options)
 
 
 def test_options_that_are_no_json_object_are_refused(arguments, capsys):

@@ -14,6 +14,7 @@ from recipe.hdpo.evaluation.problems import Problem, file_sha256
 from recipe.hdpo.evaluation.records import GREEDY, Sample
 from recipe.hdpo.evaluation.scoring import Grade
 from recipe.hdpo.evaluation.writer import ResultWriter
+from recipe.hdpo.math_answer import THOUGHTS_ARE_GRADED, opens_thinking, reads_answers
 
 
 def draw_missing(
@@ -65,6 +66,17 @@ def draw_missing(
                 # Those before one that cannot be scored, too.
                 writer.write(samples)
             progress.update(len(batch))
+
+
+def warn_of_open_thoughts(
+    args: argparse.Namespace, engine: Engine, prompt_ids: dict[str, list[int]], reward_file: Path
+) -> None:
+    """Say so where the chat template opens a thought that the recipe's reward does not know of."""
+    first = next(iter(prompt_ids.values()), [])
+    told = "thinking_opened" in args.reward_kwargs or not reads_answers(reward_file)
+    if not told and opens_thinking(engine.tokenizer.decode(first, skip_special_tokens=False)):
+        option = """--reward-kwargs '{"thinking_opened": true}'"""
+        print(f"warning: {THOUGHTS_ARE_GRADED}. Pass {option}, or false to leave it so.")
 
 
 def _scored(problem: Problem, number: int, response: Response, score_of: Callable[[Problem, str], Grade]) -> Sample:

@@ -6,11 +6,12 @@ work, are its steps true?
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -20,6 +21,7 @@ from recipe.hdpo.algorithm.cliff import is_success
 from recipe.hdpo.algorithm.gate import FAILED, Signs
 from recipe.hdpo.algorithm.leakage import LeakSigns, leak_signs
 from recipe.hdpo.evaluation.intervals import bootstrap_mean
+from recipe.hdpo.evaluation.problems import file_sha256
 from recipe.hdpo.evaluation.records import GREEDY, SUMMARY, Results, Sample
 from recipe.hdpo.evaluation.tables import number
 from recipe.hdpo.step_process import StepProcess
@@ -102,6 +104,39 @@ PRINTED = {
     "valid_steps": "steps that are valid",
     "without_steps": "have no step that the check can judge",
 }
+
+
+# Of summary.json's "leakage": what its figures were measured with, and what of that decides each printed one.
+DECIDES = "measured_with"
+_TEXTS = ("solution_key", "join_texts")
+DECIDING = {
+    "speaks": ("phrases_sha256",),
+    "copies": _TEXTS,
+    "workless": _TEXTS,
+    "valid_steps": ("step_check",),
+    "without_steps": ("step_check",),
+}
+
+
+def how_measured(args: argparse.Namespace) -> dict[str, Any]:
+    """What decides the figures, of evaluate's command line; a file of phrases by the digest of its bytes."""
+    phrases = file_sha256(args.phrases) if args.phrases else None
+    return {name: getattr(args, name) for name in (*_TEXTS, "step_check")} | {"phrases_sha256": phrases}
+
+
+def measured_otherwise(name: str, runs: Iterable[Mapping[str, Any]]) -> str | None:
+    """Why a figure of several results is no comparison, where they were measured in different ways; else None.
+
+    Args:
+        name: of :data:`PRINTED`.
+        runs: their "leakage"; those of an earlier version say nothing of how they were measured.
+    """
+    told = [run[DECIDES] for run in runs if DECIDES in run]
+    for key in DECIDING[name]:
+        values = sorted({str(each.get(key)) for each in told})
+        if len(values) > 1:
+            return f"measured with {key} = {' and '.join(values)}: evaluate again with one of them"
+    return None
 
 
 def correct_samples(results: Results) -> dict[str, list[Sample]]:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from markupsafe import Markup
 
 from recipe.hdpo.evaluation.comparison import Comparison, path_from
-from recipe.hdpo.evaluation.leaks import PRINTED, recorded_leakage
+from recipe.hdpo.evaluation.leaks import PRINTED, measured_otherwise, recorded_leakage
 from recipe.hdpo.evaluation.records import META, RESULT_FILES
 from recipe.hdpo.evaluation.tables import number
 from recipe.hdpo.evaluation.templates import page_templates
@@ -112,6 +112,9 @@ def _leaks_table(comparison: Comparison) -> Table:
     found = {arm.name: [leaks for run in arm.runs if (leaks := recorded_leakage(run))] for arm in comparison.arms}
     rows = []
     for name, said in PRINTED.items():
+        if reason := measured_otherwise(name, [run for runs in found.values() for run in runs if run.get(name)]):
+            rows.append(("", [said, *(reason if arm == next(iter(found)) else "" for arm in found)]))
+            continue
         known = {arm: [each[name]["estimate"] for each in runs if each.get(name)] for arm, runs in found.items()}
         if any(known.values()):
             cells = [f"{sum(values) / len(values):.3f}" if values else "?" for values in known.values()]

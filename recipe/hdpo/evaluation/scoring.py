@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,8 +64,12 @@ def load_reward(spec: str) -> tuple[Callable[..., Any], Path]:
     return function, path
 
 
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
+
+
 def score_response(reward: Callable[..., Any], problem: Problem, response: str) -> Grade:
-    """Score one response as verl's reward manager does.
+    """Score one response as verl's reward manager does, which waits for a function that is ``async``.
 
     Raises:
         ValueError: the reward function failed, or returned no finite number; names the problem.
@@ -75,6 +81,8 @@ def score_response(reward: Callable[..., Any], problem: Problem, response: str) 
             ground_truth=problem.ground_truth,
             extra_info=problem.extra_info,
         )
+        if inspect.isawaitable(result):
+            result = asyncio.run(_awaited(result))
         score = float(result["score"] if isinstance(result, dict) else result)
     except Exception as error:
         raise ValueError(

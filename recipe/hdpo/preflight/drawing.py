@@ -14,7 +14,7 @@ import jinja2
 
 from recipe.hdpo.algorithm.seeds import derived_seed
 from recipe.hdpo.evaluation.checkpoint import model_sha256, resolve_model, weights_dtype
-from recipe.hdpo.evaluation.drawing import draw_missing, settings_of
+from recipe.hdpo.evaluation.drawing import draw_missing, settings_of, warn_of_open_thoughts
 from recipe.hdpo.evaluation.generate import Engine, Sampling
 from recipe.hdpo.evaluation.problems import ProblemSet, ids_sha256
 from recipe.hdpo.evaluation.records import Meta, Results, read_results
@@ -60,6 +60,7 @@ def draw(args: argparse.Namespace, problems: ProblemSet, command: str) -> Drawn:
     _check_ends(engine, args)
     plain = PromptSet(PLAIN, list(problems.problems))
     _fit(engine, args, plain, sources)
+    warn_of_open_thoughts(args, engine, plain.prompt_ids, reward_file)
     common = settings_of(args, _sampling(args, PLAIN), engine, reward_file, reward.__name__)
     common |= {"model_sha256": model_sha256(model), "weights_dtype": weights_dtype(model)}
     about = {

@@ -7,7 +7,6 @@ looks like training. So the prompts are made here as the rollout hook makes them
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from recipe.hdpo.algorithm.feedback import Attempt, FeedbackPromptBuilder
 from recipe.hdpo.algorithm.privileged_prompt import NoPrivilegedText, text_at
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.data.readers import read_rows, row_name
-from recipe.hdpo.math_answer import opens_thinking
+from recipe.hdpo.math_answer import THOUGHTS_ARE_GRADED, opens_thinking, reads_answers
 from recipe.hdpo.rollout.chat_template import make_prompt_builders, with_tools
 from recipe.hdpo.rollout.prompt_faults import PromptPair
 from recipe.hdpo.rollout.tool_agents import ToolAgents
@@ -34,8 +33,6 @@ MAX_READ = 20_000
 EXAMPLE = Attempt("AN ATTEMPT", "WHAT ITS CHECK SAID")
 # Of the prompt that is printed.
 MAX_SHOWN_CHARS = 4000
-# The recipe's rewards that read an answer and no program.
-OWN_REWARD = re.compile(r"recipe[./]hdpo[./](?:gym_)?reward(?:\.py)?$")
 
 
 def check_prompts(
@@ -88,13 +85,10 @@ def _thoughts_are_graded(config: DictConfig) -> str | None:
     """What to say where the recipe's own reward does not know that the chat template opens a thought."""
     reward = config.reward.custom_reward_function
     options = reward.get("reward_kwargs", None) or {}
-    if not OWN_REWARD.search(str(reward.path)) or "thinking_opened" in options:
+    if not reads_answers(reward.path) or "thinking_opened" in options:
         return None
-    return (
-        "the chat template ends the prompt with an open think tag: a thought that the length limit cuts off would be "
-        "graded as an answer. Add +reward.custom_reward_function.reward_kwargs.thinking_opened=true (or false to "
-        "leave it so)"
-    )
+    knob = "+reward.custom_reward_function.reward_kwargs.thinking_opened=true (or false to leave it so)"
+    return f"{THOUGHTS_ARE_GRADED}. Add {knob}"
 
 
 def _pairs(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from recipe.hdpo.evaluation.comparison import compare, load_arms, path_from
+from recipe.hdpo.evaluation.leaks import DECIDES
 from recipe.hdpo.evaluation.report import html_report, write_report
 from recipe.hdpo.evaluation.verdict import outcome, verdicts
 from tests.hdpo.evaluation.made_results import write_results
@@ -95,6 +96,19 @@ def test_signs_of_copying_are_shown_where_results_hold_them(tmp_path):
     html = html_report("t", compare(load_arms([("base", [three]), ("arm", [one, two])])), {}, {})
     assert '<td class="">speak of a reference</td><td class="">?</td><td class="">0.500</td>' in html
     assert "Solved, or copied?" not in html_report("t", compare(load_arms([("x", [three])])), {}, {})
+
+
+def test_signs_that_were_measured_in_different_ways_are_not_compared(tmp_path):
+    one, two = (write_results(tmp_path / name, BASE, model_sha256=name) for name in "ab")
+    for folder, check in ((one, "arithmetic"), (two, "mine.py:check")):
+        found = {"rollouts": 4, "problems": 2}
+        found |= {name: {"estimate": 0.25, "low": 0, "high": 1} for name in ("speaks", "valid_steps")}
+        found[DECIDES] = {"step_check": check, "phrases_sha256": None}
+        (folder / "summary.json").write_text(json.dumps({"leakage": found}))
+    html = html_report("t", compare(load_arms([("base", [one]), ("arm", [two])])), {}, {})
+    assert '<td class="">speak of a reference</td><td class="">0.250</td><td class="">0.250</td>' in html
+    said = "measured with step_check = arithmetic and mine.py:check: evaluate again with one of them"
+    assert f'<td class="">steps that are valid</td><td class="">{said}</td><td class=""></td>' in html
 
 
 @pytest.mark.parametrize("metric", ["mean_tokens", "truncated"])

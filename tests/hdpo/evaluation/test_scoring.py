@@ -25,6 +25,13 @@ def test_a_number_is_a_score_without_an_answer(tmp_path):
     assert path == tmp_path / "my_reward.py"
 
 
+def test_a_function_that_is_async_is_waited_for(tmp_path):
+    file = tmp_path / "judge.py"
+    file.write_text("async def compute_score(solution_str, **kw):\n    return {'score': float(solution_str)}\n")
+    reward, _ = load_reward(str(file))
+    assert score_response(reward, PROBLEM, "0.5")[0] == 0.5
+
+
 def test_a_dict_gives_the_score_and_the_stripped_answer(tmp_path):
     reward, _ = _load(tmp_path, "return {'score': 0.5, 'pred': ' 12 '}")
     assert score_response(reward, PROBLEM, "x") == (0.5, "12", "")
