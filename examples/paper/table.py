@@ -22,6 +22,7 @@ from scipy import stats
 from recipe.hdpo.evaluation.intervals import CONFIDENCE, Interval
 from recipe.hdpo.evaluation.tables import markdown_table, show
 from recipe.hdpo.evaluation.training_log import read_training_log
+from recipe.hdpo.evaluation.wording import counted
 
 PAPER = Path(__file__).with_name("tables.yaml")
 GREEDY = "greedy"
@@ -149,7 +150,7 @@ def _means(runs: list[Evaluations], arms: list[str], metrics: list[str], way: st
             show(over_seeds([_value(run, metric, way) for run in own])) if all(metric in r.series for r in own) else ""
             for metric in metrics
         ]
-        body.append([arm, f"here, {len(own)} seeds", *cells])
+        body.append([arm, f"here, {counted(len(own), 'seed')}", *cells])
         for title, rows in paper["tables"].items():
             if arm in rows:
                 body.append([arm, f"paper, {title}", "", *(f"{value:.4f}" for value in rows[arm])])
@@ -172,7 +173,7 @@ def _differences(
             else ""
             for m in metrics
         ]
-        body.append([arm, f"here, {len(seeds)} seeds", *cells])
+        body.append([arm, f"here, {counted(len(seeds), 'seed')}", *cells])
         for title, rows in paper["tables"].items():
             if arm in rows:
                 gains = [own - base for own, base in zip(rows[arm], rows["grpo"], strict=True)]

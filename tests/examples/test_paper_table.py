@@ -85,7 +85,7 @@ def test_several_data_sources_want_a_choice_and_a_folder_without_runs_says_what_
         table.read_runs(tmp_path)
     assert table.read_runs(tmp_path, "a/b")[0].last("pass@1") == 0.25
     assert table.main([str(tmp_path), "--source", "c"]) == 0
-    assert "| grpo | here, 1 seeds |  | 0.750 |" in capsys.readouterr().out
+    assert "| grpo | here, 1 seed |  | 0.750 |" in capsys.readouterr().out
 
 
 def test_the_launcher_runs_every_arm_of_the_table_with_its_overrides_a_whole_round_a_seed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from recipe.hdpo.tracking.token_text import short
 
 # Failed rollouts that are shown of a cliff, and the longest text of anything.
 FAILED, CHARS = 4, 6000
-# Tokens of a kept trajectory that are shown one by one.
+# Tokens of a kept trajectory that are shown one by one, at most.
 TOKENS = 4000
 
 
@@ -23,6 +23,7 @@ def cliff_entry(
     kept: Mapping[str, Line],
     visits: Sequence[Sequence[Any]],
     pattern: re.Pattern[str],
+    tokens: int = TOKENS,
 ) -> dict[str, Any]:
     """A cliff, joined from its parts.
 
@@ -33,6 +34,7 @@ def cliff_entry(
         kept: kept trajectories by key.
         visits: of its problem, over all steps.
         pattern: finds phrases that speak of a reference.
+        tokens: of each kept trajectory so many are shown; the rest is counted.
     """
     told = group["privileged"]
     texts = [rollout["output"] for rollout in rollouts]
@@ -42,7 +44,8 @@ def cliff_entry(
         "uid": group["uid"],
         "problem": group["problem"],
         "step": step,
-        "reissued": group["reissued"],
+        # Of a re-issued cliff, the group that failed.
+        "cliff_uid": group["cliff_uid"],
         # The problem alone, and all that the model reads.
         "asked": told.get("asked", ""),
         "question": short(rollouts[0]["input"] if rollouts else told.get("plain_prompt", ""), CHARS),
@@ -52,12 +55,12 @@ def cliff_entry(
         "source": told.get("source"),
         "prompt": [[kind, short(text, CHARS)] for kind, text in told.get("prompt", [])],
         "skipped": group["skipped"],
-        "attempts": [_attempt(each, kept.get(each["key"]), told, pattern) for each in group["attempts"]],
+        "attempts": [_attempt(each, kept.get(each["key"]), told, pattern, tokens) for each in group["attempts"]],
         "visits": [list(visit) for visit in visits],
     }
 
 
-def _attempt(told: Line, kept: Line | None, shown: Line, pattern: re.Pattern[str]) -> dict[str, Any]:
+def _attempt(told: Line, kept: Line | None, shown: Line, pattern: re.Pattern[str], most: int) -> dict[str, Any]:
     entry = {
         "reward": _number(told["reward"]),
         "kept": told["kept"],
@@ -67,7 +70,7 @@ def _attempt(told: Line, kept: Line | None, shown: Line, pattern: re.Pattern[str
     }
     tokens = (kept or {}).get("hdpo_tokens")
     if tokens:
-        return entry | _tokens(tokens, shown.get("shown_ids", []), pattern)
+        return entry | _tokens(tokens, shown.get("shown_ids", []), pattern, most)
     text = (kept or {}).get("hdpo_responses", told.get("text"))
     if text is not None:
         text = short(text, CHARS)
@@ -75,12 +78,13 @@ def _attempt(told: Line, kept: Line | None, shown: Line, pattern: re.Pattern[str
     return entry
 
 
-def _tokens(tokens: Line, shown_ids: Sequence[int], pattern: re.Pattern[str]) -> dict[str, Any]:
-    """The tokens with their marks; what lies beyond :data:`TOKENS` is left out and counted."""
-    texts, at = tokens["texts"][:TOKENS], [i for i in tokens["at"] if i < TOKENS]
+def _tokens(tokens: Line, shown_ids: Sequence[int], pattern: re.Pattern[str], most: int) -> dict[str, Any]:
+    """The first tokens with their marks; what lies beyond ``most`` is left out and counted."""
+    texts, at = tokens["texts"][:most], [i for i in tokens["at"] if i < most]
     count = len(at)
     names = tokens["names"]
-    order = list(names)
+    tops = tokens["teacher_top"][:count] + tokens["student_top"][:count]
+    order = list(dict.fromkeys(str(int(id_)) for row in tops for id_, _, _ in row))
     place = {id_: i for i, id_ in enumerate(order)}
     divergence, whole = tokens["divergence"], len(tokens["divergence"])
     return {

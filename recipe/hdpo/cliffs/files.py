@@ -73,15 +73,19 @@ class Run:
         """What became of the step's prompts."""
         yield from lines_of(self.folder / GROUP_FOLDER / f"{step}.jsonl")
 
-    def visits(self) -> dict[str, list[list[Any]]]:
-        """By problem its visits, in order of steps: [step, outcome, successes, rollouts]."""
+    def visits(self) -> tuple[dict[str, list[list[Any]]], set[str]]:
+        """By problem its visits, in order of steps: [step, outcome, successes, rollouts]; and the uids of the groups
+        whose cliffs were re-issued, under uids of their own."""
         found: dict[str, list[list[Any]]] = defaultdict(list)
+        reissued = set()
         for step in self.steps:
             for line in self.groups(step):
-                if not line["reissued"]:
+                if line["reissued"]:
+                    reissued.add(line["cliff_uid"])
+                else:
                     outcome = "cliff" if line["cliff"] else "solved" if line["solved"] else "unknown"
                     found[line["problem"]].append([step, outcome, line["successes"], line["size"]])
-        return found
+        return found, reissued
 
     def rollouts(self, step: int, uids: Collection[str]) -> dict[str, list[Line]]:
         """verl's lines of a step's groups, by uid, in the order of the rollouts' numbers."""

@@ -24,7 +24,7 @@
     c.copies = marked.some((a) => a.run && a.run[1] - a.run[0] >= (a.tokens.length + a.beyond) / 2 && a.run[1] > a.run[0]);
     c.mean = Math.max(-1, ...marked.map((a) => a.mean ?? -1));
     const texts = c.attempts.map((a) => a.tokens ? a.tokens.join("") : a.text || "");
-    c.all = [c.uid, c.problem, c.question, c.truth, ...c.failed.map((f) => f[1]), ...texts,
+    c.all = [c.uid, c.cliff_uid, c.problem, c.question, c.truth, ...c.failed.map((f) => f[1]), ...texts,
       ...c.prompt.map((p) => p[1])].join("\n").toLowerCase();
   }
 
@@ -91,10 +91,11 @@
     return box;
   }
   function marked(text, spans) {
-    const box = el("pre");
+    // Spans count characters; a string of JavaScript counts some of them twice.
+    const box = el("pre"), chars = Array.from(text), part = (from, to) => chars.slice(from, to).join("");
     let at = 0;
-    for (const [from, to] of spans) { add(box, text.slice(at, from), el("span", "speaks", text.slice(from, to))); at = to; }
-    return add(box, text.slice(at));
+    for (const [from, to] of spans) { add(box, part(at, from), el("span", "speaks", part(from, to))); at = to; }
+    return add(box, part(at));
   }
   function attempt(a) {
     const part = el("div", "whole"), said = [`reward ${a.reward}`, `${a.n} tokens`];
@@ -109,7 +110,7 @@
   }
   function detail(c) {
     const body = el("div"), pair = el("div", "pair");
-    add(body, el("p", "meta", `step ${c.step}, problem ${c.problem}, group ${c.uid}`));
+    add(body, el("p", "meta", `step ${c.step}, problem ${c.problem}, group ${c.uid}${c.cliff_uid ? `, re-issued for ${c.cliff_uid}` : ""}`));
     const visits = el("div", "visits");
     for (const [step, outcome, good, of] of c.visits)
       add(visits, el("span", `visit ${outcome}${step === c.step ? " now" : ""}`, `step ${step}: ${outcome === "unknown" ? "not known" : outcome}, ${good} of ${of}`));
@@ -134,8 +135,8 @@
   }
   function item(c) {
     const node = el("li", "cliff"), box = el("details"), head = el("summary");
-    const question = line(c.asked || c.question);
-    add(head, el("span", "q", question.length > 220 ? `${question.slice(0, 220)}…` : question || c.problem), el("span", "tag", `step ${c.step}`),
+    const question = line(c.asked || c.question), chars = Array.from(question);
+    add(head, el("span", "q", chars.length > 220 ? `${chars.slice(0, 220).join("")}…` : question || c.problem), el("span", "tag", `step ${c.step}`),
       el("span", "tag", `${c.kept} of ${c.attempts.length} kept`), c.later === "solved" ? el("span", "tag good", "solved later") : null,
       c.speaks ? el("span", "tag", "speaks of a reference") : null);
     box.addEventListener("toggle", () => { if (box.open && !box.drawn) { box.drawn = true; add(box, detail(c)); } });
@@ -161,14 +162,14 @@
     list.replaceChildren();
     shown = 0;
     next();
-    $("count").textContent = `${found.length} of ${cliffs.length} cliffs`;
+    $("count").textContent = `${found.length} of ${cliffs.length} cliff${cliffs.length === 1 ? "" : "s"}`;
   }
   for (const id of ["search", "kept", "later", "leak", "order"]) $(id).addEventListener("input", filter);
   more.addEventListener("click", next);
   filter();
   // #UID opens one cliff; without it the first one is open.
   const wanted = decodeURIComponent(location.hash.slice(1));
-  const first = wanted && cliffs.find((c) => c.uid === wanted || c.problem === wanted);
+  const first = wanted && cliffs.find((c) => c.uid === wanted || c.cliff_uid === wanted || c.problem === wanted);
   if (first) { $("search").value = first.uid; filter(); }
   const open = list.querySelector("details");
   if (open) open.open = true;

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from recipe.hdpo.cliffs.entry import cliff_entry
+from recipe.hdpo.cliffs.entry import TOKENS, cliff_entry
 from recipe.hdpo.cliffs.files import Line, Run
 from recipe.hdpo.cliffs.sample import BoundedSample
 from recipe.hdpo.evaluation.templates import page_templates
+from recipe.hdpo.evaluation.wording import counted
 
 # 5 MB less the frame of the page.
 BUDGET = 4_900_000
+# Of a larger cliff fewer tokens are shown, so that it leaves room for others.
+LARGEST = BUDGET // 5
 
 _ENVIRONMENT = page_templates(Path(__file__).parent)
 
@@ -28,14 +32,17 @@ def cliff_page(run: Run, pattern: re.Pattern[str], budget: int = BUDGET) -> tupl
         pattern: finds phrases that speak of a reference.
         budget: bytes for the cliffs.
     """
-    visits, sample, counts = run.visits(), BoundedSample(budget), Counter[str]()
+    (visits, reissued), sample, counts = run.visits(), BoundedSample(budget), Counter[str]()
     for step in run.steps:
-        for uid, entry in _entries(run, step, visits, pattern):
-            counts["cliffs"] += not entry["reissued"]
-            counts["re-issued"] += entry["reissued"]
-            counts["attempts"] += len(entry["attempts"])
-            counts["kept"] += sum(each["kept"] for each in entry["attempts"])
-            sample.add(uid, data_text(entry))
+        groups = [line for line in run.groups(step) if line["cliff"] or line["reissued"]]
+        for group in groups:
+            counts["re-issued" if group["reissued"] else "cliffs"] += 1
+            counts["attempts"] += len(group["attempts"])
+            counts["kept"] += sum(each["kept"] for each in group["attempts"])
+        # A cliff that was re-issued is one entry: where its privileged rollouts were made.
+        shown = [line for line in groups if line["uid"] not in reissued]
+        for uid, text in _entries(run, step, shown, visits, pattern):
+            sample.add(uid, text)
     problems = [of_one for of_one in visits.values() if any(visit[1] == "cliff" for visit in of_one)]
     again = [of_one for of_one in problems if _after_cliff(of_one)]
     solved = sum(any(visit[1] == "solved" for visit in _after_cliff(of_one)) for of_one in again)
@@ -57,12 +64,11 @@ def cliff_page(run: Run, pattern: re.Pattern[str], budget: int = BUDGET) -> tupl
 def headline(counts: Counter[str], steps: int, again: int, solved: int) -> str:
     """What the page shows, in one sentence."""
     if not counts["cliffs"] and not counts["re-issued"]:
-        return f"No cliff in {steps} steps."
-    said = (
-        f"{counts['cliffs']} cliffs in {steps} steps: {counts['attempts']} privileged rollouts, {counts['kept']} kept."
-    )
+        return f"No cliff in {counted(steps, 'step')}."
+    said = f"{counted(counts['cliffs'], 'cliff')} in {counted(steps, 'step')}: "
+    said += f"{counted(counts['attempts'], 'privileged rollout')}, {counts['kept']} kept."
     if again:
-        said += f" Of {again} problems that came again after a cliff, a later visit solved {solved}."
+        said += f" Of {counted(again, 'problem')} that came again after a cliff, a later visit solved {solved}."
     return said
 
 
@@ -74,18 +80,24 @@ def data_text(entry: Any) -> str:
     return text
 
 
-def _entries(run: Run, step: int, visits: dict[str, list[Any]], pattern: re.Pattern[str]) -> list[tuple[str, Any]]:
-    groups = [line for line in run.groups(step) if line["cliff"] or line["reissued"]]
+def _entries(
+    run: Run, step: int, groups: list[Line], visits: dict[str, list[Any]], pattern: re.Pattern[str]
+) -> Iterator[tuple[str, str]]:
+    """(uid, data as text) of each group."""
     rollouts = run.rollouts(step, {line["uid"] for line in groups})
     # A re-issued cliff's rollouts were written with its own group, steps before.
     before = [line for line in groups if line["reissued"] and line["cliff_uid"]]
     if before:
         rollouts |= _of_earlier(run, step, before, visits)
     kept = run.kept(step) if groups else {}
-    return [
-        (g["uid"], cliff_entry(step, g, rollouts.get(g["uid"], []), kept, visits.get(g["problem"], []), pattern))
-        for g in groups
-    ]
+    for group in groups:
+        parts = (step, group, rollouts.get(group["uid"], []), kept, visits.get(group["problem"], []), pattern)
+        tokens = TOKENS
+        text = data_text(cliff_entry(*parts))
+        while len(text.encode()) > LARGEST and tokens > 100:
+            tokens //= 2
+            text = data_text(cliff_entry(*parts, tokens=tokens))
+        yield group["uid"], text
 
 
 def _of_earlier(run: Run, step: int, lines: list[Line], visits: dict[str, list[Any]]) -> dict[str, list[Line]]:

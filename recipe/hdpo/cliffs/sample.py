@@ -8,7 +8,8 @@ from hashlib import sha256
 
 class BoundedSample:
     """Texts within a budget of bytes. Each cliff has a place in an order that depends on its id alone; the sample is
-    the beginning of that order, whatever the order of arrival, and never more than the budget lies in memory.
+    the beginning of that order, whatever the order of arrival, and never more than the budget lies in memory. A text
+    that is larger than the budget is left out.
 
     Args:
         budget: bytes of UTF-8.
@@ -23,11 +24,14 @@ class BoundedSample:
     def add(self, uid: str, text: str) -> None:
         """One cliff."""
         self.seen += 1
+        size = len(text.encode())
+        if size > self.budget:
+            return
         place = int.from_bytes(sha256(uid.encode()).digest()[:8], "big")
         if self._limit is not None and place >= self._limit:
             return
         heapq.heappush(self._heap, (-place, self.seen, text))
-        self.used += len(text.encode())
+        self.used += size
         while self.used > self.budget:
             last, _, dropped = heapq.heappop(self._heap)
             self.used -= len(dropped.encode())

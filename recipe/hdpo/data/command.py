@@ -14,7 +14,8 @@ from recipe.hdpo.data.convert import Conversion, build, convert, divide, same_te
 from recipe.hdpo.data.gym import run_gym
 from recipe.hdpo.data.presets import BOXED, PRESETS, Preset
 from recipe.hdpo.data.rows import DataError, Rejected, at_least, print_next, print_report, run_cli, write_splits
-from recipe.hdpo.data.sources import READERS, read, with_columns
+from recipe.hdpo.data.sources import on_hub, read, with_columns
+from recipe.hdpo.data.unused_options import SPLIT, check_files, check_gym
 from recipe.hdpo.evaluation.arguments import json_object
 
 SHOWN_ROWS = 2
@@ -30,7 +31,7 @@ examples:
 
 columns: a dotted name looks into an object, also one that is written as JSON text. Without --solution there are no
 worked solutions, and the next command adds +control=answer_only. Without --answer the final answer is what the solution
-ends with: after #### or in \\boxed{{}}.
+ends with: after #### or in \\boxed{{}}. --only takes values as JSON or Python writes them.
 
 presets:
 {chr(10).join(f"  {name:<18} {preset.hub}: {preset.about}" for name, preset in PRESETS.items())}
@@ -42,12 +43,14 @@ def run(args: argparse.Namespace) -> None:
     if not 0 < args.test_fraction < 1:
         raise DataError(f"--test-fraction {args.test_fraction}: it must lie between 0 and 1")
     if args.gym:
+        check_gym(args)
         return run_gym(args)
     preset = preset_of(args)
     conversion = Conversion(preset, dict(args.only), args.join_texts, not args.no_grading)
     sources = args.sources or [preset.hub]
     if not sources[0]:
         raise DataError("name a file or a data set of the hub (OWNER/NAME), or a --preset")
+    check_files(args, sources)
     config, rejected, lines = args.config or preset.config, Rejected(), []
     try:
         tests = args.test or _hub_test(args, preset, sources)
@@ -116,12 +119,11 @@ def _rows(sources: Sequence[str], conversion: Conversion, config: str | None, sp
 def _hub_test(args: argparse.Namespace, preset: Preset, sources: list[str]) -> list[str]:
     """Where the test split is on the hub: the user's words, or the preset's as long as no file is named."""
     is_there = args.test_split or (preset.test_split and not args.sources)
-    return sources[:1] if is_there and Path(sources[0]).suffix not in READERS else []
+    return sources[:1] if is_there and on_hub(sources[0]) else []
 
 
 def _name(source: str) -> str:
-    path = Path(source)
-    return path.stem if path.suffix in READERS else source
+    return source if on_hub(source) else Path(source).stem
 
 
 def _only(text: str) -> tuple[str, list[str]]:
@@ -157,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     add("--test-fraction", type=float, default=0.05, help="else the share of the problems held out (0.05)")
     add("--seed", type=int, default=42, help="decides which problems are held out (42)")
     add("--config", metavar="NAME", help="configuration of a data set on the hub")
-    add("--split", default="train", metavar="NAME", help="its split for training (train)")
+    add("--split", default=SPLIT, metavar="NAME", help="its split for training (train)")
     add("--test-split", metavar="NAME", help="its split for the test")
     add("--gym", nargs="+", metavar="TASK", help="generate reasoning-gym's tasks (--max-rows in all, 2000 by default)")
     add("--gym-config", type=json_object, default={}, metavar="JSON", help='their settings: {"TASK": {"NAME": VALUE}}')

@@ -8,6 +8,7 @@ to training.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,10 @@ from recipe.hdpo.data.presets import Preset
 from recipe.hdpo.data.rows import DataError, Rejected, build_row, reject_reason
 from recipe.hdpo.data.sources import Row, value_at
 from recipe.hdpo.data.truths import self_grade
-from recipe.hdpo.math_answer import final_answer, joint_answer
+from recipe.hdpo.math_answer import after_thinking, final_answer, joint_answer
+
+# Stands for an answer that is none; no Markdown heading.
+_NONE = "(none)"
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Conversion:
 
     Attributes:
         preset: the columns, and how each is read.
-        only: a row is read where these dotted keys have one of these texts.
+        only: a row is read where these dotted keys have one of these texts, or a value that is written so.
         join: whether a list of texts is one text, joined by line breaks.
         grade: whether ground truths are graded against themselves.
     """
@@ -49,7 +53,7 @@ class Conversion:
     def fields(self, row: Row) -> tuple[dict[str, Any], str | None]:
         """(arguments of ``build_row``, None), or ({}, why the row is left out)."""
         for key, texts in self.only.items():
-            if str(value_at(row, key)) not in texts:
+            if not _spellings(value_at(row, key)) & set(texts):
                 return {}, f"another {key}"
         preset = self.preset
         problem, fault = self._problem(row)
@@ -57,7 +61,7 @@ class Conversion:
             return {}, fault
         solution = self._read(row, preset.solution, preset.read_solution)
         answer_key = preset.answer or preset.solution
-        answer = self._read(row, answer_key, preset.read_answer if preset.answer else final_answer)
+        answer = self._read(row, answer_key, preset.read_answer if preset.answer else stated_answer)
         prompt_text = f"{problem}\n{preset.instruction}" if preset.instruction else problem
         worked = preset.solution is not None
         reason = reject_reason(problem, solution, answer, prompt_text, worked=worked)
@@ -168,9 +172,25 @@ def same_text(problem: str) -> str:
     return " ".join(problem.split())
 
 
+def stated_answer(solution: str) -> str | None:
+    """The final answer of a solution; none where it is a Markdown heading (``#### Conclusion``) that text follows."""
+    text = after_thinking(solution)
+    # A heading is no answer where another marker has one.
+    if final_answer(f"#### {_NONE}\n{text}") == _NONE and len(text.rpartition("####")[2].strip().splitlines()) > 1:
+        return None
+    return final_answer(text)
+
+
 def _states_another(solution: str, answer: str) -> bool:
-    stated = [text for text in (final_answer(solution), joint_answer(solution)) if text is not None]
+    stated = [text for text in (stated_answer(solution), joint_answer(solution)) if text is not None]
     return bool(stated) and all(same_answer(text, answer) is False for text in stated)
+
+
+def _spellings(value: Any) -> set[str]:
+    """How a value may be written: as Python or JSON writes it; a whole float, which pandas makes of integers beside a
+    missing value, also as its integer."""
+    whole = {str(int(value))} if isinstance(value, float) and value.is_integer() else set()
+    return {str(value), json.dumps(value, default=str)} | whole
 
 
 def _repeats(key: str, fields: dict[str, Any], kept: dict[str, Any], taken: Collection[str]) -> str | None:

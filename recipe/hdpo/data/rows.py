@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from recipe.hdpo.algorithm.privileged_prompt import text_at
 from recipe.hdpo.data.row_faults import row_fault
+from recipe.hdpo.evaluation.wording import counted
 
 SCHEMA = pa.schema(
     [
@@ -189,7 +190,7 @@ def _table(rows: list[dict[str, Any]], split: str, schema: pa.Schema) -> pa.Tabl
 def print_report(paths: list[Path], splits: dict[str, list[Any]], rejected: Rejected, notes: list[str]) -> None:
     """What was written and where, what was rejected and why, what else the user should know."""
     for path, rows in zip(paths, splits.values(), strict=True):
-        print(f"wrote {len(rows)} rows to {path}")
+        print(f"wrote {counted(len(rows), 'row')} to {path}")
     for line in rejected.lines() + notes:
         print(line)
     if not len(rejected):

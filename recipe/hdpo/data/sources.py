@@ -51,8 +51,9 @@ def read_hub(name: str, config: str | None = None, split: str = "train", keys: S
 
     try:
         stream = load_dataset(name, config, split=split, streaming=True)
-        columns = list(dict.fromkeys(key.split(".")[0] for key in keys))
-        yield from stream.select_columns(columns) if set(columns) <= set(stream.column_names or ()) else stream
+        there = stream.column_names or ()
+        columns = list(dict.fromkeys(key if key in there else key.split(".")[0] for key in keys))
+        yield from stream.select_columns(columns) if set(columns) <= set(there) else stream
     except Exception as error:  # the hub client raises errors of many libraries
         reason = str(error).strip().splitlines()[:1]
         raise DataError(
@@ -117,6 +118,11 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 }
 
 
+def on_hub(source: str) -> bool:
+    """Whether a source is a data set of the hub, by its name."""
+    return Path(source).suffix not in READERS
+
+
 def with_columns(rows: Iterable[Row], source: str, keys: Sequence[str]) -> Iterator[Row]:
     """The rows, where each dotted key is there in one of the first; else DataError with the columns that there are."""
     rows = iter(rows)
@@ -129,20 +135,24 @@ def with_columns(rows: Iterable[Row], source: str, keys: Sequence[str]) -> Itera
 
 
 def value_at(row: Any, key: str) -> Any:
-    """The value at a dotted key; an object that is written as JSON text is looked into."""
-    for name in key.split("."):
-        row = _as_object(row)
-        if not isinstance(row, dict) or name not in row:
-            return None
-        row = row[name]
-    return row
+    """The value at a dotted key, or None; an object that is written as JSON text is looked into."""
+    return next(_values(row, key.split(".")), None)
 
 
 def has(row: Any, key: str) -> bool:
     """Whether a dotted key is there, whatever its value."""
-    *parents, name = key.split(".")
-    parent = _as_object(value_at(row, ".".join(parents)) if parents else row)
-    return isinstance(parent, dict) and name in parent
+    return any(True for _ in _values(row, key.split(".")))
+
+
+def _values(row: Any, parts: list[str]) -> Iterator[Any]:
+    """What stands at a key. A name may have dots itself, as those of pandas.json_normalize do: the longest first."""
+    row = _as_object(row)
+    if not isinstance(row, dict):
+        return
+    for end in range(len(parts), 0, -1):
+        name = ".".join(parts[:end])
+        if name in row:
+            yield from _values(row[name], parts[end:]) if parts[end:] else [row[name]]
 
 
 def names(row: Any, depth: int = 2) -> Iterator[str]:

@@ -13,6 +13,7 @@ from recipe.hdpo.evaluation.graders import grader_name
 from recipe.hdpo.evaluation.problems import Problem, file_sha256
 from recipe.hdpo.evaluation.records import GREEDY, Sample
 from recipe.hdpo.evaluation.scoring import Grade
+from recipe.hdpo.evaluation.wording import counted
 from recipe.hdpo.evaluation.writer import ResultWriter
 from recipe.hdpo.math_answer import THOUGHTS_ARE_GRADED, opens_thinking, reads_answers
 
@@ -52,7 +53,7 @@ def draw_missing(
     if not missing:
         print(f"All {len(wanted)} samples are already in {writer.folder}.")
         return
-    print(f"Drawing {len(missing)} of {len(wanted)} samples into {writer.folder}", flush=True)
+    print(f"Drawing {len(missing)} of {counted(len(wanted), 'sample')} into {writer.folder}", flush=True)
     engine.load()
     with tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit="sample") as progress:
         for start in range(0, len(missing), batch_size):

@@ -24,6 +24,7 @@ from recipe.hdpo.evaluation.intervals import bootstrap_mean
 from recipe.hdpo.evaluation.problems import file_sha256
 from recipe.hdpo.evaluation.records import GREEDY, SUMMARY, Results, Sample
 from recipe.hdpo.evaluation.tables import number
+from recipe.hdpo.evaluation.wording import counted
 from recipe.hdpo.step_process import StepProcess
 
 SIGNS = ("speaks", "copies", "workless")
@@ -190,7 +191,8 @@ def step_figures(correct: Mapping[str, Sequence[Sample]], spec: str, seconds: fl
 def leakage_line(leakage: Mapping[str, Any]) -> str:
     """The figures in one line of text."""
     known = [f"{said} {number(leakage[name], name)}" for name, said in PRINTED.items() if leakage.get(name)]
-    return f"Of {leakage['rollouts']} correct responses to {leakage['problems']} problems: {'; '.join(known)}."
+    responses, problems = counted(leakage["rollouts"], "correct response"), counted(leakage["problems"], "problem")
+    return f"Of {responses} to {problems}: {'; '.join(known)}."
 
 
 def recorded_leakage(results: Results) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from recipe.hdpo.evaluation.comparison import Comparison
 from recipe.hdpo.evaluation.svg import svg_style, svg_text
+from recipe.hdpo.evaluation.wording import counted
 
 Series = Mapping[str, tuple[np.ndarray, np.ndarray]]  # metric -> (steps, values)
 
@@ -70,7 +71,9 @@ def difficulty_svg(comparison: Comparison) -> str:
                 dodge = 0.12 * (i - (len(comparison.arms) - 1) / 2)
                 points = [arms[arm.name][level] for level in levels]
                 _intervals(panel, [x + dodge for x in range(len(levels))], points, i, plain(arm.name))
-            panel.set_xticks(range(len(levels)), [f"{plain(level)}\n({n} problems)" for level, n in levels.items()])
+            panel.set_xticks(
+                range(len(levels)), [f"{plain(level)}\n({counted(n, 'problem')})" for level, n in levels.items()]
+            )
             panel.set(xlabel="difficulty", title=f"{metric} by difficulty, 95 % intervals", ylim=(-0.03, 1.03))
             tidy(panel)
         _legend(figure, axes[0])

@@ -19,6 +19,7 @@ from recipe.hdpo.evaluation.records import META, RESULT_FILES
 from recipe.hdpo.evaluation.tables import number
 from recipe.hdpo.evaluation.templates import page_templates
 from recipe.hdpo.evaluation.verdict import outcome, verdicts
+from recipe.hdpo.evaluation.wording import counted
 
 TEMPLATE = "report.html"
 # Column heads, and rows as (CSS class, cells).
@@ -47,7 +48,7 @@ def html_report(
     """
     return _ENVIRONMENT.get_template(TEMPLATE).render(
         title=title,
-        problems=len(comparison.arms[0].tables[0].ids),
+        problems=counted(len(comparison.arms[0].tables[0].ids), "problem"),
         baseline=comparison.arms[0].name,
         verdicts=verdicts(comparison),
         notes=comparison.notes,

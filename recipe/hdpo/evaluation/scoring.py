@@ -22,6 +22,8 @@ ANSWER_KEYS = (
     "pred",
     "answer",
 )  # under which a reward function returns the answer it extracted; "pred" is verl's
+# What verl's math_dapo returns there for a response without an answer.
+NO_ANSWER = "[INVALID]"
 
 
 class Grade(NamedTuple):
@@ -30,7 +32,8 @@ class Grade(NamedTuple):
     Attributes:
         score: 0.0 of one that could not be graded.
         answer: what the reward function says it extracted (``pred`` or ``answer`` of its dict), else the text after the
-            last "####" or in the last ``\\boxed{}``, normalised; None without one.
+            last "####" or in the last ``\\boxed{}``, normalised. None without one, also where the reward function
+            says so (by a blank text, or verl's ``[INVALID]``).
         unscored: why it could not be graded (``hdpo_unscored`` of the dict); empty where it was.
     """
 
@@ -96,4 +99,4 @@ def score_response(reward: Callable[..., Any], problem: Problem, response: str) 
     said = [result[key] for key in ANSWER_KEYS if result.get(key) is not None] if isinstance(result, dict) else []
     answer = str(said[0]).strip() if said else normalise(final_answer(response) or "")
     unscored = str(result.get(UNSCORED) or "") if isinstance(result, dict) else ""
-    return Grade(score, answer or None, unscored)
+    return Grade(score, None if answer in ("", NO_ANSWER) else answer, unscored)

@@ -16,6 +16,7 @@ from recipe.hdpo.training.kept_lines import TOKENS, told_tokens
 from recipe.hdpo.training.token_record import TOPS, WIDTH
 
 EVIL = "</script><img src=x onerror=alert(1)>&<!--"
+FAILED = f"9 {EVIL} \U0001d465 \U0001f389\U0001f389: so says the reference, 9"
 # One letter a token.
 TOKENIZER = SimpleNamespace(decode=lambda ids: "".join(map(chr, ids)))
 
@@ -66,7 +67,7 @@ def make_run(folder: Path) -> Path:
     """Step 1: p1 and p2 are cliffs; of p1 one privileged rollout is kept. Step 2: p1 is solved, p2 a cliff again.
     Step 3: the last one's cliff is re-issued under a uid of its own."""
     text = f"1+2=3 as the reference says {EVIL}"
-    first = [attempt("a_2_0", kept=True), attempt("a_3_0", kept=False, reason="failed", text=f"9 {EVIL}")]
+    first = [attempt("a_2_0", kept=True), attempt("a_3_0", kept=False, reason="failed", text=FAILED)]
     steps = {
         1: [cliff("a", "p1", first), cliff("b", "p2", [], too_long=1)],
         2: [

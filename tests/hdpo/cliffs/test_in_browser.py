@@ -56,6 +56,8 @@ setTimeout(() => {
   set("order", "problem"); seen.count = one("#count").textContent;
   all("li.cliff details").forEach((d) => { d.open = true; });
   setTimeout(() => {
+    seen.groups = all("li.cliff details p.meta").map((p) => p.textContent).filter((text) => text.startsWith("step"));
+    seen.marked = all("pre:not(.tokens) .speaks").map((t) => t.textContent);
     seen.images = all("img").length;
     seen.wide = {};
     const page = document.documentElement.outerHTML;
@@ -91,7 +93,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_first_cliff_is_open_with_its_tokens_coloured_by_divergence(seen: dict[str, Any]) -> None:
-    assert "error" not in seen and seen["listed"] == 4
+    assert "error" not in seen and seen["listed"] == 3
     assert seen["text"] == f"1+2=3 as the reference says {EVIL}"
     # 0 and 0.2 nats: nothing of the colour, and 0.2 / 0.35 of 75 % of it.
     alphas = [float(re.findall(r"[\d.]+", colour)[3]) for colour in seen["colours"]]
@@ -103,7 +105,7 @@ def test_a_cliff_is_headed_by_its_problem_or_where_none_was_written_by_all_that_
     seen: dict[str, Any],
 ) -> None:
     problem = f"{EVIL} 1+2=?"
-    assert seen["titles"] == [problem, f"user {problem}", problem, problem]
+    assert seen["titles"] == [problem, f"user {problem}", problem]
 
 
 def test_a_tokens_divergence_and_tops_are_told_by_mouse_touch_and_keyboard(seen: dict[str, Any]) -> None:
@@ -114,8 +116,17 @@ def test_a_tokens_divergence_and_tops_are_told_by_mouse_touch_and_keyboard(seen:
 
 def test_search_and_filters_work_without_a_server(seen: dict[str, Any]) -> None:
     # The re-issued cliff has the rollouts of the group that failed.
-    assert (seen["found"], seen["kept"], seen["solved"], seen["spoke"]) == (2, 2, 1, 1)
-    assert seen["count"] == "4 of 4 cliffs"
+    assert (seen["found"], seen["kept"], seen["solved"], seen["spoke"]) == (1, 2, 1, 1)
+    assert seen["count"] == "3 of 3 cliffs"
+
+
+def test_a_cliff_tells_its_group_and_a_reissued_one_the_group_that_failed(seen: dict[str, Any]) -> None:
+    assert "step 1, problem p1, group a" in seen["groups"]
+    assert "step 3, problem p2, group e, re-issued for d" in seen["groups"]
+
+
+def test_words_are_marked_where_they_stand_behind_letters_that_a_script_counts_twice(seen: dict[str, Any]) -> None:
+    assert seen["marked"] == ["the reference"]
 
 
 def test_what_a_model_wrote_makes_no_element(seen: dict[str, Any]) -> None:

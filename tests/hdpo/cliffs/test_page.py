@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import pytest
 from recipe.hdpo.algorithm.leakage import reference_pattern
 from recipe.hdpo.cliffs.__main__ import main
 from recipe.hdpo.cliffs.files import Run, find_run
-from recipe.hdpo.cliffs.page import cliff_page, data_text
+from recipe.hdpo.cliffs.page import LARGEST, cliff_page, data_text, headline
 from recipe.hdpo.cliffs.sample import BoundedSample
-from tests.hdpo.cliffs.made import EVIL, make_run
+from recipe.hdpo.tracking.group_lines import GROUP_FOLDER, group_lines
+from recipe.hdpo.tracking.kept_text import write_kept, write_step
+from tests.hdpo.cliffs.made import EVIL, FAILED, attempt, cliff, kept_line, make_run
 
 PATTERN = reference_pattern()
 
@@ -47,7 +50,7 @@ def test_every_cliff_is_joined_by_ids_with_its_rollouts_attempts_tokens_and_visi
         "Of 2 problems that came again after a cliff, a later visit solved 1."
     )
     entries = {entry["uid"]: entry for entry in data_of(page)}
-    assert list(entries) == ["a", "b", "d", "e"]
+    assert list(entries) == ["a", "b", "e"]
     first = entries["a"]
     assert first["failed"] == [[0.0, f"4 {EVIL} of a"], [0.0, "5"]] and first["truth"] == "3"
     assert first["visits"] == [[1, "cliff", 0, 2], [2, "solved", 1, 2]]
@@ -57,7 +60,7 @@ def test_every_cliff_is_joined_by_ids_with_its_rollouts_attempts_tokens_and_visi
     assert kept["d"][:3] == [0.0, 0.01, 0.02] and kept["at"] is None
     assert [kept["names"][i] for i in kept["tt"][0][::3]] == ["1", "z"] and kept["tt"][0][1] == pytest.approx(0.905)
     assert [kept["names"][i] for i in kept["st"][0][::3]] == ["z"]
-    assert (failed["kept"], failed["why"], failed["text"]) == (False, "failed", f"9 {EVIL}")
+    assert (failed["kept"], failed["why"], failed["text"]) == (False, "failed", FAILED)
     assert entries["b"]["skipped"] == {"too_long": 1} and entries["b"]["attempts"] == []
 
 
@@ -68,8 +71,9 @@ def test_the_longest_shared_run_and_what_speaks_of_a_reference_are_marked_in_the
     assert [text[slice(*span)] for span in kept["speaks"]] == ["the reference"]
 
 
-def test_a_reissued_cliff_has_the_failed_rollouts_of_the_group_that_failed(run: Run) -> None:
+def test_a_reissued_cliff_is_one_entry_with_the_failed_rollouts_of_the_group_that_failed(run: Run) -> None:
     entry = data_of(cliff_page(run, PATTERN)[0])[-1]
+    assert (entry["uid"], entry["cliff_uid"]) == ("e", "d")
     assert entry["step"] == 3 and entry["failed"][0][1] == f"4 {EVIL} of d"
     # Nothing was recorded of its tokens: its text is there.
     assert entry["attempts"][0]["text"] == "1+2=3" and "tokens" not in entry["attempts"][0]
@@ -95,8 +99,48 @@ def test_of_more_than_fits_a_part_by_chance_is_shown_and_said(run: Run) -> None:
     sizes = [len(data_text(entry).encode()) for entry in data_of(whole)]
     page, said = cliff_page(run, PATTERN, budget=sum(sizes) - 1)
     shown = len(data_of(page))
-    assert 0 < shown < 4 and f"<b>{shown} of 4</b> are on this page" in page and said.startswith("3 cliffs")
+    assert 0 < shown < 3 and f"<b>{shown} of 3</b> are on this page" in page and said.startswith("3 cliffs")
     assert "are on this page" not in whole
+
+
+def test_of_a_large_cliff_fewer_tokens_are_shown_so_that_others_have_room(tmp_path: Path) -> None:
+    line = kept_line("", "".join(chr(0x4E00 + n) for n in range(2000)))
+    write_step(
+        str(tmp_path),
+        GROUP_FOLDER,
+        1,
+        group_lines([cliff("a", "p", [attempt(f"a_{n}_0", kept=True) for n in range(9)])]),
+    )
+    write_kept(str(tmp_path), 1, [line | {"key": f"a_{n}_0"} for n in range(9)])
+    [entry] = data_of(cliff_page(Run(tmp_path), PATTERN)[0])
+    assert LARGEST / 2 < len(data_text(entry).encode()) <= LARGEST
+    for each in entry["attempts"]:
+        count = len(each["tokens"])
+        assert 200 < count < 2000 and each["beyond"] == 2000 - count and len(each["d"]) == len(each["tt"]) == count
+        # And no names but those of their tops.
+        assert sorted(each["names"]) == sorted([*each["tokens"], "z"])
+
+
+def test_what_is_larger_than_the_budget_leaves_the_rest_of_a_sample_alone() -> None:
+    for place in range(40):
+        sample = BoundedSample(500)
+        for n in range(40):
+            sample.add(f"u{n}", "x" * (501 if n == place else 10))
+        assert sample.seen == 40 and len(sample.texts()) == 39
+
+
+@pytest.mark.parametrize(
+    "counts, said",
+    [
+        ({}, "No cliff in 1 step."),
+        ({"cliffs": 1, "attempts": 1}, "1 cliff in 1 step: 1 privileged rollout, 0 kept."),
+    ],
+)
+def test_one_of_a_thing_is_written_as_one(counts: dict[str, int], said: str) -> None:
+    assert headline(Counter(counts), 1, 0, 0) == said
+    assert headline(Counter(cliffs=1), 2, 1, 0).endswith(
+        "Of 1 problem that came again after a cliff, a later visit solved 0."
+    )
 
 
 def test_a_sample_is_the_same_in_any_order_and_never_above_its_budget() -> None:

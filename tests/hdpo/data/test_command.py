@@ -229,6 +229,7 @@ def test_the_next_command_is_one_that_verl_takes_and_reads_the_written_files(con
 
 def test_without_an_answer_column_it_is_what_the_solution_ends_with(convert: Any, tmp_path: Path) -> None:
     rows = [mine(n) for n in range(8)] + [mine(9, rationale="Adding gives #### 10"), mine(10, rationale="It is 11.")]
+    rows += [mine(11, rationale="#### Conclusion\nIt is 12."), mine(12, rationale="So:\n#### Alice")]
     _, out, _, (train, test) = convert(write(tmp_path / "a.jsonl", rows), *COLUMNS[:4])
     assert {row["reward_model"]["ground_truth"] for row in train + test} == {
         "1",
@@ -240,8 +241,10 @@ def test_without_an_answer_column_it_is_what_the_solution_ends_with(convert: Any
         "7",
         "8",
         "10",
+        "Alice",
     }
-    assert "rejected 1: no answer (none could be read from rationale) (source rows 9)" in out
+    # A heading that text follows is no answer, words at the end are one.
+    assert "rejected 2: no answer (none could be read from rationale) (source rows 9, 10)" in out
 
 
 def test_objects_and_conversations_are_looked_into(convert: Any, tmp_path: Path) -> None:
@@ -263,6 +266,33 @@ def test_objects_and_conversations_are_looked_into(convert: Any, tmp_path: Path)
             row["prompt"][0]["content"] == f"{int(answer) - 1}+1?"
             and row["extra_info"]["solution"] == f"gives {answer}"
         )
+
+
+@pytest.mark.parametrize(
+    "row, solution",
+    [
+        ({"meta.sol": "Look."}, "meta.sol"),
+        ({"meta.sol": {"text": "Look."}}, "meta.sol.text"),
+        ({"meta": {"sol.text": "Look."}}, "meta.sol.text"),
+        ({"meta": '{"sol.text": "Look."}', "meta.sol": "another"}, "meta.sol.text"),
+        ({"meta": {"sol": "another"}, "meta.sol": "Look."}, "meta.sol"),
+    ],
+)
+def test_a_columns_name_may_have_dots(convert: Any, tmp_path: Path, row: dict[str, Any], solution: str) -> None:
+    file = write(tmp_path / "a.jsonl", [mine(n) | row for n in range(12)])
+    options = ("--problem", "question", "--solution", solution, "--answer", "final")
+    code, _, error, splits = convert(file, *options)
+    assert code == 0, error
+    assert {row["extra_info"]["solution"] for rows in splits for row in rows} == {"Look."}
+
+
+def test_of_the_hub_columns_with_dots_are_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_list([{"meta": {"sol": "a"}, "meta.sol": "b", "meta.ans": "c"}])
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: rows.to_iterable_dataset())
+    [row] = read("owner/name", keys=["meta.sol", "meta.ans"])
+    assert row == {"meta.sol": "b", "meta.ans": "c"}
 
 
 # (what is changed in a row, why it is left out)
@@ -292,6 +322,9 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "bool answer": ({"final": False}, "no answer (final holds a bool)"),
     "dict answer": ({"final": {"value": 18}}, "no answer (final holds a dict)"),
     "another answer": ({"final": "77"}, "the solution states another answer"),
+    "another, no heading": ({"rationale": "Look.\n#### 5\nDone."}, "the solution states another answer"),
+    "another, in words": ({"rationale": "Look.\n#### Alice\n"}, "the solution states another answer"),
+    "another, in a box": ({"rationale": "#### Step 1\n\\boxed{Al}\n."}, "the solution states another answer"),
     "long answer": ({"rationale": "Look.", "final": "7 " * 600}, "the answer is a text of more than 1000 characters"),
     "whole answer": ({"rationale": "Look.", "final": "5+6=11\n#### 11"}, "the answer is what is not equal to itself"),
     "unreadable": ({"rationale": "Look.", "final": "\\frac{1}{"}, "the answer is what can't be read as mathematics"),
@@ -333,6 +366,9 @@ ODD: dict[str, tuple[dict[str, Any], str]] = {
     "spaces": ({"final": " 18 ", "rationale": "\n Look. \n"}, "18"),
     "a tuple": ({"final": "(1, 2)", "rationale": "Look."}, "(1, 2)"),
     "two boxes": ({"final": "45, 2", "rationale": r"\boxed{45} and \boxed{2}"}, "45, 2"),
+    "a heading": ({"rationale": "#### Step 1: Read\nAdd.\n\n#### Conclusion\nThe answer is 61.", "final": 61}, "61"),
+    "a heading, words": ({"rationale": "#### Conclusion\r\nIt is Paris.", "final": "Paris"}, "Paris"),
+    "a comment": ({"rationale": "```python\n#### main part\nprint(63)\n```", "final": "63"}, "63"),
     "percent": ({"final": "28\\%", "rationale": r"\boxed{0.28}"}, "28\\%"),
 }
 
@@ -359,6 +395,18 @@ def test_only_some_rows_and_at_most_so_many_are_read(convert: Any, tmp_path: Pat
     )
     kept = sorted(int(row["extra_info"]["answer"]) - 1 for row in train + test)
     assert code == 0 and kept == [n for n in range(60) if n % 2 and n % 3 < 2][:15] and "another source" in out
+
+
+@pytest.mark.parametrize(
+    "value, spelling",
+    [(True, "true"), (True, "True"), (None, "null"), (1.0, "1"), (1.0, "1.0"), (1.5, "1.5"), (3, "3"), ("a", "a")],
+)
+def test_only_takes_a_value_as_json_or_python_writes_it_and_a_whole_float_as_its_integer(
+    convert: Any, tmp_path: Path, value: Any, spelling: str
+) -> None:
+    rows = [mine(n, at=value if n % 2 else "else") for n in range(16)]
+    code, _, error, (train, test) = convert(write(tmp_path / "a.jsonl", rows), *COLUMNS, "--only", f"at={spelling}")
+    assert code == 0 and len(train + test) == 8, error
 
 
 def test_a_problem_keeps_its_split_when_more_rows_are_read_and_the_seed_decides(convert: Any, tmp_path: Path) -> None:
@@ -448,6 +496,14 @@ def test_an_unusable_file_is_one_clear_error_and_writes_nothing(convert: Any, tm
             ("--preset", "deepmath"),
             "no column r1_solution_1, final_answer, difficulty; there are question, rationale, final",
         ),
+        ((*COLUMNS, "--config", "main"), "--config main is for a data set on the hub, and "),
+        ((*COLUMNS, "--split", "test"), "--split test is for a data set on the hub, and "),
+        ((*COLUMNS, "--test-split", "val"), "--test-split val is for a data set on the hub, and "),
+        (
+            (*COLUMNS, "--test", "b.csv", "--test-split", "val"),
+            "--test-split val is for a data set on the hub, and b.csv",
+        ),
+        ((*COLUMNS, "--gym-config", '{"gcd": {}}'), "--gym-config is for --gym TASK"),
         ((*COLUMNS, "--difficulty", "level"), "no column level; there are question, rationale, final"),
     ],
 )
@@ -456,6 +512,22 @@ def test_options_that_do_not_fit_are_one_clear_error(
 ) -> None:
     code, _, error, rows = convert(write(tmp_path / "a.jsonl", [mine(n) for n in range(8)]), *options)
     assert code == 2 and message in error and rows == []
+
+
+def test_files_beside_a_data_set_on_the_hub_take_its_options(convert: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    import datasets
+
+    calls = []
+
+    def load_dataset(*args: Any, **options: Any) -> Any:
+        calls.append((*args, options["split"]))
+        return datasets.Dataset.from_list([mine(n) for n in range(100, 104)]).to_iterable_dataset()
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    file = write(tmp_path / "a.jsonl", [mine(n) for n in range(8)])
+    hub = ("--test", "owner/name", "--config", "main", "--test-split", "val")
+    code, _, error, (train, test) = convert(file, *COLUMNS, *hub)
+    assert code == 0 and calls == [("owner/name", "main", "val")] and (len(train), len(test)) == (8, 4), error
 
 
 def test_without_a_source_or_a_preset_both_are_named(convert: Any) -> None:

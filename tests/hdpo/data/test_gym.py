@@ -46,6 +46,11 @@ def test_the_same_seed_gives_the_same_rows_and_the_settings_are_the_tasks(tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["rows.jsonl", "--gym", "gcd", "--split", "test"],
+            "--gym generates its rows and has no use for SOURCE, --split",
+        ),
+        (["--gym", "gcd", "--join-texts", "--test", "a.csv"], "has no use for --join-texts, --test: leave it out"),
         (["--gym", "no_such"], "has no such task. It has "),
         (["--gym", "countdown"], "runs a model's answers as code"),
         (["--gym", "gcd", "--gym-config", '{"lcm": {}}'], "--gym-config names lcm, and the tasks are gcd"),

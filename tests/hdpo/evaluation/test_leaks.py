@@ -85,7 +85,7 @@ def test_a_check_that_fails_is_counted_and_leaves_its_response_out(tmp_path: Pat
 def test_the_line_names_what_is_known_and_older_results_have_none(tmp_path: Path) -> None:
     found = reader("a").table(rollouts({"a": "11"}, response=SHOWN).correct(), seed=0)
     line = leakage_line(found)
-    assert line.startswith("Of 2 correct responses to 1 problems: speak of a reference 0.000")
+    assert line.startswith("Of 2 correct responses to 1 problem: speak of a reference 0.000")
     assert "half or more 1.000" in line and "shorter" not in line and "steps" not in line
     folder = write_results(tmp_path / "r", {"p1": [1, 0]})
     assert recorded_leakage(read_results(folder)) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 
@@ -35,6 +36,24 @@ def test_a_function_that_is_async_is_waited_for(tmp_path):
 def test_a_dict_gives_the_score_and_the_stripped_answer(tmp_path):
     reward, _ = _load(tmp_path, "return {'score': 0.5, 'pred': ' 12 '}")
     assert score_response(reward, PROBLEM, "x") == (0.5, "12", "")
+
+
+@pytest.mark.parametrize("said", ["[INVALID]", "", " "])
+def test_a_response_that_the_reward_function_finds_no_answer_in_has_none(tmp_path, said):
+    reward, _ = _load(tmp_path, f"return {{'score': 0.0, 'pred': {said!r}}}")
+    assert score_response(reward, PROBLEM, "\\boxed{2}") == (0.0, None, "")
+
+
+def test_verls_math_dapo_gives_a_response_without_an_answer_no_vote():
+    found = find_spec("verl")
+    assert found and found.submodule_search_locations
+    math_dapo, _ = load_reward(f"{found.submodule_search_locations[0]}/utils/reward_score/math_dapo.py")
+
+    def reward(solution_str, ground_truth, **_):
+        return math_dapo(solution_str, ground_truth)
+
+    assert score_response(reward, PROBLEM, "Answer: 2") == (1.0, "2", "")
+    assert score_response(reward, PROBLEM, "I do not know.") == (-1.0, None, "")
 
 
 def test_the_answer_key_is_read_when_there_is_no_pred(tmp_path):
