@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 # Of what this file, math_answer.py, math_process.py and answers/ decide together. Raise it with every change of a
 # grade: results name it, and the grades of each version are pinned in tests/hdpo/test_grader_version.py.
-GRADER_VERSION = 3
+GRADER_VERSION = 4
 
 # A longer final answer is compared as text only.
 MAX_ANSWER_CHARS = 1000

@@ -6,9 +6,10 @@ What is evaluated and what is not:
   ``\sum_{k=1}^{100} k`` restate a problem. Before "=" may stand a name (``x = 18``) or what is really equal
   (``3+8+5+2 = 18``, not ``17 = 18``).
 - Numbers are compared exactly: no tolerance, no rounding. Units are compared, not converted, and only if both have one.
-- Words are compared as text, without case. A list is compared with its repetitions and in any order, a set without
-  repetitions, a tuple or an interval in order and with its brackets. (1,2), [1,2] and {1,2} are three things; 1,2
-  without brackets is a list, and of the three only equal to the set.
+- Words are compared as text, without case, and so are dates, ranges and scores (2023-05-10, 1914-1918, 3-2). A list is
+  compared with its repetitions and in any order, a set without repetitions, a tuple or an interval in order and with
+  its brackets. (1,2), [1,2] and {1,2} are three things; 1,2 without brackets is a list, and of the three only equal to
+  the set.
 - Any other ground truth is an expression, such as ``2\sqrt{3}``. The answer may be an equal one in another form
   (``\sqrt{12}``); that is for ``Leaf`` (answers/expression.py).
 """
@@ -196,8 +197,8 @@ def _same_expressions(answer: str, truth: str, leaf: Leaf) -> bool | None:
         return _same_assignment(answer, assigned, leaf, truth)
     if len(sides) > 1 and len(members(truth)) == 1 and not _OTHER_RELATION.search(truth):
         return _same_sides(sides, truth, leaf)
-    left, left_unit = without_unit(answer)
     right, right_unit = without_unit(truth)
+    left, left_unit = without_unit(answer, right)
     if left_unit or right_unit:
         return same_unit(left_unit, right_unit) and same(left, right, leaf)
     return leaf(answer, truth)

@@ -6,18 +6,26 @@ never by an absolute tolerance: 10^{-19} is not 10^{-20}.
 
 from typing import Any
 
+from latex2sympy2_extended import NormalizationConfig
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
-from sympy import Basic, Eq, Expr, Float, Rational, Set, oo, solve
+from sympy import Basic, Eq, Expr, Float, I, Rational, Set, Symbol, oo, solve
 from sympy.core.evalf import PrecisionExhausted
+from sympy.core.relational import Relational
 
 from recipe.hdpo.answers.compare import same
 from recipe.hdpo.answers.text import normalise, to_latex
 
 # Digits to which numbers are computed, and to which the coefficients of formulas are compared.
 DIGITS = 50
+# math-verify's default but for units: in its list of them are letters, and 4ab, 16t and \pi r^2h would lose their last.
+_NORMALISED = NormalizationConfig(
+    basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False
+)
 # Of a marked answer all is LaTeX and nothing is looked for in it; of free text the last thing that can be read.
-_MARKED = (LatexExtractionConfig(try_extract_without_anchor=False, boxed_match_priority=0),)
-_FREE = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+_MARKED = (
+    LatexExtractionConfig(try_extract_without_anchor=False, boxed_match_priority=0, normalization_config=_NORMALISED),
+)
+_FREE = (LatexExtractionConfig(boxed_match_priority=0, normalization_config=_NORMALISED), ExprExtractionConfig())
 _VERIFY: dict[str, Any] = {
     "float_rounding": DIGITS,
     "numeric_precision": DIGITS,
@@ -36,10 +44,10 @@ def same_marked(answer: str, truth: str) -> bool:
 
 
 def same_in_text(text: str, truth: str) -> bool:
-    """Whether what math-verify finds in free text equals the ground truth."""
-    gold = _read(rf"\boxed{{{to_latex(normalise(truth))}}}", _FREE)
-    found = _read(text, _FREE)
-    return gold is not None and found is not None and _equal(found, gold)
+    """Whether what math-verify finds in free text equals the ground truth, as mathematics or as a marked answer."""
+    gold, _ = _read(rf"\boxed{{{to_latex(normalise(truth))}}}", _FREE)
+    found, written = _read(text, _FREE)
+    return gold is not None and found is not None and (_equal(found, gold) or same_marked(written, truth))
 
 
 def equal_expressions(answer: str, truth: str) -> bool:
@@ -48,17 +56,19 @@ def equal_expressions(answer: str, truth: str) -> bool:
     Raises:
         UnreadableTruth: math-verify can't read the ground truth.
     """
-    gold = _read(rf"\boxed{{{to_latex(truth)}}}", _MARKED)
+    gold, _ = _read(rf"\boxed{{{to_latex(truth)}}}", _MARKED)
     if gold is None:
         raise UnreadableTruth(f"the ground truth {truth[:80]!r} can't be read as mathematics")
-    found = _read(rf"\boxed{{{to_latex(answer)}}}", _MARKED)
+    found, _ = _read(rf"\boxed{{{to_latex(answer)}}}", _MARKED)
     return found is not None and _equal(found, gold)
 
 
-def _read(text: str, targets: tuple[Any, ...]) -> Any:
+def _read(text: str, targets: tuple[Any, ...]) -> tuple[Any, str]:
+    """What is read, None if nothing can be, and how it is written."""
     # math-verify's own timeouts rely on signals; the pool has the clock.
-    read = parse(text, targets, fallback_mode="no_fallback", extraction_mode="first_match", parsing_timeout=None)
-    return _exact(read[0]) if read else None
+    read = parse(text, targets, fallback_mode="first_match", extraction_mode="first_match", parsing_timeout=None)
+    found = next((part for part in read if not isinstance(part, str)), None)
+    return _exact(found), next((part for part in read if isinstance(part, str)), "")
 
 
 def _exact(expression: Any) -> Any:
@@ -68,7 +78,26 @@ def _exact(expression: Any) -> Any:
     return expression.xreplace(decimals) if decimals else expression
 
 
+def _with_imaginary_unit(*expressions: Any) -> tuple[Any, ...]:
+    """``i`` as the imaginary unit in expressions that are compared; as the index of a sum it stays a name.
+
+    math-verify reads one ``i`` as a complex symbol and another as a real one, and so the symbols beside it. In an
+    inequality ``i`` is no imaginary unit, and math-verify's own chains of them (0 <= x < 1) can't be rebuilt.
+    """
+    mathematics = [expression for expression in expressions if hasattr(expression, "atoms")]
+    symbols = {symbol for expression in mathematics for symbol in expression.atoms(Symbol)}
+    relations = {relation for expression in mathematics for relation in expression.atoms(Relational)}
+    if not any(symbol.name == "i" for symbol in symbols) or not all(isinstance(relation, Eq) for relation in relations):
+        return expressions
+    complex_symbols = {symbol: Symbol(symbol.name) for symbol in symbols}
+    return tuple(
+        expression.xreplace(complex_symbols).subs(Symbol("i"), I) if expression in mathematics else expression
+        for expression in expressions
+    )
+
+
 def _equal(found: Any, gold: Any) -> bool:
+    found, gold = _with_imaginary_unit(found, gold)
     if _is_closed(found) and _is_closed(gold):
         return _equal_numbers(found, gold)
     if not verify(gold, found, **_VERIFY):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from recipe.hdpo.answers.text import GREEK, MATH_NAMES, TEXT
-from recipe.hdpo.answers.units import unit_of
+from recipe.hdpo.answers.units import is_known_unit, unit_of
 
 _CLOSING = {"(": ")", "[": "]", r"\{": r"\}", r"\langle": r"\rangle"}
 _HALF_OPEN = {("(", "]"), ("[", ")")}
@@ -28,7 +28,13 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 _UNIT_BEHIND = re.compile(
     r"(.*[\w})]) ?(\\(?:text|mathrm|textrm|mbox) ?\{[^{}]*\}(?: ?\^ ?\{? ?\d ?\}?)?|\^ ?\{? ?\\circ ?\}?)"
 )
-_WORD_BEHIND = re.compile(r"(.*[\d})])( [A-Za-z]{2,}(?: [A-Za-z]+)*)")
+_POWER = r"(?: ?\^ ?\{? ?\d ?\}?)?"
+_WORD_BEHIND = re.compile(rf"(.*[\d}})])( (?!(?:mg|rs)\b)[A-Za-z]{{2,}}(?: [A-Za-z]+)*{_POWER})")
+# Without a space, where TeX needs it ("\pi cm"), or behind a variable ("2x cm"): "2\pi in" and "\pi rs" are products.
+_KNOWN_BEHIND = re.compile(
+    rf"(.*(?:[\d}})]|\\pi|(?<![A-Za-z\\])[A-Za-z] )) ?((?:[ckm]m|ft|[A-Za-z]{{3,}})(?: [A-Za-z]+)*{_POWER})"
+)
+_LETTER_BEHIND = re.compile(r"(.*(?:[\d})]|\\pi)) ?([gshl]|m(?: ?\^ ?\{? ?[23] ?\}?)?)")
 
 
 def split(text: str) -> tuple[str, list[str]]:
@@ -124,8 +130,18 @@ def named(text: str, accept: Callable[[str], bool] = is_name) -> tuple[str, str]
     return (right.replace(" ", ""), left) if left and right and accept(right) else None
 
 
-def without_unit(text: str) -> tuple[str, tuple[str, ...]]:
-    """(expression, unit) of an expression such as ``5\\sqrt{2}\\text{ cm}``; plain numbers are for number.py."""
+def without_unit(text: str, other: str = "") -> tuple[str, tuple[str, ...]]:
+    """(expression, unit) of an expression such as ``5\\sqrt{2}\\text{ cm}``; plain numbers are for number.py.
+
+    A single letter is a unit (``5\\sqrt{2} m``) only beside an ``other`` expression that has no letters.
+    """
     match = _UNIT_BEHIND.fullmatch(text) or _WORD_BEHIND.fullmatch(text)
     unit = unit_of(f" {match[2].strip()}" if not match[2].startswith("^") else match[2]) if match else None
+    if not unit:
+        match = _KNOWN_BEHIND.fullmatch(text)
+        unit = unit_of(f" {match[2]}") if match else None
+        unit = unit if unit and is_known_unit(unit) else None
+    if not unit and other and not re.search("[A-Za-z]", _COMMAND.sub("", other)):
+        match = _LETTER_BEHIND.fullmatch(text)
+        unit = unit_of(match[2]) if match else None
     return (match[1].strip(), unit) if match and unit else (text, ())

@@ -43,8 +43,14 @@ _SYMBOLS |= {
 _SYMBOLS |= {"π": r"\pi ", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "φ": r"\phi "}
 _SYMBOLS |= {"ω": r"\omega ", "±": r"\pm ", "≈": r"\approx ", "≡": r"\equiv ", "°": r"^{\circ}", "º": r"^{\circ}"}
 _SYMBOLS |= {"½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"}
-_SYMBOLS |= {mark: f"^{{{digit}}}" for digit, mark in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
-_SYMBOL = re.compile(f"[{''.join(_SYMBOLS)}]")
+_SYMBOLS |= {"γ": r"\gamma ", "δ": r"\delta ", "ρ": r"\rho ", "σ": r"\sigma ", "τ": r"\tau ", "¢": " cents"}
+# A Greek word stays: three letters in a row that are not all symbols.
+_WORD = rf"(?=[{''.join(_SYMBOLS)}]*[^\W{''.join(_SYMBOLS)}])[\u0370-\u03ff\u1f00-\u1fff]{{3,}}"
+_SYMBOL = re.compile(f"{_WORD}|[{''.join(_SYMBOLS)}]")
+# Runs of them are one exponent or one index.
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+_LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋ₙ", "0123456789+-n")
+_SCRIPT = re.compile(f"[{''.join(map(chr, _RAISED))}]+|[{''.join(map(chr, _LOWERED))}]+")
 # Of any script.
 _DIGIT = re.compile(r"[^\W\D_0-9]")
 _OPERATORS = {"**": "^", "<=": r"\le ", ">=": r"\ge ", "!=": r"\neq ", "*": r"\cdot "}
@@ -73,20 +79,25 @@ _LATEX = (
 )
 _REPLACED = ((r"\$", ""), ("$", ""), (r"\%", "%"), ("{,}", ","), (r"\lbrace", r"\{"), (r"\rbrace", r"\}"))
 _MAX_PEELS = 8
+_CURRENCIES = "€£¥₹₽"
+_CURRENCY = re.compile(r"(?:Rs\.?|USD|EUR|GBP|INR|JPY|CNY|RUB) ?(?=\d|\.\d)", re.ASCII)
+_MONTHS = "Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
+_DAY = re.compile(rf"\b({_MONTHS}|Nov(?:ember)?|Dec(?:ember)?)(\.? \d\d?)(?:st|nd|rd|th)\b", re.IGNORECASE | re.ASCII)
 
 
 def normalise(answer: str) -> str:
     """Drop what does not change an answer: white space, mark-up, delimiters, ``$``, a label, commas in 1,000."""
     text = answer
     if not answer.isascii():
-        text = _SYMBOL.sub(lambda match: _SYMBOLS[match.group()], answer.translate(_CHARACTERS))
+        text = _SCRIPT.sub(_script, answer.translate(_CHARACTERS))
+        text = _SYMBOL.sub(lambda match: _SYMBOLS.get(match.group(), match.group()), text)
         text = _DIGIT.sub(lambda match: str(int(match.group())), text)
     for written, plain in _REPLACED:
         text = text.replace(written, plain)
     if "\\" in text or "~" in text:
         for pattern, plain in _LATEX:
             text = pattern.sub(plain, text)
-    text = " ".join(text.split())
+    text = _DAY.sub(r"\1\2", " ".join(text.split()))
     for _ in range(_MAX_PEELS):
         peeled = _peel(text)
         if peeled == text:
@@ -95,8 +106,14 @@ def normalise(answer: str) -> str:
     return re.sub("[, ]", "", text) if _THOUSANDS.fullmatch(text) else text
 
 
+def _script(run: re.Match[str]) -> str:
+    mark, table = ("^", _RAISED) if ord(run.group()[0]) in _RAISED else ("_", _LOWERED)
+    return f"{mark}{{{run.group().translate(table)}}}"
+
+
 def _peel(text: str) -> str:
-    text = text.strip('*`" ').rstrip(".,;:").lstrip(":€£¥₹").strip()
+    text = text.strip('*`" ').rstrip(f".,;:。{_CURRENCIES}").lstrip(f":{_CURRENCIES}").strip()
+    text = _CURRENCY.sub("", text, count=1) if _CURRENCY.match(text) else text
     for opening, closing in ((r"\(", r"\)"), (r"\[", r"\]"), ("__", "__"), ("_", "_"), ("'", "'")):
         if text.startswith(opening) and text.endswith(closing) and len(text) > 2 * len(opening):
             text = text[len(opening) : -len(closing)]

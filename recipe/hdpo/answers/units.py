@@ -12,9 +12,13 @@ _SYNONYMS = {
     "dollar": "usd buck", "cent": "", "euro": "eur", "rupee": "rs", "deg": "degree", "rad": "radian", "unit": "",
     "n": "newton", "j": "joule", "w": "watt", "v": "volt", "a": "ampere amp", "k": "kelvin", "hz": "hertz",
     "kw": "kilowatt", "celsius": "c", "fahrenheit": "f", "mol": "mole", "pa": "pascal", "ohm": "",
+    "kj": "kilojoule", "mj": "megajoule", "kb": "kilobyte", "mb": "megabyte", "gb": "gigabyte", "tb": "terabyte",
+    "db": "decibel",
 }  # fmt: skip
 _UNITS = {word: unit for unit, words in _SYNONYMS.items() for word in (unit, *words.split())}
-_WHOLE_UNITS = {"mph": ("mi", "/", "h"), "kmph": ("km", "/", "h"), "kmh": ("km", "/", "h"), "kph": ("km", "/", "h")}
+_WHOLE_UNITS = {"kwh": ("kw", "h"), "mph": ("mi", "/", "h")} | dict.fromkeys(("kmph", "kmh", "kph"), ("km", "/", "h"))
+# In small letters these are products of variables ("8 mb").
+_CAPITALS = frozenset(["kJ", "MJ", "kB", "KB", "MB", "GB", "TB", "dB"])
 _POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cu": "^3", "cubed": "^3"}
 
 # Words behind a number that make another number, or no number, of it.
@@ -25,16 +29,21 @@ _NO_UNIT_WORDS = (
     "wrong false remainder choose sqrt cbrt pi sin cos tan csc cot log ln exp max gcd lcm inf infinity "
     "alpha beta gamma delta theta lambda mu sigma omega phi "
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety "
+    "mil millón millon millones mille tausend hundert millionen milliarden milhão milhões tysiąc tysiące tysięcy yüz "
+    "или либо тысяча тысячи тысяч сотня сотни сотен миллион миллиона миллионов миллиард миллиарда миллиардов "
+    "половина половиной мільйон мільйона мільйонів тисяча тисячі тисяч nghìn triệu tỷ"
 )
 _NO_UNITS = frozenset(_NO_UNIT_WORDS.split())
+# Of Chinese, Japanese and Korean, in which they stand without spaces.
+_NUMBER_SIGNS = frozenset("零〇一二两兩三四五六七八九十百千万萬億亿兆半倍或不십백천만억조반배")
 _NO_REMARK = frozenset(["or", "not", "wrong", "mod"])
 # Other single letters are variables; the first five may touch their number.
 _LETTERS = "mgshlLNJWVAKCF"
 _MAX_UNIT_CHARS = 80
 _DEGREES = re.compile(r"\^ ?\{? ?(?:\\circ|\\degree) ?\}?|\\circ(?![a-z])|\\degree|°")
 _REMARK = re.compile(r" ?\(([A-Za-z][A-Za-z -]*)\)$")
-_TOKEN = re.compile(r"([A-Za-z][A-Za-z'-]*)(?: ?(?:\^ ?\{? ?(\d) ?\}?|([²³])))?|(/)|([ .]|\\cdot|·)")
+_TOKEN = re.compile(r"([^\W\d_](?:[^\W\d_]|['-])*)(?: ?(?:\^ ?\{? ?(\d) ?\}?|([²³])))?|(/)|([ .]|\\cdot|·)")
 
 
 def unit_of(text: str) -> tuple[str, ...] | None:
@@ -68,9 +77,12 @@ def unit_of(text: str) -> tuple[str, ...] | None:
 def _may_be_unit(word: str, touches_number: bool) -> bool:
     """Letters that may as well be a product of variables (5x, 5 ab) are no unit."""
     lower = word.lower()
+    if not word.isascii():
+        return lower not in _NO_UNITS and _is_foreign_word(word)
     if len(word) == 1:
         return word in (_LETTERS[:5] if touches_number else _LETTERS) or (word == "a" and not touches_number)
-    if lower in _NO_UNITS:
+    is_product = lower in map(str.lower, _CAPITALS) and word not in _CAPITALS
+    if lower in _NO_UNITS or is_product or (touches_number and word == "rs"):
         return False
     if _singular(lower) in _UNITS or lower in _WHOLE_UNITS:
         return True
@@ -79,6 +91,17 @@ def _may_be_unit(word: str, touches_number: bool) -> bool:
     if lower in _POWERS or lower in ("per", "of", "an"):
         return True
     return len(word) > 2 and not set(lower) <= set("abcxyz") and not set(lower).isdisjoint("aeiouy")
+
+
+def _is_foreign_word(word: str) -> bool:
+    """Greek, and one or two letters of other alphabets, may be variables; in Chinese, Japanese and Korean none is."""
+    is_greek = any("\u0370" <= char <= "\u03ff" for char in word)
+    return (len(word) > 2 or min(word) >= "\u3041") and not is_greek and _NUMBER_SIGNS.isdisjoint(word)
+
+
+def is_known_unit(unit: tuple[str, ...]) -> bool:
+    """Whether every word of the unit has a meaning as a unit: "cm^2" and "mi / h", not "eggs"."""
+    return all(word == "/" or word.partition("^")[0] in _UNITS.values() for word in unit)
 
 
 def _singular(word: str) -> str:
@@ -122,6 +145,9 @@ def same_unit(left: tuple[str, ...], right: tuple[str, ...]) -> bool:
     """Whether two units agree: a missing one does with any, and so do "eggs" and "brown eggs"."""
     if not left or not right or left == right:
         return True
+    # "12 dollars per hour" and "$12 per hour", of which text.py has dropped the sign.
+    if left == ("dollar", *right) or right == ("dollar", *left):
+        return True
     if not (set(left) <= set(right) or set(right) <= set(left)):
         return False
-    return not any(word == "/" or word.partition("^")[0] in _UNITS.values() for word in set(left) ^ set(right))
+    return not any(is_known_unit((word,)) for word in set(left) ^ set(right))

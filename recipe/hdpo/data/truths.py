@@ -28,7 +28,6 @@ from recipe.hdpo.reward import MAX_ANSWER_CHARS, as_written, grade
 NOT_ITSELF = "what is not equal to itself as an answer"
 UNREADABLE = "what can't be read as mathematics"
 _DIGITS = re.compile(r"\d+")
-_MATHEMATICS = re.compile(r"[\\{}$^_=<>+*/\d]")
 
 
 def truth_fault(truth: Any, *, own_reward: bool = True) -> str | None:
@@ -94,9 +93,7 @@ def self_grade(truth: Any) -> str | None:
 
 
 def _is_unreadable(text: str) -> bool:
-    """Whether math-verify is asked for this ground truth, by some answer, and can't read it. Words it needs not."""
-    if not _MATHEMATICS.search(text) and any(map(str.isalpha, text)):
-        return False
+    """Whether math-verify is asked for this ground truth, by some answer, and can't read it."""
     other = next((other for other in (_DIGITS.sub(_next, text), "0") if same_answer(other, text) is None), None)
     try:
         if other is not None:

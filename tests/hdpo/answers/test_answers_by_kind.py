@@ -3,11 +3,13 @@ r"""Answers that are easily graded wrongly, by kind: ground truth, answer, and w
 The comparison is the whole one, with math-verify, but in this process.
 """
 
+# ruff: noqa: RUF001 - letters and signs of other scripts.
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.hdpo.answers.expression import UnreadableTruth, equal_expressions, same_marked
+from recipe.hdpo.answers.expression import UnreadableTruth, equal_expressions, same_in_text, same_marked
 
 RESTATED = [
     ("24", "4*6", False),
@@ -133,6 +135,19 @@ WORDS = [
     ("Ann and Tom", "Tom and Ann", True),
     ("seven", "7", False),
     ("not enough information", r"\text{Not enough information}", True),
+    ("北京", "上海", False),
+    ("北京", "北京。", True),
+    ("да", "нет", False),
+    ("да", "Да", True),
+    ("ναι", "όχι", False),
+    ("café", "naïve", False),
+    ("Café", r"\text{café}", True),
+    ("café, thé", "thé, café", True),
+    ("café, thé", "thé, lait", False),
+    ("第3行", "第4行", False),
+    ("✓", "✗", False),
+    ("ℝ", r"\mathbb{R}", True),
+    ("ℝ", r"\mathbb{Q}", False),
 ]
 CHOICES = [
     ("B", r"\textbf{(B)}\ 12", True),
@@ -154,6 +169,20 @@ CHOICES = [
     ("3+A", "(A) + 3", True),
     ("Monday", "(C) Monday", True),
     ("Monday", "(C) Tuesday", False),
+    ("B", "B: Paris", True),
+    ("B", "C: Paris", False),
+    ("Paris", "B: Paris", True),
+    ("Paris", "B: London", False),
+    ("B", "Option B", True),
+    ("B", "Option C", False),
+    ("A", r"\text{Option A}", True),
+    ("Option B", "(B)", True),
+    ("B", "choice (B): Paris", True),
+    ("B. Paris", "Option B", True),
+    ("B. Paris", "Option C", False),
+    ("A: 3, B: 4", "A", False),
+    ("A", "(A) 3 (B) 4", False),
+    ("A:B", "B:A", False),
 ]
 TIMES = [
     ("4:30 p.m.", "4:30 PM", True),
@@ -173,6 +202,37 @@ TIMES = [
     ("4 PM", "4", False),
     ("5", "4:30 PM", False),
     ("09:05", "9:05", True),
+    ("July 4", "July 4th", True),
+    ("July 4", "July 5th", False),
+]
+SERIES = [
+    ("2023-05-10", "2023-10-05", False),
+    ("2023-05-10", "2023-5-10", True),
+    ("2023-05-10", r"\text{2023-05-10}", True),
+    ("2024-01-15", "2008", False),
+    ("2024-01-15", "2024-02-14", False),
+    ("2023/05/10", "2023/10/05", False),
+    ("01/02/2020", "1/2/2020", True),
+    ("1914-1918", "1939-1943", False),
+    ("1914-1918", "-4", False),
+    ("1914-1918", "1914\u20131918", True),
+    ("1914\u20131918", "1914 -- 1918", True),
+    ("3-2", "2-1", False),
+    ("3-2", "1", False),
+    ("3-2", "score = 3 - 2", True),
+    ("3-2, 2-1", "2-1, 3-2", True),
+    ("3-2, 2-1", "1, 1", False),
+    ("10-15", "20-25", False),
+    ("555-0123", "555-123", False),
+    ("192.168.0.1", "192.168.0.2", False),
+    ("192.168.0.1", "192.168.0.1", True),
+    ("15:04:10", "30:08:10", False),
+    ("1:2:3", "1:3:2", False),
+    ("1:2:3", "1 : 2 : 3", True),
+    ("1914--1918", "1914-1918", True),
+    ("12 - 5", "7", True),
+    ("3/4", "6/8", True),
+    ("-5-3", "-8", True),
 ]
 UNITS = [
     ("8 kg", "8 g", False),
@@ -196,6 +256,60 @@ UNITS = [
     (r"8^\circ\text{C}", r"8^\circ\text{F}", False),
     (r"3\sqrt{2}\text{ cm}", r"3\sqrt{2}", True),
     (r"3\sqrt{2}\text{ cm}", r"3\sqrt{2}\text{ m}", False),
+    (r"3\sqrt{2}", r"3\sqrt{2} cm^2", True),
+    (r"3\sqrt{2}", r"3\sqrt{2}cm", True),
+    (r"3\sqrt{2}", r"3\sqrt{2}m", True),
+    (r"3\sqrt{2}", r"3\sqrt{2}x", False),
+    (r"3\sqrt{2}", r"3\sqrt{2}s^2", False),
+    (r"25\pi", r"25\pi cm^2", True),
+    (r"25\pi", r"25\pi m", True),
+    (r"25\pi", r"25\pi m^2", True),
+    (r"25\pi", "25π square feet", True),
+    (r"25\pi", r"25\pi t", False),
+    (r"25\pi cm", r"25\pi", True),
+    (r"25\pi cm", r"25\pi m", False),
+    (r"25\pi m", r"25\pi", False),
+    (r"25\pi\text{ cm}^2", r"25\pi cm", False),
+    (r"\pi rs", r"\pi", False),
+    (r"2\pi in", r"2\pi", False),
+    (r"\sqrt{3} mg", r"\sqrt{3}", False),
+    ("2rs", "2", False),
+    ("2x", "2x cm", True),
+    ("50", "50 kWh", True),
+    ("50 kWh", "50", True),
+    ("50 kWh", "50 kilowatt hours", True),
+    ("50 kWh", "50 kW", False),
+    ("50", "50 kJ", True),
+    ("50", "50GB", True),
+    ("50 GB", "50 MB", False),
+    ("8 mb", "8", False),
+    ("8", "8kb", False),
+    ("12", "12 años", True),
+    ("12 años", "12", True),
+    ("12 años", "12 meses", False),
+    ("12", "12 рублей", True),
+    ("12 рублей", "13 рублей", False),
+    ("12", "12元", True),
+    ("12", "12万", False),
+    ("12", "12 миллионов", False),
+    ("12", "12 millones", False),
+    ("8", "8х", False),
+    ("8", "8 ψ", False),
+    ("8", "8αβψ", False),
+    ("8", "8αβγ", False),
+    ("18", "18 €", True),
+    ("18 €", "18", True),
+    ("18 €", "19", False),
+    ("50", "50¢", True),
+    ("50 cents", "50¢", True),
+    ("50 dollars", "50¢", False),
+    ("50", "Rs. 50", True),
+    ("18", "USD 18", True),
+    ("18", "USD 19", False),
+    ("$12 per hour", "12 dollars per hour", True),
+    ("12 dollars per hour", "$12/hr", True),
+    ("$12 per hour", "12 cents per hour", False),
+    ("$12 per hour", "12 dollars per day", False),
     ("12:30", "2:05", False),
     ("2:3", "2/3", True),
 ]
@@ -217,6 +331,18 @@ NOTATION = [
     ("4000", "4.000", False),
     ("\u22124", "\u20134", True),
     ("1 / 2", ".5", True),
+    (r"6.02\times10^{23}", "6.02×10²³", True),
+    (r"3\times10^{-7}", "3×10⁻⁷", True),
+    (r"3\times10^{-7}", "3×10⁷", False),
+    ("2^{15}", "2¹⁵", True),
+    ("x^{10}", "x¹⁰", True),
+    ("x^{n+1}", "xⁿ⁺¹", True),
+    ("x_1+x_2", "x₁+x₂", True),
+    ("10110_2", "10110₂", True),
+    ("10110_2", "10110₃", False),
+    (r"\sigma+\delta", "δ+σ", True),
+    (r"2\pi\alpha", "2πα", True),
+    (r"2\pi\alpha\beta", "2παβ", True),
 ]
 FORMULAS = [
     ("x^2+1=0", "x^2+2=0", False),
@@ -230,10 +356,41 @@ FORMULAS = [
     (r"\sqrt{2}+\sqrt{3}-\sqrt{5+2\sqrt{6}}", r"\sqrt{6}-\sqrt{2}\sqrt{3}", True),
     (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{bmatrix}1\\2\end{bmatrix}", True),
     (r"\infty", r"-\infty", False),
+    ("2ab", "2", False),
+    ("4ab", "4ba", True),
+    ("16t", "16", False),
+    ("8t", "8m", False),
+    (r"\pi r^2h", r"\pi r^2", False),
+    (r"\pi r^2", r"\pi r^2h", False),
+    (r"\pi r^2", r"\pi r^2 h", False),
+    ("x^2+5m", "x^2+5", False),
+    (r"\frac{1}{2}ab", r"\frac12", False),
+    (r"\frac12", r"\frac{1}{2}bc", False),
+    (r"2^{10}\text{ million}", "2^{10}", False),
+]
+COMPLEX = [
+    ("6 - 5i", "6 - 5 i", True),
+    ("6 - 5i", "6 + 5 i", False),
+    ("3i", "3", False),
+    (r"\frac{3}{5}+\frac{4}{5}i", r"\frac{3+4i}{5}", True),
+    ("2i", "(1+i)^2", True),
+    ("-2i", "(1+i)^2", False),
+    (r"e^{\pi i}", "-1", True),
+    (r"e^{i\pi/3}", r"\frac12+\frac{\sqrt3}{2}i", True),
+    (r"e^{i\pi/3}", r"\frac12-\frac{\sqrt3}{2}i", False),
+    ("x^2+1", "(x+i)(x-i)", True),
+    ("x = i", "x = -i", False),
+    ("z^2 = i", "z^2 = -i", False),
+    ("x=5i", "x = 5 i", True),
+    (r"\begin{pmatrix} i & 1\end{pmatrix}", r"\begin{pmatrix} 1 \cdot i & 1\end{pmatrix}", True),
+    (r"\sum_{i=1}^{n} i", r"\frac{n(n+1)}{2}", True),
+    (r"\sum_{i=1}^{n} i", r"\sum_{i=1}^{n} i^2", False),
+    (r"1 \le i \le n", r"1 \le i \le n+1", False),
+    (r"0 \le x < \infty", r"[0,\infty)", True),
 ]
 KINDS = {
     "restated": RESTATED, "size": SIZES, "percent": PERCENT, "base": BASES, "list": LISTS, "words": WORDS,
-    "choice": CHOICES, "time": TIMES,
+    "choice": CHOICES, "time": TIMES, "series": SERIES, "complex": COMPLEX,
     "unit": UNITS, "notation": NOTATION, "formula": FORMULAS,
 }  # fmt: skip
 CASES = [pytest.param(*case, id=f"{kind}: {case[1]} for {case[0]}") for kind, cases in KINDS.items() for case in cases]
@@ -242,6 +399,22 @@ CASES = [pytest.param(*case, id=f"{kind}: {case[1]} for {case[0]}") for kind, ca
 @pytest.mark.parametrize(("truth", "answer", "same"), CASES)
 def test_an_answer_is_graded_by_its_kind(truth, answer, same):
     assert same_marked(answer, truth) is same
+
+
+@pytest.mark.parametrize(
+    ("truth", "text", "same"),
+    [
+        ("16", "the answer is $16t$", False),
+        (r"\pi r^2", r"the volume is $\pi r^2h$", False),
+        ("16t", "it is $16t$", True),
+        ("16", r"it is $16 \text{ cm}$", True),
+        ("16 cm", "it is 16", True),
+        ("16", "it is 16 cm", True),
+        (r"3\sqrt{2}", r"it is $3\sqrt{2}\text{ cm}$", True),
+    ],
+)
+def test_a_variable_in_free_text_is_no_unit(truth, text, same):
+    assert same_in_text(text, truth) is same
 
 
 def test_a_ground_truth_that_is_no_mathematics_is_an_error():

@@ -245,11 +245,12 @@ def test_the_recipes_own_reward_is_known_by_its_file(plain: DictConfig, path: st
 
 def test_a_sample_of_ground_truths_is_graded_against_itself(check: Check, caplog: pytest.LogCaptureFixture) -> None:
     fine = ["18", "-1,000", r"\frac{3}{4}", "Alice", "(1, 2)", "5 cm", "50\\%", "甲", "1e-07", "k = 45, n = 2", "x = 3"]
-    faulty = [r"\frac{1}{", r"(1, \frac{)", "??", "He has 3+4=7. #### 7"]
+    fine += ["12 años", "18 €", "2023-05-10"]
+    faulty = [r"\frac{1}{", r"(1, \frac{)", "??", "why?", "He has 3+4=7. #### 7"]
     check([GOOD | {"reward_model": {"ground_truth": truth}} for truth in fine + faulty], OWN)
-    assert "of a sample of 15 ground truths of data.train_files=train.jsonl 4 cannot be graded well" in caplog.text
-    assert "what can't be read as mathematics in 3 (row 11 (index 0), row 12 (index 0), row 13" in caplog.text
-    assert "what is not equal to itself as an answer in 1 (row 14" in caplog.text
+    assert "of a sample of 19 ground truths of data.train_files=train.jsonl 5 cannot be graded well" in caplog.text
+    assert "what can't be read as mathematics in 4 (row 14 (index 0), row 15 (index 0), row 16" in caplog.text
+    assert "what is not equal to itself as an answer in 1 (row 18" in caplog.text
 
 
 def test_data_of_which_no_ground_truth_equals_itself_is_refused(check: Check) -> None:
