@@ -18,11 +18,13 @@ HEAVY += ("recipe.hdpo.training.trainer", "recipe.hdpo.training.loss")
 # The package by which vLLM's server silences the root logger.
 SILENCER = "model_hosting_container_standards.sagemaker"
 
-# The ways to switch HDPO on: by one flag on a command of one's own, by the recipe's config, and by three flags.
+# The ways to switch HDPO on: by one flag on a command of one's own, by the recipe's config, by three flags, and by one
+# flag on a sweep.
 WAYS_IN = {
     "one flag": ("+use=hdpo",),
     "recipe's config": ("--config-path", "pkg://recipe.hdpo.config", "--config-name", "hdpo_trainer"),
     "flags": ("hydra.searchpath=[pkg://recipe.hdpo.config]", "+hdpo=default", "+use=hdpo"),
+    "sweep": ("-m", "+use=hdpo", "hdpo.topk=8,16"),
 }
 
 # Launches that stop for another reason: knobs without the trainer, and data and model that are not there.
@@ -69,7 +71,8 @@ print({SILENCER!r} in sys.modules)
 warn()
 """
     for name, way_in in WAYS_IN.items():
-        arguments = (*way_in, *NEEDED, "algorithm.filter_groups.enable=true", f"hydra.run.dir={folder}")
+        folders = (f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}")
+        arguments = (*way_in, *NEEDED, "algorithm.filter_groups.enable=true", *folders)
         program += f"fact({name!r})\nmain_ppo(*{arguments!r})\n"
     for name, flags in STOPS.items():
         program += f"fact({name!r})\nmain_ppo(*{(*flags, *NEEDED, f'hydra.run.dir={folder}')!r})\n"

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.keys import ROLLOUT, Rule, select
+from recipe.hdpo.config.keys import MODEL, ROLLOUT, Rule, select
 
 AGENT, LOOPS = f"{ROLLOUT}.agent.default_agent_loop", f"{ROLLOUT}.agent.agent_loop_config_path"
 TURNS = f"{ROLLOUT}.multi_turn"
@@ -23,6 +23,7 @@ def unknown_agents(config: DictConfig, names: Iterable[str]) -> str | None:
     from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
     from verl.utils.import_utils import resolve_config_path
 
+    _import_users_modules(config)
     path = select(config, LOOPS)
     loops: Any = [] if path is None else OmegaConf.load(resolve_config_path(path))
     known = {*_agent_loop_registry, *(loop.name for loop in loops)}
@@ -31,8 +32,16 @@ def unknown_agents(config: DictConfig, names: Iterable[str]) -> str | None:
         return None
     return (
         f"{', '.join(unknown)}, and verl knows the agent loops {', '.join(sorted(known))} only: add it to a file of "
-        f"agent loops ({LOOPS})"
+        f"agent loops ({LOOPS}), or to a module that registers it ({MODEL}.external_lib)"
     )
+
+
+def _import_users_modules(config: DictConfig) -> None:
+    """As verl's agent-loop worker does before it looks for a loop or a parser, which these modules may register."""
+    from verl.utils.import_utils import import_external_libs
+
+    modules = select(config, f"{MODEL}.external_lib")
+    import_external_libs(OmegaConf.to_object(modules) if OmegaConf.is_list(modules) else modules)
 
 
 def unknown_default_agent(config: DictConfig, hdpo: HDPOConfig) -> str | None:
@@ -45,6 +54,7 @@ def unknown_tool_format(config: DictConfig, hdpo: HDPOConfig) -> str | None:
         return None
     from verl.experimental.agent_loop.tool_parser import ToolParser
 
+    _import_users_modules(config)
     found = select(config, f"{TURNS}.format")
     if found in ToolParser._registry:
         return None

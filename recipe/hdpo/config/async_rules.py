@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.keys import Rule, is_async, select, uses_lora
+from recipe.hdpo.config.keys import Rule, is_async, is_separate, select, uses_lora
 
 MODE = "trainer.v1.trainer_mode"
+
+
+def other_program(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    """Of verl's programs only ``main_ppo`` looks up its trainer by name; others bring keys of their own."""
+    for key in ("async_training", "rollout.nnodes"):
+        if OmegaConf.select(config, key) is not None:
+            return (
+                f"{key} is of a verl program with a trainer of its own (fully asynchronous, or one step off), which "
+                f"would train without HDPO: start verl.trainer.main_ppo with {MODE}=hdpo_separate_async in its place, "
+                f"without {key.partition('.')[0]}.* keys"
+            )
+    return None
 
 
 def next_step_of_no_step(config: DictConfig, hdpo: HDPOConfig) -> str | None:
@@ -40,8 +52,8 @@ def seeds_without_repetition(config: DictConfig, hdpo: HDPOConfig) -> str | None
 
 def no_initial_model(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     """Without hybrid replicas verl holds the reference model in workers of its own."""
-    key, separate = "actor_rollout_ref.hybrid_engine", str(select(config, MODE)).endswith("separate_async")
-    if not separate or select(config, key, True) or not hdpo.reads_initial_model or uses_lora(config):
+    key = "actor_rollout_ref.hybrid_engine"
+    if not is_separate(config) or select(config, key, True) or not hdpo.reads_initial_model or uses_lora(config):
         return None
     return (
         f"{key}=false with hdpo.teacher={hdpo.teacher}: verl then holds the initial model in other workers than the "
@@ -59,6 +71,7 @@ def no_steps_to_rest(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 
 ASYNC_RULES: tuple[Rule, ...] = (
+    other_program,
     next_step_of_no_step,
     replaced_too_late,
     seeds_without_repetition,

@@ -16,6 +16,7 @@ from recipe.hdpo.config.adapt import adapt
 from recipe.hdpo.config.agent_rules import idle_multi_turn
 from recipe.hdpo.config.keys import INTEGERS, NEVER_NULL, ROLLOUT, Rule, keys_read
 from recipe.hdpo.config.preflight import not_ready
+from recipe.hdpo.config.reward_rules import penalised_length
 from recipe.hdpo.config.rules import RULES, wrong_verl
 from recipe.hdpo.config.switched_on import lost_choices, lost_values
 
@@ -115,8 +116,7 @@ def _raise(title: str, messages: Iterable[str]) -> None:
 
 def warnings_of(config: DictConfig) -> Iterator[str]:
     """What may run, and should not be left as it is. Said once, in the driver."""
-    if idle := idle_multi_turn(config):
-        yield idle
+    yield from filter(None, (idle_multi_turn(config), penalised_length(config)))
     keeps_one = [key for key in KEEP if OmegaConf.select(config, key) == 1]
     if keeps_one and (OmegaConf.select(config, "trainer.save_freq") or 0) > 0:
         yield (
@@ -145,8 +145,22 @@ class ConfigCheckCallback:
     ``SystemExit``, whatever happens.
     """
 
+    is_checked = False
+
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Called by Hydra with the composed config."""
+        """Called by Hydra with the composed config, before it makes the job's copy of it."""
+        self.is_checked = True
+        self._check_or_leave(config)
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Called by Hydra before each job: of a sweep (``-m``), which has no start of a run, with the job's config.
+
+        The job has its own copy of that already, which its trainer adapts.
+        """
+        if not self.is_checked:
+            self._check_or_leave(config)
+
+    def _check_or_leave(self, config: DictConfig) -> None:
         try:
             self._check(config)
         except ValueError as error:

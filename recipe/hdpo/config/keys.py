@@ -54,7 +54,7 @@ def model_config(config: DictConfig) -> dict[str, Any] | None:
 
     None too where it cannot be read, which is a refusal of its own (:func:`broken_model_config`).
     """
-    file = _config_file(select(config, f"{MODEL}.path"))
+    file = _config_file(select(config, config_path_key(config)))
     try:
         found = None if file is None else json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -62,9 +62,16 @@ def model_config(config: DictConfig) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def config_path_key(config: DictConfig) -> str:
+    """Where verl's config says which folder or hub model ``config.json`` is of."""
+    key = f"{MODEL}.hf_config_path"
+    return f"{MODEL}.path" if select(config, key) is None else key
+
+
 def broken_model_config(config: DictConfig) -> str | None:
     """What to say of a ``config.json`` that cannot be read; None for one that can, or none at all."""
-    file = _config_file(select(config, f"{MODEL}.path"))
+    key = config_path_key(config)
+    file = _config_file(select(config, key))
     if file is None:
         return None
     try:
@@ -75,7 +82,7 @@ def broken_model_config(config: DictConfig) -> str | None:
         if isinstance(found, dict):
             return None
         why = f"it holds a {type(found).__name__}, not an object"
-    return f"{MODEL}.path: {file} cannot be read ({why}): copy the model's folder anew"
+    return f"{key}: {file} cannot be read ({why}): copy the model's folder anew"
 
 
 def _config_file(path: Any) -> Path | None:
@@ -94,10 +101,16 @@ def _config_file(path: Any) -> Path | None:
 
 
 def model_value(config: DictConfig, name: str) -> Any:
-    """A value of ``config.json``, of the text part where the model has several; None where it is not known."""
-    found = model_config(config) or {}
-    parts = (found, found.get("text_config") or {})
-    return next((part[name] for part in parts if part.get(name) is not None), None)
+    """A value of ``config.json`` with what ``model.override_config`` changes in it, of the text part where the model
+    has several; None where it is not known."""
+    parts = [model_config(config) or {}]
+    parts.append(parts[0].get("text_config") or {})
+    override = f"{MODEL}.override_config"
+    changed = f"{override}.model_config" if select(config, f"{override}.model_config") is not None else override
+    for node, part in zip((changed, f"{changed}.text_config"), parts, strict=True):
+        if (value := select(config, f"{node}.{name}", part.get(name))) is not None:
+            return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return None
 
 
 def model_positions(config: DictConfig) -> int | None:
@@ -120,6 +133,11 @@ def sequence_parallel_size(config: DictConfig, model: str) -> int:
 def is_async(config: DictConfig) -> bool:
     """Whether the trainer lets rollouts go on over its updates, by its name: verl's or the recipe's."""
     return str(select(config, "trainer.v1.trainer_mode")).endswith("async")
+
+
+def is_separate(config: DictConfig) -> bool:
+    """Whether rollouts have accelerators of their own, by the trainer's name."""
+    return str(select(config, "trainer.v1.trainer_mode")).endswith("separate_async")
 
 
 def max_staleness(config: DictConfig, wanted: int | None) -> int | None:

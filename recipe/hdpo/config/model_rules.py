@@ -19,6 +19,7 @@ from recipe.hdpo.config.keys import (
 )
 
 ATTENTION = f"{MODEL}.override_config.attn_implementation"
+FUSED = f"{MODEL}.use_fused_kernels"
 
 
 def _models(config: DictConfig, hdpo: HDPOConfig) -> tuple[str, ...]:
@@ -28,12 +29,16 @@ def _models(config: DictConfig, hdpo: HDPOConfig) -> tuple[str, ...]:
 
 
 def pad_to_length(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    for key in [f"{model}.fsdp_config.pad_to_length" for model in _models(config, hdpo)]:
-        if select(config, key, False):
-            return (
-                f"{key}=true: verl refuses it together with a logits processor, which the divergence is: "
-                "set it to false"
-            )
+    padded = [f"{model}.fsdp_config.pad_to_length" for model in _models(config, hdpo)]
+    asked = next((key for key in padded if select(config, key, False)), None)
+    if asked is None:
+        return None
+    if hdpo.distills:
+        return (
+            f"{asked}=true: verl refuses it together with a logits processor, which the divergence is: set it to false"
+        )
+    if hdpo.fused_head or select(config, FUSED, False):
+        return f"{asked}=true: the fused head makes no room for the padding: set it to false, or do without that head"
     return None
 
 
@@ -112,8 +117,7 @@ def frozen_micro_batch(config: DictConfig, hdpo: HDPOConfig) -> str | None:
 
 
 def mixed_without_logits(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    key = f"{MODEL}.use_fused_kernels"
-    found = {"hdpo.fused_head": hdpo.fused_head, key: select(config, key, False)}
+    found = {"hdpo.fused_head": hdpo.fused_head, FUSED: select(config, FUSED, False)}
     asked = [f"{name}=true" for name, value in found.items() if value]
     if not asked or hdpo.teacher != "mixed" or not hdpo.reads_teacher:
         return None

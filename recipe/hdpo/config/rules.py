@@ -22,6 +22,7 @@ from recipe.hdpo.config.gate_rules import GATE_RULES
 from recipe.hdpo.config.keys import ROLLOUT, Rule, is_derived, select
 from recipe.hdpo.config.length_rules import LENGTH_RULES
 from recipe.hdpo.config.model_rules import MODEL_RULES
+from recipe.hdpo.config.reward_rules import REWARD_RULES
 from recipe.hdpo.config.wrong_values import TABLE
 
 VERL_VERSION = "0.9.1"
@@ -87,16 +88,6 @@ def greedy_samples(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     )
 
 
-def late_reward(config: DictConfig, hdpo: HDPOConfig) -> str | None:
-    model = "reward.reward_model"
-    if not select(config, f"{model}.enable", False) or select(config, f"{model}.enable_resource_pool", False):
-        return None
-    return (
-        f"{model}.enable=true without a resource pool of its own scores rollouts after the rollout phase, too late to "
-        f"find cliffs: set {model}.enable_resource_pool=true, or use a rule-based reward"
-    )
-
-
 def other_engine(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     name = select(config, f"{ROLLOUT}.name")
     if name == "trtllm" and hdpo.privileged.n > 0:
@@ -139,7 +130,7 @@ RULES: tuple[Rule, ...] = (
     process_of_several_ranks,
     one_rollout,
     greedy_samples,
-    late_reward,
+    *REWARD_RULES,
     cpu_without_platform,
     *ASYNC_RULES,
     *MODEL_RULES,

@@ -36,7 +36,7 @@ from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_
 from recipe.hdpo.training import checkpoints
 from recipe.hdpo.training.shared_queue import refuse_shared_queue
 from recipe.hdpo.training.watchdog import ActorWatch, Watchdog, actors_of, progress_of
-from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
+from recipe.hdpo.training.whole_data import refuse_too_few, whole_dataset
 from recipe.hdpo.training.worker import HDPOWorker
 
 logger = logging.getLogger(__name__)
@@ -113,10 +113,10 @@ class FramedTrainer(PPOTrainer):
             check_prompts(self.config, self.hdpo, self.token_builder, train, self.privileged_builder)
         try:
             super()._init_dataloader()
-        except Exception:
+        finally:
+            # Where verl fails on too few rows, that is the error to show.
             for split in ("train", "val"):
-                refuse_empty(self.config, split, getattr(self, f"{split}_dataset", None))
-            raise
+                refuse_too_few(self.config, split, getattr(self, f"{split}_dataset", None))
         if train is None:
             check_data(self.config, self.hdpo, self.train_dataset)
             check_rows(self.config, self.hdpo, self.val_dataset, files="val_files")

@@ -37,14 +37,25 @@ def whole_dataset(config: DictConfig, split: str, tokenizer: Any, processor: Any
         ) from error
 
 
-def refuse_empty(config: DictConfig, split: str, dataset: Any) -> None:
-    """Refuse a data set of which verl's filter left no row; verl itself ends in an error of the data loader.
+def refuse_too_few(config: DictConfig, split: str, dataset: Any) -> None:
+    """Refuse a data set of which verl's filter left no row, or of which no step of training can be made.
+
+    verl itself ends in an error of the data loader, or divides by zero once all engines are up.
 
     Raises:
-        ValueError: there is no row.
+        ValueError: there is no row, or there are fewer training rows than ``data.train_batch_size``.
     """
-    if dataset is not None and len(dataset) == 0:
+    if dataset is None:
+        return
+    files = f"data.{split}_files={config.data.get(f'{split}_files')}"
+    if len(dataset) == 0:
         raise ValueError(
-            f"no row of data.{split}_files={config.data.get(f'{split}_files')} is left after verl's filter of prompts "
-            f"with more than data.max_prompt_length={config.data.max_prompt_length} tokens: raise that limit"
+            f"no row of {files} is left after verl's filter of prompts with more than data.max_prompt_length="
+            f"{config.data.max_prompt_length} tokens: raise that limit"
+        )
+    if split == "train" and len(dataset) < config.data.train_batch_size:
+        raise ValueError(
+            f"{files} gives {len(dataset)} rows, fewer than data.train_batch_size={config.data.train_batch_size}, so "
+            "an epoch has no step: lower data.train_batch_size, or add rows (prompts with more than "
+            f"data.max_prompt_length={config.data.max_prompt_length} tokens may have been left out)"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from omegaconf import OmegaConf
 
 from recipe.hdpo.config.agent_rules import AGENT, LOOPS, TURNS, unknown_agents
@@ -25,6 +26,31 @@ def test_verls_agents_and_those_of_the_users_file_are_accepted(tmp_path: Path) -
     assert message.startswith(f"{AGENT} is {NAME}, and verl knows the agent loops ") and LOOPS in message
     assert unknown_agents(composed(*own), [NAME, "tool_agent"]) is None
     assert "theirs, and verl knows" in str(unknown_agents(composed(*own), [NAME, "theirs"]))
+
+
+def test_loops_and_parsers_of_modules_that_verl_imports_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+    from verl.experimental.agent_loop.tool_parser import ToolParser
+
+    # What a test registers is gone after it.
+    monkeypatch.setattr(ToolParser, "_registry", dict(ToolParser._registry))
+    monkeypatch.setitem(_agent_loop_registry, "imported_loop", {})
+    monkeypatch.delitem(_agent_loop_registry, "imported_loop")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, code in (
+        ("loops_of_these_tests", "agent_loop import register\n@register('imported_loop')\nclass L: pass"),
+        ("forms_of_these_tests", "tool_parser import ToolParser\n@ToolParser.register('imported')\nclass P: pass"),
+    ):
+        (tmp_path / f"{name}.py").write_text(f"from verl.experimental.agent_loop.{code}\n")
+    library, own = "actor_rollout_ref.model.external_lib", f"{AGENT}=imported_loop"
+    assert library in next(refusals(composed(own)))
+    assert "ModuleNotFoundError" in next(refusals(composed(own, f"{library}=no_such_module")))
+    assert list(refusals(composed(own, f"{library}=loops_of_these_tests"))) == []
+    form = (*TOOL, f"{TURNS}.format=imported")
+    assert "verl parses" in next(refusals(composed(*form)))
+    assert list(refusals(composed(*form, f"{library}=[forms_of_these_tests]"))) == []
 
 
 def test_a_form_of_calls_that_verl_does_not_parse_is_refused_where_calls_are_parsed() -> None:

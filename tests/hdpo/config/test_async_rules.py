@@ -24,6 +24,13 @@ def test_each_refusal_is_of_an_asynchronous_trainer_and_has_a_way_out(mode: str)
         assert not list(refusals(composed(*overrides)))
 
 
+@pytest.mark.parametrize("key", ["+async_training.staleness_threshold=0.1", "+rollout.nnodes=1"])
+def test_verls_programs_with_a_trainer_of_their_own_are_refused(key: str) -> None:
+    """The keys are those that their configs add to the trainer's."""
+    [message] = refusals(composed(key))
+    assert "would train without HDPO: start verl.trainer.main_ppo with trainer.v1.trainer_mode=hdpo_sep" in message
+
+
 @pytest.mark.parametrize("schedule", ["same_step", "next_step"])
 def test_without_privileged_rollouts_their_schedule_is_nobodys_business(schedule: str) -> None:
     assert not list(refusals(composed(COLOCATE, f"hdpo.privileged.schedule={schedule}", "hdpo.privileged.n=0")))

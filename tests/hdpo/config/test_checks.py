@@ -228,6 +228,40 @@ def test_rollouts_of_the_plain_prompt_need_no_room_for_a_solution() -> None:
     assert not list(refusals(composed(context, "+control=matched_grpo")))
 
 
+TP = f"{ROLLOUT}.tensor_model_parallel_size"
+
+
+@pytest.mark.parametrize(
+    ("hybrid", "training", "apart", "size", "there"),
+    [
+        ("false", 4, 8, 8, None),
+        ("false", 8, 3, 2, "the 3 that there are (actor_rollout_ref.rollout.nnodes=1 x"),
+        ("true", 4, 8, 8, "the 4 that there are (trainer.nnodes=1 x"),
+        ("true", 8, 3, 2, "the 3 that there are (actor_rollout_ref.rollout.nnodes=1 x"),
+        ("true", 8, 4, 4, None),
+    ],
+)
+def test_engines_on_accelerators_of_their_own_have_to_divide_those(
+    hybrid: str, training: int, apart: int, size: int, there: str | None
+) -> None:
+    settings = [f"actor_rollout_ref.hybrid_engine={hybrid}", f"trainer.n_gpus_per_node={training}", f"{TP}={size}"]
+    settings += [f"{ROLLOUT}.nnodes=1", f"{ROLLOUT}.n_gpus_per_node={apart}"]
+    found = list(refusals(composed("trainer.v1.trainer_mode=hdpo_separate_async", *settings)))
+    assert found == [] if there is None else there in found[0]
+    # Other trainers have the training's alone.
+    assert (list(refusals(composed(*settings))) == []) == (training % size == 0)
+
+
+def test_padding_is_refused_where_the_divergence_or_the_fused_head_meets_it() -> None:
+    padded = "actor_rollout_ref.actor.pad_to_length=true"
+    for nothing_distilled in ("+control=grpo", "+control=hint_grpo", "hdpo.distillation_loss_coef=0"):
+        assert not list(refusals(composed(padded, nothing_distilled)))
+        for fused in ("hdpo.fused_head=true", "actor_rollout_ref.model.use_fused_kernels=true"):
+            [message] = refusals(composed(padded, nothing_distilled, fused))
+            assert message.startswith("actor_rollout_ref.actor.fsdp_config.pad_to_length=true: the fused head")
+    assert "a logits processor" in next(refusals(composed(padded)))
+
+
 def test_an_engine_of_several_ranks_needs_processes_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VERL_PLATFORM", "cpu")
     two = ("+device=cpu", "trainer.n_gpus_per_node=2", "actor_rollout_ref.rollout.tensor_model_parallel_size=2")
@@ -474,6 +508,18 @@ def test_stock_main_ppo_stops_before_ray_when_the_config_cannot_work(with_plugin
     said = with_plugin[way_in]
     assert "stopped: HDPO cannot run with this config" in said and "evicts groups of equal reward" in said
     assert "Started a local Ray instance" not in said
+
+
+def test_each_job_of_a_sweep_is_checked_and_a_run_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "not_ready", lambda config: ())  # there is neither model nor data
+    good, bad = composed(), composed("algorithm.filter_groups.enable=true")
+    sweep, run = ConfigCheckCallback(), ConfigCheckCallback()
+    sweep.on_multirun_start(config=bad)
+    sweep.on_job_start(config=good, task_function=None)
+    with pytest.raises(SystemExit, match="evicts groups of equal reward"):
+        sweep.on_job_start(config=bad, task_function=None)
+    run.on_run_start(config=good)
+    run.on_job_start(config=bad, task_function=None)
 
 
 def test_stock_main_ppo_stops_when_the_plug_in_was_not_loaded(without_plugin: dict[str, str]) -> None:

@@ -133,6 +133,35 @@ def test_a_model_without_room_for_a_solution_is_refused_with_the_number(tmp_path
     assert "6000 is more than the model's 2800 positions" in next(refusals(explicit))
 
 
+@pytest.mark.parametrize(
+    ("file", "override"),
+    [
+        ({"max_position_embeddings": 2800}, "max_position_embeddings"),
+        ({"max_position_embeddings": 2800}, "model_config.max_position_embeddings"),
+        ({"text_config": {"max_position_embeddings": 2800}}, "text_config.max_position_embeddings"),
+        ({}, "max_position_embeddings"),
+    ],
+    ids=str,
+)
+def test_positions_are_those_that_the_command_gives_the_model(file: dict, override: str, tmp_path: Path) -> None:
+    model = f"actor_rollout_ref.model.path={_model(tmp_path, **file)}"
+    for positions, context in ((32768, 5000), (4096, 4096)):
+        override_config = f"+actor_rollout_ref.model.override_config.{override}={positions}"
+        config, _ = adapted(*LENGTHS, model, override_config)
+        assert config.actor_rollout_ref.rollout.max_model_len == context
+        explicit = composed(*LENGTHS, model, override_config, "actor_rollout_ref.rollout.max_model_len=5000")
+        assert [f"the model's {positions} positions" in m for m in refusals(explicit)] == [True] * (positions < 5000)
+
+
+def test_positions_are_those_of_the_config_that_the_command_names(tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    model = f"actor_rollout_ref.model.path={_model(tmp_path, max_position_embeddings=2800)}"
+    other = f"actor_rollout_ref.model.hf_config_path={_model(tmp_path / 'config', max_position_embeddings=4096)}"
+    assert adapted(*LENGTHS, model, other)[0].actor_rollout_ref.rollout.max_model_len == 4096
+    (tmp_path / "config/config.json").write_text("{")
+    assert next(refusals(composed(model, other))).startswith("actor_rollout_ref.model.hf_config_path: ")
+
+
 def test_a_model_that_is_known_only_at_start_up_lowers_what_was_derived() -> None:
     config, _ = adapted(*LENGTHS)
     hdpo = read_hdpo(config)

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hydra import compose, initialize_config_dir, initialize_config_module
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from recipe.hdpo.config.switched_on import VERLS, lost_choices, lost_values, silent_grpo
 from tests.hdpo.composed_config import composed
-
-
-def verls(*overrides: str) -> DictConfig:
-    """verl's own config with overrides, and Hydra's part."""
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose("ppo_trainer", overrides=list(overrides), return_hydra_config=True)
 
 
 def test_knobs_without_hdpos_trainer_and_flags_that_became_texts_are_no_silent_grpo() -> None:
@@ -30,11 +25,29 @@ def test_knobs_without_hdpos_trainer_and_flags_that_became_texts_are_no_silent_g
         assert message and "switched nothing on" in message
 
 
-def test_a_control_before_the_switch_is_not_lost_silently() -> None:
-    [message] = lost_choices(verls("+control=sft", "+use=hdpo"))
-    assert "hdpo.divergence.kind=jsd is not what +control=sft sets, cross_entropy" in message
-    kept = verls("+use=hdpo", "+control=sft", "+device=cpu", "hdpo.poll_interval=2.0")
-    assert not list(lost_choices(kept)) and kept.hdpo.divergence.kind == "cross_entropy"
+SFT = "hdpo.divergence.kind=jsd is not what +control=sft sets, cross_entropy: put +use=hdpo before +control"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lost"),
+    [
+        (("+control=sft", "+use=hdpo"), [SFT]),
+        (
+            ("+control=[sft,step_gate]", "+use=hdpo"),
+            [SFT, "hdpo.privileged.step_check=", "hdpo.privileged.gate.steps="],
+        ),
+        (("+control=ladder", "+use=hdpo"), ["hdpo.privileged.n=1 is not", "hdpo.privileged.source=solution is not"]),
+        (("+device=cpu", "+use=hdpo", "+control=sft"), ["hdpo.poll_interval=2.0 is not what +device=cpu sets, 0.1"]),
+        (("+control=sft", "+use=hdpo", "hdpo.divergence.kind=jsd"), []),
+        (("+use=hdpo", "+control=[sft,step_gate]", "+device=cpu", "hdpo.poll_interval=2.0"), []),
+    ],
+    ids=str,
+)
+def test_a_control_before_the_switch_is_not_lost_silently(overrides: tuple[str, ...], lost: list[str]) -> None:
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        config = compose("ppo_trainer", overrides=list(overrides), return_hydra_config=True)
+        found = list(lost_choices(config))
+    assert len(found) == len(lost) and all(map(str.startswith, found, lost)), found
 
 
 OWN = """
@@ -46,12 +59,12 @@ trainer: {v1: {trainer_mode: hdpo_colocate_async}}
 LOSS = "actor_rollout_ref.actor.policy_loss.loss_mode"
 
 
-def _lost(folder: Path, defaults: str, *overrides: str) -> tuple[DictConfig, list[str]]:
+def _lost(folder: Path, defaults: str, *overrides: str, own: str = OWN) -> tuple[DictConfig, list[str]]:
     """A config file of a user's own, and what the check finds lost."""
-    (folder / "mine.yaml").write_text(f"defaults: [{defaults}]\n{OWN}")
+    (folder / "mine.yaml").write_text(f"defaults: [{defaults}]\n{own}")
     with initialize_config_dir(str(folder), version_base=None):
         config = compose("mine", overrides=list(overrides), return_hydra_config=True)
-        return config, list(lost_values(config))
+        return config, [*lost_choices(config), *lost_values(config)]
 
 
 def test_what_a_config_file_chooses_is_not_lost_silently_to_the_flag_behind_it(tmp_path: Path) -> None:
@@ -71,11 +84,67 @@ def test_what_a_config_file_chooses_is_not_lost_silently_to_the_flag_behind_it(t
     assert lost == [] and OmegaConf.select(config, LOSS) == "gspo"
 
 
-def test_a_config_file_that_the_command_line_completes_is_left_alone(tmp_path: Path) -> None:
+KNOBS = """
+hydra: {searchpath: [pkg://verl.trainer.config, pkg://recipe.hdpo.config]}
+hdpo: {distillation_loss_coef: 0.1, topk: null, privileged: {n: 4, source: [answer, solution]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("defaults", "overrides", "lost"),
+    [
+        (
+            "ppo_trainer, _self_",
+            ("+use=hdpo",),
+            ["distillation_loss_coef=0.1", "topk=null", "privileged.n=4", "privileged.source=['answer', 'solution']"],
+        ),
+        (
+            "ppo_trainer, _self_",
+            ("+use=hdpo", "hdpo.topk=64", "hdpo.privileged={n: 2}"),
+            ["distillation_loss_coef=0.1"],
+        ),
+        (
+            "ppo_trainer, hdpo: default, _self_",
+            ("+use=hdpo", "+control=ladder"),
+            ["distillation_loss_coef=0.1", "topk=null"],
+        ),
+        ("ppo_trainer, use: hdpo, _self_", ("+control=grpo",), []),
+    ],
+    ids=str,
+)
+def test_knobs_of_a_config_file_are_not_lost_silently_to_the_flag_behind_it(
+    defaults: str, overrides: tuple[str, ...], lost: list[str], tmp_path: Path
+) -> None:
+    _, found = _lost(tmp_path, defaults, *overrides, own=KNOBS)
+    begins = [line.partition(" of the config mine is lost to ")[0] for line in found]
+    assert begins == [f"hdpo.{knob}" for knob in lost]
+    assert found == [] or found[0].endswith("or add hdpo.distillation_loss_coef=0.1")
+
+
+def test_a_group_of_ones_own_before_the_flag_loses_nothing_silently(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/some.yaml").write_text("# @package _global_\nhdpo:\n  topk: ${oc.env:NO_SUCH_VARIABLE}\n")
+    _, [message] = _lost(tmp_path, "ppo_trainer, _self_", "+mine=some", "+use=hdpo", own=OWN.partition("algo")[0])
+    assert message.startswith("hdpo.topk=${oc.env:NO_SUCH_VARIABLE} of the config mine is lost to 64")
+    _, lost = _lost(tmp_path, "ppo_trainer, _self_", "+use=hdpo", "+mine=some", own=OWN.partition("algo")[0])
+    assert lost == []
+
+
+def test_a_control_in_a_files_defaults_comes_after_the_switch(tmp_path: Path) -> None:
+    own = OWN.partition("algo")[0]
+    _, [message] = _lost(tmp_path, "ppo_trainer, control: [sft], use: hdpo, _self_", own=own)
+    assert message == SFT
+    assert _lost(tmp_path, "ppo_trainer, use: hdpo, control: [sft], _self_", own=own)[1] == []
+
+
+def test_a_config_file_is_looked_at_as_the_command_line_completes_it(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/some.yaml").write_text("a: 1\n")
     config, lost = _lost(tmp_path, 'ppo_trainer, mine: "???", _self_', "+use=hdpo", "mine=some")
-    assert config.mine == {"a": 1} and lost == []
+    assert config.mine == {"a": 1} and lost[0].startswith(f"{LOSS}=gspo of the config mine is lost to hdpo")
+    # Nothing is left to look at where HDPO's own part completes it.
+    _, lost = _lost(tmp_path, 'ppo_trainer, hdpo: "???", _self_', "+use=hdpo", "hdpo=default")
+    assert lost == []
 
 
 def test_verls_own_config_loses_nothing_to_the_flag() -> None:

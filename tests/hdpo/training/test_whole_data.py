@@ -15,7 +15,7 @@ from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.startup import check_data
 from recipe.hdpo.rollout.chat_template import make_token_builder
 from recipe.hdpo.training.trainer_sync import HDPOTrainerSync
-from recipe.hdpo.training.whole_data import refuse_empty, whole_dataset
+from recipe.hdpo.training.whole_data import refuse_too_few, whole_dataset
 from tests.hdpo.composed_config import composed
 
 DEFAULTS = Path(__file__).parents[3] / "recipe/hdpo/config/hdpo/default.yaml"
@@ -68,11 +68,19 @@ def test_files_that_verl_cannot_read_are_one_error_with_their_name(tmp_path: Pat
 
 
 def test_a_data_set_that_the_filter_emptied_is_refused_with_the_limit(tmp_path: Path) -> None:
-    config = config_of(tmp_path, [ROW])
-    refuse_empty(config, "train", [ROW])
-    refuse_empty(config, "train", None)
+    config = config_of(tmp_path, [ROW], train_batch_size=1)
+    refuse_too_few(config, "train", [ROW])
+    refuse_too_few(config, "train", None)
     with pytest.raises(ValueError, match=r"no row of .* more than data\.max_prompt_length=8 tokens: raise that limit"):
-        refuse_empty(config, "train", [])
+        refuse_too_few(config, "train", [])
+
+
+def test_training_rows_of_which_no_step_can_be_made_are_refused_and_few_of_validation_are_not(tmp_path: Path) -> None:
+    config = config_of(tmp_path, [ROW], train_batch_size=2)
+    refuse_too_few(config, "train", [ROW] * 2)
+    refuse_too_few(config, "val", [ROW])
+    with pytest.raises(ValueError, match=r"rows\.jsonl gives 1 rows, fewer than data\.train_batch_size=2.*: lower"):
+        refuse_too_few(config, "train", [ROW])
 
 
 def test_a_class_of_the_users_own_is_not_read_twice(tmp_path: Path) -> None:
@@ -122,11 +130,14 @@ LONG = ROW | {"prompt": [{"role": "user", "content": "1" * 400}]}
         ),
         ([LONG], [ROW], r"no row of data\.train_files=.* more than data\.max_prompt_length=256 tokens"),
         ([ROW], [LONG], r"no row of data\.val_files=.* more than data\.max_prompt_length=256 tokens"),
+        ([ROW, LONG], [ROW], r"data\.train_files=.* gives 1 rows, fewer than data\.train_batch_size=2"),
     ],
-    ids=["text", "JSON text in validation", "long", "long in validation"],
+    ids=["text", "JSON text in validation", "long", "long in validation", "few"],
 )
 def test_the_trainer_refuses_rows_with_one_error_of_its_own(
     plain: Any, tmp_path: Path, train: list[Any], val: list[Any], said: str
 ) -> None:
+    trainer = trainer_with(plain, tmp_path, train, val)
+    trainer.config.data.train_batch_size = len(train)
     with pytest.raises(ValueError, match=said):
-        trainer_with(plain, tmp_path, train, val)._init_dataloader()
+        trainer._init_dataloader()
