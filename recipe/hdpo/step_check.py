@@ -26,8 +26,9 @@ def arithmetic(text: str) -> float | None:
 
     A step is ``a op b = c``, with any number of ``+ - * /`` and parentheses on either side of the sign, and on at least
     one. Numbers are integers, decimals, fractions and percentages. In a chain ``a = b = c`` every sign is a step, so
-    ``2 + 3 = 5 + 4 = 9`` has a false one. A lone decimal may be rounded: ``10 / 3 = 3.33`` is right. What has letters
-    in it is no step. Computed in exact fractions; no text is run as code.
+    ``2 + 3 = 5 + 4 = 9`` has a false one. A lone decimal may be rounded: ``10 / 3 = 3.33`` is right. Units may
+    stand behind numbers. What has a variable, a remainder or a time of day in it is no step, nor is a false one that
+    other units may make right. Computed in exact fractions; no text is run as code.
     """
     found = steps_of(text)
     return sum(step.is_right for step in found) / len(found) if found else None

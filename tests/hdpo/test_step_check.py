@@ -40,6 +40,17 @@ RIGHT = [
     "2 1/2 + 1 1/4 = 3 3/4",
     "So:3 + 4 = 7",
     "speed (3 + 4) = 7",
+    # A number in a name is no side.
+    "Cost of 4 pens = 4 * 2 = 8",
+    "Total for 3 days = 3 * 50 = 150",
+    "Day 2 sales = 10 + 5 = 15",
+    "Angle 1 = 180 - 60 = 120",
+    "3 * 4 = 12 and y = 12 + 1 = 13",
+    "2 * 5 = 10 thus total = 10 + 3 = 13",
+    "14\u00f71/2=28",
+    r"2 \times 500 = 1{,}000",
+    "1/3 = 33.3%",
+    "4 apples + 3 oranges = 7 fruits",
 ]
 FALSE = [
     "3 + 4 = 8",
@@ -51,6 +62,11 @@ FALSE = [
     "1/2 + 1/4 = 2/6",
     "-10/3 = -3.34",
     "10/4 = 2 1/3",
+    "3/4 = 71.0%",
+    "1/2 + 1/5 = 66.7%",
+    "4 apples + 3 oranges = 8 fruits",
+    "2 hours + 3 hours = 6 hours",
+    "Day 2 sales = 10 + 5 = 16",
 ]
 NO_STEP = [
     "",
@@ -82,6 +98,18 @@ NO_STEP = [
     "5 mod 3 + 1 = 3",
     "2 + 3 = 5!",
     r"4 + 4 = 8\sqrt{1}",
+    # A decimal comma, as in "1,5", may be two numbers.
+    "3 / 2 = 1,5",
+    "1,5 * 2 = 3",
+    # What is equal but for a multiple, or in another unit.
+    "13 / 4 = 3 R 1",
+    "13 / 4 = 3 remainder 1",
+    r"5 * 3 = 1 \pmod{7}",
+    "5 * 3 = 1 (mod 7)",
+    "9:00 + 2 = 11:00",
+    "1 hour - 15 minutes = 45 minutes",
+    "2 kg - 500 g = 1.5 kg",
+    "2 million / 4 = 500,000",
 ]
 
 

@@ -60,7 +60,8 @@ def factor(schedule: str, step: int, total_steps: int, share: CliffShare) -> flo
     Args:
         schedule: one of :data:`SCHEDULES`.
         step: t, from 1 on.
-        total_steps: T. A step behind it (a run that was made longer) counts as the last.
+        total_steps: T, of the run at hand: one that goes on from a checkpoint with more steps stretches the schedule,
+            and lambda rises again. A step behind T has what comes behind the last one, 0.
         share: read for ``cliff_rate``.
     """
     done = min(step - 1, total_steps) / total_steps

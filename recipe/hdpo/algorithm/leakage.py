@@ -153,7 +153,7 @@ def reference_pattern(more: Iterable[str] = ()) -> re.Pattern[str]:
     """
     built_in = [phrase for phrases in PHRASES.values() for phrase in phrases]
     phrases = [*built_in, *map(_checked, more)]
-    any_of = "|".join(f"(?:{re.sub(r' +(.?)', _space, phrase)})" for phrase in phrases)
+    any_of = "|".join(f"(?:{_spaced(phrase)})" for phrase in phrases)
     return re.compile(f"(?<!{_LETTER})(?:{any_of})(?!{_LETTER})", re.IGNORECASE)
 
 
@@ -189,14 +189,22 @@ def excess(shown: float, plain: float | None) -> float:
 
 def _checked(phrase: str) -> str:
     try:
-        alone = re.compile(phrase, re.IGNORECASE)
+        # As a part of the whole pattern, in which options such as (?i) have no place.
+        alone = re.compile(f"(?:{_spaced(phrase)})", re.IGNORECASE)
     except re.error as error:
-        raise ValueError(f"{phrase!r} is no regular expression ({error})") from error
+        raise ValueError(f"{phrase!r} is no regular expression that can be one of several ({error})") from error
     if alone.search(""):
         raise ValueError(f"{phrase!r} is found in an empty text, so in every response")
     return phrase
 
 
+def _spaced(phrase: str) -> str:
+    """A phrase with white space for its spaces, also for those that ``re.escape`` has escaped."""
+    return re.sub(r"(?:\\? )+(.?)", _space, phrase)
+
+
 def _space(spaces: re.Match[str]) -> str:
-    """White space for the spaces of a phrase, or none where a question mark follows."""
+    """Any white space; none where a question mark follows, and as many as a repetition that follows says."""
+    if spaces[1] in ("*", "+", "{"):
+        return rf"\s{spaces[1]}"
     return r"\s*" if spaces[1] == "?" else rf"\s+{spaces[1]}"

@@ -12,7 +12,8 @@ _SAYS = "(?:says|said|states|stated|shows|showed|uses|used|explains|tells|sugges
 PHRASES: dict[str, tuple[str, ...]] = {
     "English": (
         f"(?:the|a|this|that|your) {_GIVEN} (?:worked |full |final |correct )?(?:solution|answer)s?",
-        f"(?:solution|answer) (?:that is |that was |which is |which was |as )?{_GIVEN}(?: above| below| here)?",
+        f"the (?:solution|answer) (?:that is |that was |which is |which was |as )?{_GIVEN}(?: above| below| here)?"
+        "(?! (?:that|by|the|an?|any) )",
         # A frame or a point of reference is physics.
         "the reference(?! (?:frame|point|angle|line|plane|axis|level|value|temperature|system|direction|number|book))",
         f"the (?:worked )?solution (?:above |below |already |here )?{_SAYS}",
@@ -25,8 +26,8 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "the (?:hint|privileged (?:text|information|solution))",
     ),
     "Chinese": (
-        "(?:参考|标准|给定|给出的|提供的|已给|示例)(?:的)?(?:答案|解答|解法|解析)",
-        "(?:根据|按照|依据|如|参照|参考)(?:上述|上面的?|以上的?|该)?(?:答案|解答|解析)",
+        "(?:参考|标准|给定|给出的|提供的|已给|示例)(?:的)?(?:答案|解答|解法|解析(?![式几函]))",
+        "(?:根据|按照|依据|参照|参考)(?:上述|上面的?|以上的?|该)?(?:答案|解答|解析(?![式几函]))",
         "答案(?:已经)?(?:给出|告诉|提示)",
     ),
     "Japanese": (
@@ -37,7 +38,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "German": (
         "(?:die|der|eine[r]?) (?:gegebenen?|angegebenen?|vorgegebenen?|bereitgestellten?) (?:Lösung|Antwort)",
         "(?:Musterlösung|Referenzlösung|Beispiellösung)",
-        "(?:laut|gemäß|nach) der (?:Muster|Referenz)?lösung",
+        "(?:laut|gemäß) der (?:Muster|Referenz)?lösung",
         "wie in der Lösung",
     ),
     "French": (
@@ -57,7 +58,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "(?:secondo|come nella) (?:la )?soluzione",
     ),
     "Russian": (
-        "(?:данн|приведённ|приведенн|предоставленн|эталонн|готов)\\w+ (?:решени|ответ)\\w*",
-        "(?:согласно|как в|по) (?:эталонному |данному )?решени(?:ю|и)",
+        "(?:приведённ|приведенн|предоставленн|эталонн)\\w+ (?:решени|ответ)\\w*",
+        "(?:согласно|как в) (?:эталонному |данному )?решени(?:ю|и)",
     ),
 }

@@ -19,6 +19,12 @@ def test_one_success_of_four_by_hand() -> None:
     torch.testing.assert_close(got, torch.tensor([1.0, failure, failure, failure]))
 
 
+def test_a_reward_counts_wherever_its_response_ends() -> None:
+    rewards = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    advantages, _ = compute_hdpo_advantage(rewards, torch.ones(4, 3), index=np.array(["a"] * 4))
+    assert advantages[:, 0].tolist() == pytest.approx([1.0] + [-1 / math.sqrt(3)] * 3)
+
+
 def test_without_normalisation_only_the_baseline_is_subtracted() -> None:
     got = leave_one_out_advantage(torch.tensor([1.0, 0.0, 0.0, 0.0]), normalize=False)
     torch.testing.assert_close(got, torch.tensor([1.0, -1 / 3, -1 / 3, -1 / 3]))

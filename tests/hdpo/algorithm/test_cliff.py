@@ -21,6 +21,11 @@ def test_partial_rewards_below_success_are_failures() -> None:
     assert not _group(0.5, 0.9).is_cliff(0.9)
 
 
+def test_the_record_counts_successes_and_rollouts() -> None:
+    record = _group(1.0, 0.0, 1.0).record("p", 1.0)
+    assert (record.successes, record.size) == (2, 3)
+
+
 def test_a_lost_rollout_makes_the_group_no_cliff() -> None:
     assert not _group(0.0, 0.0, size=3).is_cliff(1.0)
 

@@ -19,8 +19,14 @@ def test_the_factor_of_each_of_four_steps(schedule: str, expected: list[float]) 
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_a_run_that_was_made_longer_stays_at_0_behind_its_old_end(schedule: str) -> None:
+def test_behind_the_last_step_lambda_is_0(schedule: str) -> None:
     assert factor(schedule, 9, 4, CliffShare()) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_a_run_that_goes_on_with_more_steps_stretches_the_schedule(schedule: str) -> None:
+    last, longer = (factor(schedule, 100, steps, CliffShare()) for steps in (100, 200))
+    assert 0.0 < last < 0.02 and longer > 0.5
 
 
 def test_with_fewer_cliffs_lambda_falls_and_with_more_it_stays() -> None:

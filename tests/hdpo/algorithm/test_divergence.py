@@ -549,3 +549,25 @@ def test_bad_input_is_refused_with_the_way_out(changes, message):
 def test_bad_teacher_is_refused_with_the_way_out(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("beta", [0.2, 0.5])
+def test_where_the_student_masks_the_teachers_best_token_value_and_gradient_are_those_without_it(beta: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits, teacher_logits = (torch.randn(3, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    teacher, masked = teacher_topk(teacher_logits, 4), logits.clone()
+    masked[torch.arange(3), teacher.ids[:, 0]] = -math.inf
+    masked.requires_grad_()
+    finite = masked.detach().masked_fill(masked.isneginf(), -60.0).requires_grad_()
+    found = topk_divergence(masked, teacher, torch.arange(3), beta=beta).per_token
+    expected = reference(finite, teacher, beta=beta)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(weighted_gradient(found, masked), weighted_gradient(expected, finite))
+
+
+def test_reverse_kl_takes_a_rest_of_the_teacher_below_the_machine_epsilon_for_that_epsilon() -> None:
+    teacher = teacher_topk(torch.tensor([[0.0, -40.0, -50.0]]), 1)
+    student = torch.tensor([[0.5, 0.3, 0.2]]).log()
+    found = topk_divergence(student, teacher, torch.tensor([0]), kind="reverse_kl").per_token.item()
+    eps = torch.finfo(torch.float32).eps
+    assert found == pytest.approx(0.5 * math.log(0.5) + 0.5 * math.log(0.5 / eps), rel=1e-5)

@@ -45,6 +45,10 @@ def test_a_response_without_steps_counts_as_the_share_that_is_set(no_steps: floa
     assert reason_to_drop(none, replace(OFF, no_steps=no_steps)) is None
 
 
+def test_a_response_whose_steps_are_all_false_is_not_one_without_steps() -> None:
+    assert reason_to_drop(replace(CLEAN, steps=0.0), replace(OFF, steps=0.5, no_steps=1.0)) == "steps"
+
+
 def test_of_two_reasons_the_first_in_their_order_counts() -> None:
     everything = Gate(speaks=True, run_share=0.5, length_share=0.3, steps=0.5, no_steps=0.0, reliance=None)
     bad = {

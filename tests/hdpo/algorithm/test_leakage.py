@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,13 @@ SILENT = [
     "Die Lösung der Gleichung ist 3.",
     "La solución es 7.",
     "",
+    # Sentences of mathematics.
+    "There is a unique solution provided that a is not 0.",
+    "The general solution given by y = C e^x holds.",
+    "根据解析式, 函数在一处为零, 给定的解析式成立。",
+    "例如答案是3; 假如答案为7",
+    "Wir suchen nach der Lösung der Gleichung.",
+    "Данное решение не подходит.",
 ]
 
 
@@ -71,7 +79,19 @@ def test_users_phrases_come_on_top_from_a_file(tmp_path: Path) -> None:
     assert not more.search("the cheat sheets") and not PATTERN.search("the cheat sheet")
 
 
-@pytest.mark.parametrize(("line", "said"), [("(open", "no regular expression"), ("x*", "found in an empty text")])
+@pytest.mark.parametrize("phrase", ["the *cheat +sheet", "the {1,2}cheat {1}sheet", re.escape("the cheat sheet")])
+def test_a_phrase_that_is_accepted_is_one_of_the_whole_pattern_and_finds_what_it_says(phrase: str) -> None:
+    assert reference_pattern([phrase]).search("see the cheat sheet")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("(open", "no regular expression"),
+        ("x*", "found in an empty text"),
+        ("(?i)the cheat sheet", "no regular expression that can be one of several"),
+    ],
+)
 def test_a_line_that_is_no_phrase_is_named(tmp_path: Path, line: str, said: str) -> None:
     file = tmp_path / "phrases.txt"
     file.write_text(f"good\n{line}\n")

@@ -99,6 +99,25 @@ def test_no_more_than_the_share_of_a_batch_comes_back_the_longest_due_first() ->
     assert metrics["hdpo/reinjected_prompts"] == 2 and set(asked[:2]) <= set("cde") and len(asked) == 4
 
 
+def test_a_share_of_less_than_one_row_is_one_row() -> None:
+    memory, fetch = Reinjection(delay=1, share=0.1), loader("abcdefgh")
+    step(memory, 1, fetch, a="kept")
+    assert step(memory, 2, fetch)[0][0] == "a"
+
+
+def test_a_cliff_that_comes_back_is_not_taken_from_the_loader_as_well() -> None:
+    memory, fetch = Reinjection(delay=1, share=0.25), loader("abcd")
+    step(memory, 1, fetch, a="kept")
+    assert step(memory, 2, fetch)[0] == "abcd"
+
+
+def test_one_that_is_due_and_beyond_the_share_may_come_from_the_loader() -> None:
+    memory, fetch = Reinjection(delay=1, share=0.25), loader("abcd")
+    step(memory, 1, fetch, a="kept", b="kept")
+    asked, metrics = step(memory, 2, fetch)
+    assert sorted(asked) == list("abcd") and metrics["hdpo/visits_after_delay"] == 2
+
+
 def test_privileged_rollouts_of_the_next_step_decide_there() -> None:
     memory, fetch = Reinjection(delay=2, share=0.25), loader("abcdefgh")
     asked = memory.next_batch(1, 4, fetch, most=100)
