@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from recipe.hdpo.child_process import die_with_parent
+
 # A training driver needs some seconds to end Ray.
 END_WITHIN = 30.0
-PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
 
 
 @contextlib.contextmanager
@@ -28,7 +27,7 @@ def child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen]:
     """
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        with subprocess.Popen(command, process_group=0, preexec_fn=_die_with_parent, **options) as process:
+        with subprocess.Popen(command, process_group=0, preexec_fn=die_with_parent, **options) as process:
             try:
                 yield process
             finally:
@@ -40,10 +39,6 @@ def child(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen]:
 
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end(process: subprocess.Popen) -> None:

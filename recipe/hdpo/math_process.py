@@ -10,7 +10,6 @@ process cannot import such a module again, and every load would have its own poo
 
 import importlib.util
 import logging
-import multiprocessing
 import os
 import resource
 import signal
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
+
+from recipe.hdpo.child_process import start_pool
 
 TIME_LIMIT_S = 5.0
 # On top of what the worker occupies once math-verify is imported.
@@ -125,12 +126,8 @@ def _get_pool() -> ProcessPool:
         if _pool is None or _pool_owner != os.getpid() or not _pool.active:
             if importlib.util.find_spec("math_verify") is None:
                 raise RuntimeError("comparing answers needs math-verify: pip install math-verify")
-            _pool = ProcessPool(
-                max_workers=MAX_WORKERS,
-                max_tasks=TASKS_PER_WORKER,
-                initializer=_start_worker,
-                initargs=(MEMORY_LIMIT_BYTES,),
-                context=multiprocessing.get_context("spawn"),
+            _pool = start_pool(
+                _start_worker, (MEMORY_LIMIT_BYTES,), max_workers=MAX_WORKERS, max_tasks=TASKS_PER_WORKER
             )
             _pool_owner = os.getpid()
         return _pool

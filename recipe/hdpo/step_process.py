@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import multiprocessing
 from dataclasses import replace
 
 from pebble import ProcessPool
 
 from recipe.hdpo.algorithm.gate import CHECKED, FAILED, Signs
+from recipe.hdpo.child_process import start_pool
 from recipe.hdpo.step_check import StepCheck, load_step_check, share_of
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class StepProcess:
 
     def _running(self) -> ProcessPool:
         if self.pool is None or not self.pool.active:
-            self.pool = ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn"))
+            self.pool = start_pool(max_workers=1)
         return self.pool
 
     def stop(self) -> None:

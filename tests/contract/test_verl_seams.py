@@ -374,6 +374,8 @@ def test_what_verls_trainer_waits_in_can_be_watched() -> None:
     assert parameters(PPOTrainer.init) == ["self"] and parameters(PPOTrainer.fit) == ["self", "agent_loop_manager"]
     assert parameters(ReplayBuffer._wait_for_next_poll) == ["self", "partition_id", "last_debug_time"]
     assert "self._wait_for_next_poll(partition_id, last_debug_time)" in inspect.getsource(ReplayBuffer.sample)
+    # recipe.hdpo.training.lost_samples
+    assert parameters(ReplayBuffer.sample) == ["self", "global_steps", "partition_id", "batch_size"]
     fit = inspect.getsource(PPOTrainer.fit)
     assert "self.agent_loop_manager = agent_loop_manager" in fit and "self.timing_raw = {}" in fit
     assert "self.agent_loop_workers.append(" in inspect.getsource(AgentLoopManager._init_agent_loop_workers)
@@ -658,6 +660,10 @@ def test_verls_tool_agent_chooses_tools_by_the_row_and_ends_where_an_answer_find
     end = processing.index("if len(response_mask) >= self.response_length:\n            return AgentState.TERMINATED")
     assert end < processing.index("agent_data.response_mask = response_mask")
     assert "self.ct_merge_context_msg(" in processing and "tools=schemas" in processing
+    # recipe.hdpo.rollout.privileged_agent: the prompt gets its token ids once, and tools read the messages after that.
+    pending = inspect.getsource(ToolAgentLoop._handle_pending_state)
+    assert "agent_data.prompt_ids = prompt_ids" in pending and "agent_data.messages," in pending
+    assert "messages = list(kwargs" in run and "agent_data=agent_data" in inspect.getsource(ToolAgentLoop._call_tool)
     init = inspect.getsource(ToolAgentLoop.__init__)
     assert "ToolParser.get_tool_parser(self.rollout_config.multi_turn.format, self.tokenizer)" in init
     assert "self.tools = load_all_tools(" in inspect.getsource(AgentLoopWorker.__init__)

@@ -26,6 +26,13 @@ SOURCE_COUNTS = ("rollouts", "solved", "kept")
 ERROR_CHARS = 500
 
 
+def error_text(error: BaseException) -> str:
+    """An error for people, short enough to travel."""
+    # Ray wraps the error of another process, and puts that process's whole traceback into the text.
+    cause = getattr(error, "cause", None) or error
+    return f"{type(cause).__name__}: {cause}"[:ERROR_CHARS]
+
+
 @dataclass
 class RolloutGroup:
     """The K rollouts of one prompt while they settle.
@@ -74,9 +81,7 @@ class RolloutGroup:
         """Take in the error that cost a rollout; the first one is kept as text."""
         self.unscored += unscored
         if not self.first_error:
-            # Ray wraps the error of another process, and puts that process's whole traceback into the text.
-            cause = getattr(error, "cause", None) or error
-            self.first_error, self.first_error_at = f"{type(cause).__name__}: {cause}"[:ERROR_CHARS], now
+            self.first_error, self.first_error_at = error_text(error), now
 
     def is_cliff(self, success_reward: float) -> bool:
         """Whether the prompt was seen whole, every rollout has a finite reward and none reaches ``success_reward``."""
@@ -146,6 +151,7 @@ class GroupRecord:
         uid: the group's id in this step, the first part of its rows' keys.
         cliff_uid: of a re-issued cliff, the uid of the group whose rollouts failed.
         successes: normal rollouts with R = 1.
+        privileged_error: the first error that cost a privileged rollout; empty for none.
         privileged: what the privileged prompt shows, and told: each scored privileged rollout, where texts are
             written down (``rollout/telling.py``); empty elsewhere.
     """
@@ -186,6 +192,12 @@ class GroupRecord:
     successes: int = 0
     privileged: dict[str, Any] = field(default_factory=dict)
     told: list[dict[str, Any]] = field(default_factory=list)
+    privileged_error: str = ""
+
+    def lose_privileged(self, error: BaseException) -> None:
+        """Count a privileged rollout that an error cost; the first one is kept as text."""
+        self.errors += 1
+        self.privileged_error = self.privileged_error or error_text(error)
 
     def count(self, source: str, **counts: int) -> None:
         """Add to the counts of one source (``rollouts``, ``solved``, ``kept``)."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from recipe.hdpo.config import HDPOConfig
 from recipe.hdpo.config.keys import MODEL, ROLLOUT, Rule, select
@@ -49,6 +49,41 @@ def unknown_default_agent(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     return None if problem is None else f"{AGENT} is {problem}"
 
 
+def agents_without_class(config: DictConfig, names: Iterable[str]) -> str | None:
+    """Which of the names the user's file has a function for, where privileged rollouts need a class; None for none."""
+    from verl.utils.import_utils import resolve_config_path
+
+    path = select(config, LOOPS)
+    if path is None:
+        return None
+    wanted, loops = set(names), OmegaConf.load(resolve_config_path(path))
+    for loop in cast(ListConfig, loops):
+        made_by = None if loop.name not in wanted else _imported(loop.get("_target_", ""))
+        if made_by is not None and not isinstance(made_by, type):
+            return (
+                f"{loop.name}, which {loop['_target_']} makes, a {type(made_by).__name__}: privileged rollouts need "
+                f"a class to derive theirs from, so name that class in {path}, with its arguments beside _target_"
+            )
+    return None
+
+
+def _imported(target: str) -> Any:
+    """What a name stands for; None where it cannot be imported here, which verl's worker says."""
+    import hydra.utils
+
+    try:
+        return hydra.utils.get_object(target)
+    except Exception:
+        return None
+
+
+def default_agent_without_class(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    if hdpo.privileged.n == 0:
+        return None
+    problem = agents_without_class(config, [select(config, AGENT, SINGLE_TURN)])
+    return None if problem is None else f"{AGENT} is {problem}"
+
+
 def unknown_tool_format(config: DictConfig, hdpo: HDPOConfig) -> str | None:
     if select(config, AGENT) != TOOL:
         return None
@@ -72,4 +107,4 @@ def idle_multi_turn(config: DictConfig) -> str | None:
     )
 
 
-AGENT_RULES: tuple[Rule, ...] = (unknown_default_agent, unknown_tool_format)
+AGENT_RULES: tuple[Rule, ...] = (unknown_default_agent, default_agent_without_class, unknown_tool_format)

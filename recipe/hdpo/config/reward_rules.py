@@ -32,7 +32,21 @@ def late_reward(config: DictConfig, hdpo: HDPOConfig) -> str | None:
         return None
     return (
         f"{MODEL}.enable=true without a resource pool of its own scores rollouts after the rollout phase, too late to "
-        f"find cliffs: set {MODEL}.enable_resource_pool=true, or use a rule-based reward"
+        f"find cliffs: set {MODEL}.enable_resource_pool=true and {MODEL}.rollout.free_cache_engine=false, or use a "
+        "rule-based reward"
+    )
+
+
+def sleeping_reward_model(config: DictConfig, hdpo: HDPOConfig) -> str | None:
+    """verl wakes a reward model only where that scores a whole batch."""
+    if not (select(config, f"{MODEL}.enable", False) and select(config, f"{MODEL}.enable_resource_pool", False)):
+        return None
+    if not select(config, f"{MODEL}.rollout.free_cache_engine", True):
+        return None
+    return (
+        f"{MODEL}.rollout.free_cache_engine=true (verl's default) puts the reward model to sleep at the start, and "
+        "nothing wakes it where rollouts are scored one by one: set it to false, which costs nothing in a pool of "
+        "its own"
     )
 
 
@@ -76,4 +90,4 @@ def penalised_length(config: DictConfig) -> str | None:
     )
 
 
-REWARD_RULES: tuple[Rule, ...] = (late_reward, older_reward_keys)
+REWARD_RULES: tuple[Rule, ...] = (late_reward, sleeping_reward_model, older_reward_keys)

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from recipe.hdpo.config import HDPOConfig
-from recipe.hdpo.config.agent_rules import unknown_agents
+from recipe.hdpo.config.agent_rules import agents_without_class, unknown_agents
 from recipe.hdpo.config.model_rules import topk_message
 from recipe.hdpo.data.checks import check_rows
 
@@ -67,6 +67,11 @@ def check_data(config: DictConfig, hdpo: HDPOConfig, dataset: Any) -> None:
                 f"data column '{config.data[key]}' (data.{key}) is multi-modal, and HDPO's privileged prompts are "
                 "text: remove the column, or name another one"
             )
-    if "agent_name" in columns and (problem := unknown_agents(config, set(frame["agent_name"]))):
-        raise ValueError(f"data column 'agent_name' names {problem}")
+    if "agent_name" in columns:
+        names = set(frame["agent_name"])
+        problem = unknown_agents(config, names)
+        if problem is None and hdpo.privileged.n > 0:
+            problem = agents_without_class(config, names)
+        if problem:
+            raise ValueError(f"data column 'agent_name' names {problem}")
     check_rows(config, hdpo, dataset)

@@ -115,19 +115,21 @@ class HDPOAgentLoopWorker(ReissuingWorker):
         group.prompt_was_cut = self._prompt_was_cut(group.student_prompt_ids, group.agent_name, kwargs)
         problem = prompt_id(kwargs["raw_prompt"], str(kwargs.get("data_source", "")))
         record = group.record(problem, self.hdpo.success_reward)
+        asks = record.cliff and self.hdpo.privileged.n > 0
         try:
-            if record.cliff and self.partition == transfer.CLIFFS:
+            if asks and self.partition == transfer.CLIFFS:
                 await self._let_follow(group, sampling_params, trajectory, trace, kwargs)
-            elif record.cliff and self.hdpo.privileged.schedule == "same_step":
+            elif asks and self.hdpo.privileged.schedule == "same_step":
                 await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
-            elif record.cliff:
+            elif asks:
                 record.plain_prompt_ids, record.attempts = group.student_prompt_ids, self._shown_attempts(group)
-        except Exception:
-            record.errors += 1
+        except Exception as error:
+            record.lose_privileged(error)
             logger.exception(f"privileged rollouts of prompt {group.uid} failed; its normal rollouts are kept")
         record.settled_at, record.ended_at = group.settled_at, time.time()
-        if not group.rewards and self.config.trainer.v1.sampler.sync_refill_failed_groups:
-            # verl draws another prompt for an empty group; a record would make the group look non-empty.
+        refills = self.partition == transfer.TRAIN and self.config.trainer.v1.sampler.sync_refill_failed_groups
+        if not group.rewards and refills:
+            # The synchronous trainer draws another prompt for an empty group; a record would make it look non-empty.
             return
         await tq.async_kv_put(key=transfer.record_key(group.uid), partition_id="train", tag=transfer.record_tag(record))
 

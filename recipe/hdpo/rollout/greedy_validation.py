@@ -17,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 # In the reward's extra information of every sample of a prompt: the score of its greedy rollout.
 GREEDY_SCORE = "hdpo_greedy_score"
-_MARK = "hdpo_greedy_rollout"
+# A session that no sample has.
+_GREEDY_SESSION = -1
 
 # ray.remote wraps the class; the plain class underneath is what can be extended.
 AgentLoopWorker: Any = AgentLoopWorkerTQ.__ray_metadata__.modified_class
@@ -41,7 +42,7 @@ class GreedyValidationWorker(AgentLoopWorker):
         apply_greedy_sampling_params(params)
         fields = {key: value for key, value in prompt.items() if key not in ("__rollout_n__", "__do_sample__")}
         try:
-            await super()._run_agent_loop(params, trajectory, trace=trace, session_id=-1, **fields, **{_MARK: True})
+            await super()._run_agent_loop(params, trajectory, trace=trace, session_id=_GREEDY_SESSION, **fields)
         except Exception:
             logger.exception(f"the greedy rollout of validation prompt {uid} failed; its samples are kept")
         try:
@@ -52,10 +53,9 @@ class GreedyValidationWorker(AgentLoopWorker):
     async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
         if not (validate and self.hdpo.validate_greedy):
             return await super()._agent_loop_postprocess(output, validate, **kwargs)
-        is_greedy = kwargs.pop(_MARK, False)
         outputs = output if isinstance(output, list) else [output]
         await self._compute_score(outputs, kwargs=kwargs)
-        if is_greedy:
+        if kwargs["session_id"] == _GREEDY_SESSION:
             self.greedy_scores[kwargs["uid"]] = float(outputs[-1].reward_score)
             return
         extra = outputs[-1].extra_fields.setdefault("reward_extra_info", {})

@@ -51,10 +51,10 @@ def usable_reward(score: Any, extra_info: Mapping[str, Any] | None = None) -> fl
     Args:
         score: what the reward function gave as score.
         extra_info: the reward's extra information, which may say under :data:`~recipe.hdpo.algorithm.cliff.UNSCORED`
-            that the response could not be graded, and why.
+            that the response could not be graded, and why; or that verl's manager `rate_limited` made up the score.
 
     Raises:
-        UnscoredRollout: the reward function says so, or the score is None, NaN, infinite (in float32, which verl keeps
+        UnscoredRollout: that is so, or the score is None, NaN, infinite (in float32, which verl keeps
             rewards in), or no number.
     """
     if extra_info and extra_info.get(UNSCORED):
@@ -62,6 +62,8 @@ def usable_reward(score: Any, extra_info: Mapping[str, Any] | None = None) -> fl
             f"the reward function could not grade the response: {extra_info[UNSCORED]}. The rollout counts as lost, "
             "not as failed"
         )
+    if extra_info and (outage := _outage(extra_info)):
+        raise UnscoredRollout(f"{outage}. The rollout counts as lost, not as failed")
     if score is None:
         raise UnscoredRollout(
             "the reward function returned None, which is no reward (a branch without `return`, or a dict whose 'score' "
@@ -77,6 +79,18 @@ def usable_reward(score: Any, extra_info: Mapping[str, Any] | None = None) -> fl
     if not torch.tensor(reward, dtype=torch.float32).isfinite():
         raise UnscoredRollout(f"the reward is {reward}, not a finite number: the rollout counts as lost, not as failed")
     return reward
+
+
+def _outage(extra_info: Mapping[str, Any]) -> str:
+    """What verl's reward manager ``rate_limited`` turned into a score of 0; empty where a reward function returned.
+
+    What that returns as a dict has a ``score``, and a number leaves ``acc`` alone.
+    """
+    if "score" in extra_info:
+        return ""
+    if "error" in extra_info:
+        return f"the reward function failed: {extra_info['error'] or 'an error without a text'}"
+    return "the reward function has not returned within reward.timeout" if extra_info.get("timeout") is True else ""
 
 
 def is_cut_off(output: AgentLoopOutput, longest: int, end_ids: Collection[int]) -> bool:

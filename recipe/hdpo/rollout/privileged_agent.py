@@ -2,8 +2,8 @@
 
 It is the agent loop that made the plain rollouts, tools and turns included, with three differences: a prompt that is
 too long is refused, never cut; the budget of tokens for all turns is counted from the privileged prompt on; and the
-prompt may be made with other options of the chat template. Later turns are made with the plain ones, since the student
-reads them.
+prompt may be made with other options of the chat template. Later turns are made with the plain ones and behind the
+plain prompt, since the student reads them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import hydra.utils
 from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap, _agent_loop_registry
+from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
 
 from recipe.hdpo.algorithm.cliff import GroupRecord, RolloutGroup
 from recipe.hdpo.config.checks import read_hdpo
@@ -40,7 +41,7 @@ class PrivilegedRollout:
     Attributes:
         group: the cliff's rollouts.
         record: the group's record, which counts this rollout.
-        plain_messages: the plain prompt; the reward function gets it, not the privileged one.
+        plain_messages: the plain prompt; the reward function and tools get it, not the privileged one.
         source: of what the privileged prompt shows.
         solved_and_kept: whether it came out correct and is used; known once it was scored.
     """
@@ -135,9 +136,13 @@ class _Privileged:
 
     Attributes:
         turn_builder: verl's builder of token ids for what joins the response; None: the one of the prompt.
+        privileged: what the rollout is told about its group.
+        privileged_length: messages of the privileged prompt.
     """
 
     turn_builder: Any = None
+    privileged: PrivilegedRollout
+    privileged_length: int
     # verl's, of the prompt.
     continuous_token_builder: Any
 
@@ -155,10 +160,23 @@ class _Privileged:
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> Any:
         # The plain loop sees what it sees for a plain rollout.
-        kwargs.pop(MARK, None)
+        self.privileged = kwargs.pop(MARK)
+        self.privileged_length = len(kwargs["raw_prompt"])
         return await super().run(sampling_params, **kwargs)  # type: ignore[misc]
+
+
+class _PrivilegedToolAgent(_Privileged):
+    """What the twin of verl's tool agent, or of a class derived from it, overrides beside that."""
+
+    async def _handle_pending_state(self, agent_data: Any, *args: Any, **kwargs: Any) -> Any:
+        state = await super()._handle_pending_state(agent_data, *args, **kwargs)  # type: ignore[misc]
+        # The prompt has its token ids. From here on the conversation is read by tools, whose answers the student reads.
+        said_since = agent_data.messages[self.privileged_length :]
+        agent_data.messages = [*self.privileged.plain_messages, *said_since]
+        return state
 
 
 @functools.cache
 def _privileged_class(plain: type) -> type:
-    return type(f"Privileged{plain.__name__}", (_Privileged, plain), {})
+    own = _PrivilegedToolAgent if issubclass(plain, ToolAgentLoop) else _Privileged
+    return type(f"Privileged{plain.__name__}", (own, plain), {})

@@ -118,7 +118,7 @@ class PrivilegedWorker(ScoringWorker):
                 record.too_long += 1
                 logger.warning(f"cliff {record.prompt_id} is skipped ({rollout.source}): {result}")
             elif isinstance(result, BaseException):
-                record.errors += 1
+                record.lose_privileged(result)
                 logger.error(f"a privileged rollout of cliff {record.prompt_id} failed", exc_info=result)
         return any(mark.solved_and_kept for mark in marks.values())
 

@@ -39,8 +39,6 @@ class ReissuingWorker(PrivilegedWorker):
     ) -> None:
         """Start a cliff's privileged rollouts and go on. The cliff is on record before its own group is finished: a
         run that is resumed from a checkpoint in between re-issues it."""
-        if self.hdpo.privileged.n == 0:
-            return
         uid = str(uuid.uuid4())
         row = {k: v for k, v in kwargs.items() if k not in ("session_id", "global_steps")}
         row |= {"uid": uid, "agent_name": group.agent_name, transfer.PLAIN_PROMPT_IDS: group.student_prompt_ids}
@@ -74,9 +72,11 @@ class ReissuingWorker(PrivilegedWorker):
             group.student_prompt_ids = list(prompt[transfer.PLAIN_PROMPT_IDS])
             # Nor these, and then there are none to show.
             group.attempts = dict(enumerate(from_json(prompt.get(transfer.ATTEMPTS) or "[]")))
-            await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
-        except Exception:
-            record.errors += 1
+            # A run that goes on from a checkpoint may have switched them off.
+            if self.hdpo.privileged.n > 0:
+                await self._run_privileged(group, record, sampling_params, trajectory, trace, kwargs)
+        except Exception as error:
+            record.lose_privileged(error)
             logger.exception(f"privileged rollouts of the re-issued cliff {problem} failed")
         record.settled_at = record.ended_at = time.time()
         tag = transfer.record_tag(record)

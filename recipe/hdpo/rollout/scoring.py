@@ -7,7 +7,7 @@ from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 
-from recipe.hdpo.algorithm.cliff import UNSCORED
+from recipe.hdpo.algorithm.cliff import UNSCORED, error_text
 from recipe.hdpo.algorithm.privileged_prompt import text_at
 from recipe.hdpo.config.checks import read_hdpo
 from recipe.hdpo.config.lengths import usable_context
@@ -33,7 +33,13 @@ class ScoringWorker(GreedyValidationWorker):
         self.tool_agents = ToolAgents(self.tools, self.rollout_config.multi_turn.format, self.tokenizer)
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
-        await self.reward_limit(super()._compute_score(outputs, kwargs=kwargs))
+        try:
+            await self.reward_limit(super()._compute_score(outputs, kwargs=kwargs))
+        except KeyError as missing:
+            if missing.args != ("reward_extra_info",) or outputs[-1].reward_score is None:
+                raise
+            # verl asks for it behind the score, and its own call of a discriminative reward model returns none.
+            outputs[-1].extra_fields["reward_extra_info"] = {}
 
     async def _score(self, outputs: list[AgentLoopOutput], validate: bool, kwargs: dict) -> None:
         """Score a rollout; one without a usable reward is lost. In validation it counts as wrong, and says why."""
@@ -41,11 +47,14 @@ class ScoringWorker(GreedyValidationWorker):
         try:
             await self._compute_score(outputs, kwargs=kwargs)
             final.reward_score = usable_reward(final.reward_score, final.extra_fields.get("reward_extra_info"))
-        except UnscoredRollout as reason:
+        except Exception as error:
             if not validate:
                 raise
-            logger.warning(f"a rollout of validation prompt {kwargs['uid']} counts as wrong: {reason}")
-            final.reward_score, final.extra_fields["reward_extra_info"] = 0.0, {UNSCORED: str(reason)}
+            reason, traceback = (str(error), None) if isinstance(error, UnscoredRollout) else (error_text(error), error)
+            logger.warning(
+                f"a rollout of validation prompt {kwargs['uid']} counts as wrong: {reason}", exc_info=traceback
+            )
+            final.reward_score, final.extra_fields["reward_extra_info"] = 0.0, {UNSCORED: reason}
 
     async def _was_cut_off(self, output: AgentLoopOutput, agent_name: str) -> bool:
         """Whether a limit stopped a response; ``prompt_ids`` are those that it was sampled from."""

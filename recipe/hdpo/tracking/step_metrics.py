@@ -62,6 +62,21 @@ def step_metrics(records: list[GroupRecord], history: CliffHistory) -> dict[str,
     return metrics | leak_metrics(records)
 
 
+def no_privileged_rollout(records: list[GroupRecord]) -> str | None:
+    """What to say of a step whose privileged rollouts were all lost, at least one to an error; None for others.
+
+    It is said and stops nothing: a step may have one cliff, and its own rollouts are trained on as in GRPO.
+    """
+    lost = sum(r.errors for r in records)
+    if not lost or any(r.rollouts for r in records):
+        return None
+    first = next((r.privileged_error for r in records if r.privileged_error), "an agent-loop worker's log says why")
+    return (
+        f"NO PRIVILEGED ROLLOUT CAME THROUGH, so this step distills nothing and is one of GRPO: errors cost {lost} "
+        f"(hdpo/skipped_error); the first: {first}"
+    )
+
+
 def lost_too_many(records: list[GroupRecord], most: float) -> str | None:
     """What to say where more than the share ``most`` of a step's normal rollouts was lost; None elsewhere."""
     asked, lost = sum(r.size for r in records), sum(r.lost_rollouts for r in records)

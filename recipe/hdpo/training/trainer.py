@@ -7,6 +7,7 @@ the batch right after it was sampled and come back as extra info of the actor up
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import transfer_queue as tq
@@ -19,11 +20,13 @@ from recipe.hdpo.algorithm.cliff import GroupRecord
 from recipe.hdpo.tracking.group_lines import GROUP_FOLDER, group_lines
 from recipe.hdpo.tracking.kept_notes import KeptNotes
 from recipe.hdpo.tracking.kept_text import write_kept, write_step
-from recipe.hdpo.tracking.step_metrics import lost_too_many
+from recipe.hdpo.tracking.step_metrics import lost_too_many, no_privileged_rollout
 from recipe.hdpo.training.by_key import pop_reliance
 from recipe.hdpo.training.kept_lines import text_lines
 from recipe.hdpo.training.token_record import keys_to_record
 from recipe.hdpo.training.trainer_frame import FramedTrainer
+
+logger = logging.getLogger(__name__)
 
 
 class HDPOTrainer(FramedTrainer):
@@ -78,6 +81,8 @@ class HDPOTrainer(FramedTrainer):
         if self._is_last_update():
             # Counted once for the whole step: verl averages over its updates.
             metrics.update(self._step_metrics())
+            if said := no_privileged_rollout(self.records):
+                logger.warning(f"step {self.global_steps}: {said}")
             if folder := self.config.trainer.get("rollout_data_dir", None):
                 write_step(folder, GROUP_FOLDER, self.global_steps, group_lines(self.records))
             self.records = []

@@ -34,6 +34,7 @@ from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.teacher_collapse import STUDENT, CollapseMonitor
 from recipe.hdpo.tracking.validation_metrics import greedy_accuracy, validation_passk
 from recipe.hdpo.training import checkpoints
+from recipe.hdpo.training.lost_samples import lost_too_many_samples, refuse_empty_validation
 from recipe.hdpo.training.shared_queue import refuse_shared_queue
 from recipe.hdpo.training.watchdog import ActorWatch, Watchdog, actors_of, progress_of
 from recipe.hdpo.training.whole_data import refuse_too_few, whole_dataset
@@ -79,6 +80,7 @@ class FramedTrainer(PPOTrainer):
             last_whole=functools.partial(checkpoints.last_whole_line, config),
         )
         self.watchdog.watch_rows(self.replay_buffer)
+        refuse_empty_validation(self.replay_buffer)
 
     def init(self) -> None:
         settings = self.config.trainer
@@ -145,7 +147,8 @@ class FramedTrainer(PPOTrainer):
         """verl's metrics, and unbiased pass@k and greedy accuracy under names of their own."""
         greedy_scores = reward_extra_infos_dict.pop(GREEDY_SCORE, None)
         reasons = reward_extra_infos_dict.pop(UNSCORED, [None] * len(sample_uids))
-        self._check_unscored(reasons, sum(expected_acc_counts.values()))
+        if stop := lost_too_many_samples(reasons, sum(expected_acc_counts.values()), self.hdpo.max_lost_rollouts):
+            raise RuntimeError(f"validation at step {self.global_steps}: {stop}")
         metrics = super()._val_metrics_update(
             data_sources, sample_uids, reward_extra_infos_dict, sample_turns, expected_acc_counts=expected_acc_counts
         )
@@ -157,15 +160,6 @@ class FramedTrainer(PPOTrainer):
         return metrics | validation_passk(
             expected_acc_counts, [uid for uid, _ in scored], [reward for _, reward in scored], success
         )
-
-    def _check_unscored(self, reasons: list[str | None], asked: int) -> None:
-        """Stop where too large a share of the validation samples has no usable reward; the others count as lost."""
-        found = [reason for reason in reasons if reason]
-        if len(found) > self.hdpo.max_lost_rollouts * asked:
-            raise RuntimeError(
-                f"validation at step {self.global_steps}: {len(found)} of {asked} samples have no reward, more than "
-                f"hdpo.max_lost_rollouts={self.hdpo.max_lost_rollouts:g} allows; the first: {found[0]}"
-            )
 
     # ---- checkpoints ----
 

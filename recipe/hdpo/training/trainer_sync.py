@@ -40,7 +40,7 @@ class HDPOTrainerSync(HDPOTrainer, PPOTrainerSync):
 
     @property
     def _cliffs_wait(self) -> bool:
-        return self.hdpo.privileged.schedule == "next_step"
+        return self.hdpo.privileged.n > 0 and self.hdpo.privileged.schedule == "next_step"
 
     def _add_prompts_to_generate(self, num_prompts: int) -> int:
         """With ``sync_refill_failed_groups`` verl asks for a prompt in the place of each that lost all its rollouts;

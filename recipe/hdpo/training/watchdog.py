@@ -52,6 +52,8 @@ def actors_of(trainer: Any) -> dict[str, ActorHandle]:
     add("load balancer of the engines", [handle for handle in balancers if handle is not None])
     rewards = getattr(trainer, "reward_loop_manager", None)
     add("reward worker", getattr(rewards, "reward_loop_workers", None))
+    models = getattr(rewards, "reward_model_manager", None)
+    add("engine server of the reward model", getattr(models, "server_handles", None))
     add("agent-loop worker", getattr(getattr(trainer, "agent_loop_manager", None), "agent_loop_workers", None))
     queue: Any = interface
     add("TransferQueue's controller", [h for h in [queue._TQ_CONTROLLER] if h is not None])

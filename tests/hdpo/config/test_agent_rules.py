@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from recipe.hdpo.config.agent_rules import AGENT, LOOPS, TURNS, unknown_agents
+from recipe.hdpo.config.agent_rules import AGENT, LOOPS, TURNS, agents_without_class, unknown_agents
 from recipe.hdpo.config.checks import refusals, warnings_of
 from tests.hdpo.composed_config import composed
 
@@ -64,3 +64,15 @@ def test_several_turns_of_a_single_turn_agent_are_said_to_be_one() -> None:
     [message] = warnings_of(composed(TOOL[0]))
     assert message.startswith(f"{TURNS}.enable=true changes nothing by itself") and AGENT in message
     assert list(warnings_of(composed(*TOOL))) == []
+
+
+def test_an_agent_loop_that_a_function_makes_is_refused_where_there_are_privileged_rollouts(tmp_path: Path) -> None:
+    file, own = tmp_path / "loops.yaml", "tests.hdpo.rollout.own_agents"
+    loops = [{"name": NAME, "_target_": f"{own}.make_asking"}, {"name": f"{NAME}_2", "_target_": f"{own}.Asking"}]
+    OmegaConf.save(loops, file)
+    by_function, by_class = ((f"{AGENT}={loop['name']}", f"{LOOPS}={file}") for loop in loops)
+    [message] = refusals(composed(*by_function))
+    assert message.startswith(f"{AGENT} is {NAME}, which {own}.make_asking makes, a function:")
+    assert f"name that class in {file}" in message
+    assert list(refusals(composed(*by_class))) == list(refusals(composed(*by_function, "hdpo.privileged.n=0"))) == []
+    assert agents_without_class(composed(*by_class), [NAME]) and not agents_without_class(composed(TOOL[1]), [NAME])

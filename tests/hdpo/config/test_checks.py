@@ -171,6 +171,14 @@ def test_cliffs_are_not_chosen_to_rest_before_the_gate_of_the_loss_has_decided()
         check_config(composed(rest, gate))
 
 
+def test_a_reward_model_that_nothing_wakes_is_refused() -> None:
+    model = "reward.reward_model"
+    own = (f"{model}.enable=true", f"{model}.enable_resource_pool=true")
+    [message] = refusals(composed(*own))
+    assert message.startswith(f"{model}.rollout.free_cache_engine=true (verl's default) puts the reward model to sleep")
+    assert list(refusals(composed(*own, f"{model}.rollout.free_cache_engine=false"))) == []
+
+
 def test_micro_batches_of_training_must_hold_a_privileged_prompt_that_is_trained_on() -> None:
     dynamic = "actor_rollout_ref.actor.use_dynamic_bsz=true"
     small = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024"

@@ -62,3 +62,34 @@ class Unit(BaseTool):
 
     async def execute(self, instance_id: str, parameters: dict[str, Any], **kwargs: Any) -> tuple:
         return ToolResponse(text=self.unit), 0.0, {}
+
+
+class Reader(BaseTool):
+    """Answers with what the conversation begins with, and leaves a note in it."""
+
+    read: ClassVar[list[list[dict]]] = []
+
+    async def create(self, instance_id: str | None = None, **kwargs: Any) -> tuple[str, ToolResponse]:
+        return "instance", ToolResponse()
+
+    async def execute(self, instance_id: str, parameters: dict, agent_data: Any = None, **kwargs: Any) -> tuple:
+        self.read.append(list(agent_data.messages))
+        agent_data.extra_fields["note"] = "noted"
+        return ToolResponse(text="S!" if "SOLUTION" in str(agent_data.messages) else "no"), 0.0, {}
+
+
+def make_asking(*args: Any, **kwargs: Any) -> Asking:
+    return Asking(*args, **kwargs)
+
+
+class PassingOn(SingleTurnAgentLoop):
+    """Hands on what it is given, as to an environment; remembers what that is."""
+
+    given: ClassVar[list[dict]] = []
+
+    def __init__(self, *args: Any, question: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+    async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> Any:
+        self.given.append(kwargs)
+        return await super().run(sampling_params, **kwargs)

@@ -62,6 +62,7 @@ def test_a_privileged_rollout_that_raises_costs_the_group_nothing(chat_model, mo
     assert store.events[-1] == ("uid-1", {"status": "finished"})
     assert {"uid-1_0_0", "uid-1_1_0", "uid-1_2_0"} <= {key for key, _ in store.events}
     assert (store.record().errors, store.record().kept) == (2, 0)
+    assert store.record().privileged_error == "RuntimeError: engine trouble"
 
 
 def test_a_prompt_without_user_message_is_an_error_of_its_record_and_costs_the_group_nothing(
@@ -88,17 +89,22 @@ def test_a_lost_normal_rollout_is_counted_and_starts_no_privileged_ones(chat_mod
     assert not store.record().cliff and store.record().lost_rollouts == 1
 
 
-@pytest.mark.parametrize("refill", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "refill", "leaves_nothing"),
+    [("hdpo", False, False), ("hdpo", True, True), ("hdpo_colocate_async", True, False)],
+)
 def test_a_group_that_lost_every_rollout_leaves_nothing_where_verl_refills_such_groups(
-    chat_model, monkeypatch, refill
+    chat_model, monkeypatch, mode: str, refill: bool, leaves_nothing: bool
 ) -> None:
+    """Asynchronous trainers replace all groups that lost a rollout, whatever that setting says."""
+
     def answer(prompt: str) -> str:
         raise RuntimeError("engine trouble")
 
     setting = f"trainer.v1.sampler.sync_refill_failed_groups={str(refill).lower()}"
-    store, *_ = run_prompt(chat_model, monkeypatch, answer, setting)
+    store, *_ = run_prompt(chat_model, monkeypatch, answer, setting, f"trainer.v1.trainer_mode={mode}")
     # verl takes a group for failed when no key begins with its uid.
-    assert any(key.startswith("uid-1_") for key, _ in store.events) != refill
+    assert any(key.startswith("uid-1_") for key, _ in store.events) != leaves_nothing
 
 
 def test_a_privileged_prompt_that_does_not_fit_is_skipped_and_counted_never_cut(chat_model, monkeypatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from recipe.hdpo import transfer
 from tests.hdpo.rollout.one_prompt import RIGHT, WRONG, run_prompt, solves_when_shown
 
@@ -115,6 +117,19 @@ def test_solution_and_answer_stand_where_the_keys_say(chat_model, monkeypatch) -
 def test_n_0_runs_no_privileged_rollouts_but_still_counts_cliffs(chat_model, monkeypatch) -> None:
     store, model, _ = run_prompt(chat_model, monkeypatch, solves_when_shown, "hdpo.privileged.n=0")
     assert len(model.prompts) == 3 and store.record().cliff
+
+
+@pytest.mark.parametrize("reissued", [False, True])
+@pytest.mark.parametrize("schedule", ["same_step", "next_step"])
+def test_n_0_looks_for_no_solution_and_lets_no_cliff_wait(
+    chat_model, monkeypatch, caplog: pytest.LogCaptureFixture, schedule: str, reissued: bool
+) -> None:
+    options: dict[str, Any] = {"solution": None, "reissued": reissued}
+    overrides = ("hdpo.privileged.n=0", f"hdpo.privileged.schedule={schedule}")
+    store, *_ = run_prompt(chat_model, monkeypatch, lambda _: WRONG, *overrides, **options)
+    record = store.record()
+    assert (record.cliff, record.plain_prompt_ids, record.no_solution, record.errors) == (not reissued, [], 0, 0)
+    assert "is skipped" not in caplog.text and store.events[-1] == ("uid-1", {"status": "finished"})
 
 
 def test_chat_template_kwargs_are_the_privileged_prompts_alone(chat_model, monkeypatch) -> None:

@@ -45,3 +45,22 @@ def test_a_lost_greedy_rollout_leaves_the_samples_and_counts_as_wrong(chat_model
     scores = [row["extra_fields"]["reward_extra_info"][GREEDY_SCORE] for row in store.fields.values()]
     expected = {("d", "u"): 2, ("d", "v"): 1}
     assert greedy_accuracy(expected, ["u", "u", "v"], [*scores, 1.0]) == {"val-hdpo/d/greedy": 0.5}
+
+
+def test_a_loop_of_the_users_own_is_given_nothing_more_for_the_greedy_rollout(
+    chat_model, monkeypatch, tmp_path
+) -> None:
+    from omegaconf import OmegaConf
+
+    from tests.hdpo.rollout.own_agents import PassingOn
+
+    target = f"{PassingOn.__module__}.{PassingOn.__name__}"
+    OmegaConf.save([{"name": "passing_on", "_target_": target, "question": ""}], tmp_path / "loops.yaml")
+    rollout = "actor_rollout_ref.rollout"
+    loops = f"{rollout}.agent.agent_loop_config_path={tmp_path / 'loops.yaml'}"
+    PassingOn.given.clear()
+    overrides = [f"{rollout}.val_kwargs.n=2", "hdpo.validate_greedy=true", loops]
+    run_prompt(chat_model, monkeypatch, lambda _: WRONG, *overrides, validate=True, agent_name="passing_on")
+    assert [given["session_id"] for given in PassingOn.given] == [-1, 0, 1]
+    assert len({frozenset(given) for given in PassingOn.given}) == 1
+    assert not any(name.startswith("hdpo") for given in PassingOn.given for name in given)

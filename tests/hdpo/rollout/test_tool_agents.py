@@ -198,6 +198,42 @@ def test_a_rows_arguments_of_tools_and_its_choice_of_them_reach_both_kinds_of_ro
     assert all("unit()" in prompt and "calculate" not in prompt for prompt in model.prompts)
 
 
+@pytest.mark.parametrize("placement", ["user", "system"])
+def test_a_tool_that_reads_the_conversation_reads_the_plain_prompt_and_its_writes_stay(
+    agent_model, monkeypatch, tmp_path, placement: str
+) -> None:
+    function = {"name": "hint", "description": "h", "parameters": {"type": "object", "properties": {}, "required": []}}
+    tool = {"class_name": f"{OWN}.Reader", "config": {"type": "native"}}
+    OmegaConf.save(
+        {"tools": [{**tool, "tool_schema": {"type": "function", "function": function}}]}, tmp_path / "t.yaml"
+    )
+    own_agents.Reader.read.clear()
+
+    def answer(prompt: str) -> str:
+        return f"#### {'16' if 'SOLUTION' in prompt else '11'}{END}" if "<tool_response>" in prompt else asked
+
+    asked = call("", "hint", "of")
+    store, model, _ = run_agent(
+        agent_model,
+        monkeypatch,
+        f"{ROLLOUT}.multi_turn.tool_config_path={tmp_path / 't.yaml'}",
+        f"hdpo.privileged.placement={placement}",
+        answer=answer,
+        scores={asked + tool_turn("no") + f"#### 16{END}": 1.0},
+        row={"extra_info": {"solution": "SOLUTION", "tool_selection": ["hint"]}},
+    )
+    assert len(own_agents.Reader.read) == 5 and len(store.kept()) == 2
+    for messages in own_agents.Reader.read:
+        assert messages[0] == {"role": "user", "content": "PROBLEM"}
+        assert [message["role"] for message in messages] == ["user", "assistant"]
+    for key in store.kept():
+        assert pieces(model, store.fields[key]) == [(1, asked), (0, tool_turn("no")), (1, f"#### 16{END}")]
+        assert "SOLUTION" in model.tokenizer.decode(store.fields[key][transfer.TEACHER_PROMPT])
+    # The model reads the whole privileged prompt in every turn.
+    assert sum("SOLUTION" in prompt for prompt in model.prompts) == 2 * 2
+    assert {row["extra_fields"]["note"] for key, row in store.fields.items() if key not in store.kept()} == {"noted"}
+
+
 def run_own(agent_model: Path, monkeypatch, folder: Path, name: str) -> tuple[Store, Model]:
     """A loop of the user's own, from a file of agent loops."""
     loops = folder / "loops.yaml"

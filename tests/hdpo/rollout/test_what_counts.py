@@ -20,6 +20,10 @@ from tests.hdpo.rollout.one_prompt import RIGHT, WRONG, run_prompt, solves_when_
 
 NO_REWARDS = [None, math.nan, math.inf, -math.inf, 1e39, 10**400, "right", [1.0, 0.0], {}]
 UNGRADED = {"score": 0.0, "acc": 0.0, UNSCORED: "over the time limit of 5 s"}
+# What verl's manager `rate_limited` makes of a reward function that raised, and of one that never returned.
+FAILED = {"score": 0.0, "info": {"error": "judge is down", "acc": 0.0}}
+FAILED_SILENTLY = {"score": 0.0, "info": {"error": "", "acc": 0.0}}
+TIMED_OUT = {"score": 0.0, "info": {"timeout": True, "acc": 0.0}}
 GRADED = {"score": 1.0, "acc": 1.0, UNSCORED: ""}
 # 32 tokens each, which is all that a response may have: the tokenizer knows bytes, and the mark of a turn's end.
 CUT_OFF, JUST_ENDED = "r" * 32, "r" * 31 + "<|im_end|>"
@@ -59,6 +63,111 @@ def test_one_rollout_without_a_reward_writes_no_row_and_leaves_the_others(chat_m
     answers = iter([WRONG, "odd", WRONG])
     store, model, _ = run_prompt(chat_model, monkeypatch, lambda _: next(answers), scores={"odd": score})
     assert len(model.prompts) == 3 and not store.record().cliff and not store.record().solved
+
+
+@pytest.mark.parametrize(
+    ("made_up", "said"),
+    [
+        (FAILED, "the reward function failed: judge is down."),
+        (FAILED_SILENTLY, "the reward function failed: an error without a text."),
+        (TIMED_OUT, "the reward function has not returned within reward.timeout."),
+    ],
+)
+def test_a_score_that_the_rate_limited_manager_made_up_is_no_reward(made_up: dict, said: str) -> None:
+    with pytest.raises(UnscoredRollout, match=f"{said} The rollout counts as lost, not as failed"):
+        usable_reward(made_up["score"], made_up["info"])
+
+
+@pytest.mark.parametrize(
+    "info", [{"acc": 0.0}, {"score": 0.0, "error": "a wrong sign"}, {"score": 0.0, "timeout": True}, {"timeout": 5.0}]
+)
+def test_what_a_reward_function_says_itself_of_errors_and_times_is_no_outage(info: dict) -> None:
+    assert usable_reward(0.0, info) == 0.0
+
+
+def test_the_rate_limited_manager_makes_up_scores_as_above() -> None:
+    import asyncio
+
+    from omegaconf import OmegaConf
+    from tensordict import TensorDict
+    from verl import DataProto
+    from verl.experimental.reward_loop.reward_manager.limited import RateLimitedRewardManager
+
+    async def judge(solution_str: str, **_: Any) -> float:
+        if solution_str == "down":
+            raise ConnectionError("judge is down")
+        await asyncio.sleep(60)
+        return 1.0
+
+    async def result(response: str) -> dict:
+        class Manager(RateLimitedRewardManager):
+            """With limits of its own: verl keeps them in the class."""
+
+        config = OmegaConf.create({"reward": {"max_concurrent": 4, "timeout": 0.1}})
+        tokenizer = SimpleNamespace(decode=lambda ids, skip_special_tokens: response)
+        batch = {"responses": torch.ones(1, 3, dtype=torch.long), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
+        row = {"data_source": "d", "reward_model": {"ground_truth": "1"}, "extra_info": {}}
+        columns = {name: np.array([value], dtype=object) for name, value in row.items()}
+        data = DataProto(batch=TensorDict(batch, batch_size=1), non_tensor_batch=columns)
+        return await Manager(config, tokenizer, judge).run_single(data)
+
+    for response, expected in (("down", FAILED), ("slow", TIMED_OUT)):
+        found = asyncio.run(result(response))
+        assert found == {"reward_score": expected["score"], "reward_extra_info": expected["info"]}
+
+
+def test_a_reward_model_that_returns_a_score_alone_scores_the_rollout(chat_model, monkeypatch) -> None:
+    """verl's agent-loop worker and its call of a discriminative reward model, without the model's server."""
+    import asyncio
+
+    from omegaconf import OmegaConf
+    from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
+
+    from recipe.hdpo.rollout.agent_loop import HDPOAgentLoopWorker
+    from tests.hdpo.composed_config import composed_from
+
+    reward: dict[str, Any] = {"custom_reward_function": {"path": None}}
+    reward["reward_model"] = {"enable": True, "model_path": "m", "rollout": {"name": "vllm"}}
+    worker = SimpleNamespace(config=OmegaConf.create({"reward": reward}))
+
+    async def preprocessed(data: Any) -> str:
+        return "text"
+
+    async def posted(payload: dict, endpoint: str) -> dict:
+        return {"data": [{"probs": [0.1, 0.75]}]}
+
+    worker._preprocess_reward_inputs, worker._post_request = preprocessed, posted
+    worker.compute_score_disrm = lambda data: RewardLoopWorker.compute_score_disrm(worker, data)
+    remote = SimpleNamespace(remote=lambda data: RewardLoopWorker.compute_score(worker, data))
+    monkeypatch.setattr("verl.trainer.ppo.v1.agent_loop_tq.tq.init", lambda: None)
+    config = composed_from(f"actor_rollout_ref.model.path={chat_model}")
+    OmegaConf.resolve(config)
+    scoring = HDPOAgentLoopWorker(config, llm_client=None)
+    scoring.reward_loop_worker_handles = [SimpleNamespace(compute_score=remote)]
+    output = _output([5])
+    asyncio.run(scoring._score([output], False, {"uid": "u", "raw_prompt": [{"role": "user", "content": "P"}]}))
+    assert output.reward_score == 0.75 and output.extra_fields["reward_extra_info"] == {}
+
+
+def test_a_validation_sample_whose_reward_function_raises_counts_as_wrong_and_says_why(
+    chat_model, monkeypatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(dict):
+        def get(self, *_: Any) -> Any:
+            raise KeyError("a typo")
+
+    overrides = ["actor_rollout_ref.rollout.val_kwargs.n=2", "hdpo.validate_greedy=true"]
+    for override in ([], overrides[1:]):
+        options: dict[str, Any] = {"scores": Broken(), "validate": True}
+        store, *_ = run_prompt(chat_model, monkeypatch, lambda _: RIGHT, overrides[0], *override, **options)
+        assert store.events[-1] == ("uid-1", {"status": "finished"}) and len(store.fields) == 2
+        for row in store.fields.values():
+            assert float(row["rm_scores"].sum()) == 0.0
+            assert row["extra_fields"]["reward_extra_info"][UNSCORED] == "KeyError: 'a typo'"
+    assert "counts as wrong: KeyError: 'a typo'" in caplog.text and "Traceback" in caplog.text
+    # In training it is lost.
+    lost = run_prompt(chat_model, monkeypatch, lambda _: RIGHT, scores=Broken())[0].record()
+    assert (lost.lost_rollouts, lost.cliff, lost.first_error) == (3, False, "KeyError: 'a typo'")
 
 
 def test_a_privileged_rollout_without_a_reward_is_counted_and_never_kept(chat_model, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from recipe.hdpo.tracking.run_history import History
 from recipe.hdpo.tracking.step_metrics import lost_too_many
 from recipe.hdpo.tracking.teacher_collapse import CollapseMonitor
 from recipe.hdpo.training import trainer as trainer_module
+from recipe.hdpo.training.lost_samples import refuse_empty_validation
 from recipe.hdpo.transfer import record_key, record_tag
 from tests.hdpo.training.test_trainer_step import Queue, make_trainer
 
@@ -102,6 +104,49 @@ def test_validation_samples_without_a_reward_count_as_lost_and_too_many_stop_the
     assert found == {"val-hdpo/s/pass@1": 0.5, "val-hdpo/s/pass@2": 1.0, "val-hdpo/s/lost_samples": 1.0}
     with pytest.raises(RuntimeError, match=r"validation at step 5: 2 of 3 samples have no reward.*first: it returned"):
         _validated(monkeypatch, [None, "it returned None", "another"])
+
+
+def test_validation_samples_that_are_not_there_are_lost_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PPOTrainer, "_val_metrics_update", lambda self, *_, **__: {})
+
+    def validated(reasons: list[str | None], asked: int) -> dict[str, float]:
+        uids = ["u"] * len(reasons)
+        samples = {"reward": [1.0] * len(reasons), UNSCORED: reasons}
+        return make_trainer(5)._val_metrics_update(uids, uids, samples, [1], expected_acc_counts={("s", "u"): asked})
+
+    assert validated([None, None], 4)["val-hdpo/s/lost_samples"] == 2.0
+    with pytest.raises(RuntimeError, match=r"validation at step 5: 3 of 4 samples have no reward.*worker's log says"):
+        validated([None], 4)
+    with pytest.raises(RuntimeError, match=r"3 of 4 samples have no reward.*the first: it returned None"):
+        validated([None, "it returned None"], 4)
+
+
+def test_a_validation_batch_of_no_sample_stops_the_run_with_words() -> None:
+    found: dict[str, list[str]] = {"val": [], "train": []}
+    buffer = SimpleNamespace(
+        sample=lambda global_steps, partition_id, batch_size: (SimpleNamespace(keys=found[partition_id]), {"m": 1})
+    )
+    refuse_empty_validation(buffer)
+    with pytest.raises(RuntimeError, match=r"validation at step 0: all samples of 8 prompts were lost to errors"):
+        buffer.sample(global_steps=0, partition_id="val", batch_size=8)
+    assert buffer.sample(global_steps=0, partition_id="train", batch_size=8)[1] == {"m": 1}
+    found["val"] = ["u_0_0"]
+    assert buffer.sample(global_steps=0, partition_id="val", batch_size=8)[0].keys == ["u_0_0"]
+
+
+def test_a_step_all_of_whose_privileged_rollouts_were_lost_to_errors_is_told_with_the_first(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for rollouts, errors, told in ((0, 2, True), (1, 2, False), (0, 0, False)):
+        caplog.clear()
+        record = GroupRecord("p", True, False, size=1, rollouts=rollouts)
+        for _ in range(errors):
+            record.lose_privileged(ValueError("no class"))
+        tags = [record_tag(record), {"status": "success", "seq_len": 3}]
+        batch = KVBatchMeta([record_key("u"), "u_0_0"], tags, "train", extra_info={})
+        assert _balanced(monkeypatch, batch)["hdpo/skipped_error"] == errors
+        assert ("step 7: NO PRIVILEGED ROLLOUT CAME THROUGH" in caplog.text) is told
+        assert ("errors cost 2 (hdpo/skipped_error); the first: ValueError: no class" in caplog.text) is told
 
 
 @pytest.mark.parametrize("unknown", [math.nan, math.inf, -math.inf])

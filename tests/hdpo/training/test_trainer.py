@@ -63,7 +63,8 @@ def test_poll_interval_and_collapse_warning_reach_what_they_are_for_and_another_
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
     def init(self: PPOTrainer, config: object) -> None:
-        self.config, self.replay_buffer = config, SimpleNamespace(poll_interval=2.0, _wait_for_next_poll=None)
+        self.config = config
+        self.replay_buffer = SimpleNamespace(poll_interval=2.0, _wait_for_next_poll=None, sample=None)
 
     monkeypatch.setattr(PPOTrainer, "__init__", init)
     trainer = HDPOTrainerSync(composed("hdpo.poll_interval=0.25", "hdpo.collapse_warning=0.3"))
@@ -75,7 +76,7 @@ def test_poll_interval_and_collapse_warning_reach_what_they_are_for_and_another_
     assert "advantages are verl's" in caplog.text
     assert trainer.history.teacher.threshold == 0.3
     assert HDPOTrainerSync(composed("+control=matched_grpo")).history.teacher.threshold == 0.0
-    assert trainer.replay_buffer.poll_interval == 0.25
+    assert trainer.replay_buffer.poll_interval == 0.25 and trainer.replay_buffer.sample is not None
     assert (trainer.watchdog.stall_timeout, trainer.watchdog.look()) == (1800.0, None)
     assert trainer.config.trainer.v1.trainer_mode == "sync"
     assert trainer.config.actor_rollout_ref.hdpo.topk == 64

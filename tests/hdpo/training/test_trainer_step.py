@@ -283,6 +283,13 @@ def test_a_same_step_run_re_issues_once_what_a_next_step_run_left_waiting_or_say
     assert not (tmp_path / "next" / CLIFFS_FILE).exists()
 
 
+def test_no_cliff_waits_where_privileged_rollouts_are_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PPOTrainer, "_submit_batch_to_rollout", lambda self, batch: len(batch))
+    trainer = make_trainer(7, "hdpo.privileged.schedule=next_step", "hdpo.privileged.n=0", kept={})
+    trainer._submit_batch_to_rollout(prompts(*"abcd"))
+    assert trainer.waiting.asked == [] and "hdpo/waiting_cliffs" not in trainer._step_metrics()
+
+
 @pytest.mark.parametrize(("schedule", "expected"), [("next_step", (1, 5)), ("same_step", (0, 4))])
 def test_the_last_steps_cliffs_go_out_after_this_steps_prompts_and_the_step_waits_for_both(
     monkeypatch: pytest.MonkeyPatch, schedule: str, expected: tuple[int, int]

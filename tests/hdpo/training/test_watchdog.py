@@ -82,12 +82,15 @@ def test_every_actor_that_verls_trainer_starts_is_watched_as_soon_as_it_is_there
     trainer.ref_policy_wg = trainer.actor_rollout_wg
     replicas = [SimpleNamespace(servers=["s"]), SimpleNamespace(servers=["t"])]
     trainer.llm_server_manager = SimpleNamespace(get_replicas=lambda: replicas, global_load_balancer="l")
-    trainer.reward_loop_manager = SimpleNamespace(reward_loop_workers=["r"])
+    trainer.reward_loop_manager = SimpleNamespace(
+        reward_loop_workers=["r"], reward_model_manager=SimpleNamespace(server_handles=["m"])
+    )
     trainer.agent_loop_manager = SimpleNamespace(agent_loop_workers=["w"])
     monkeypatch.setattr(interface, "_TQ_CONTROLLER", "c")
     monkeypatch.setattr(interface, "_TQ_STORAGE", {"SimpleStorage": {"0": "u"}})
-    assert sorted(map(str, actors_of(trainer).values())) == sorted("ababstlrwcu")
-    assert {"engine server 1", "agent-loop worker 0", "actor rank 1"} <= actors_of(trainer).keys()
+    assert sorted(map(str, actors_of(trainer).values())) == sorted("ababstlrmwcu")
+    names = {"engine server 1", "engine server of the reward model 0", "agent-loop worker 0", "actor rank 1"}
+    assert names <= actors_of(trainer).keys()
 
 
 def dog(
