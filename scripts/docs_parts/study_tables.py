@@ -38,6 +38,9 @@ ARMS = {
     "HDPO, λ = 1, answer shown": "answer_1",
     "HDPO, λ = 1, answer shown, step gate": "answer_gate_1",
     "HDPO, λ = 1, forward KL": "forward_kl_1",
+    "HDPO, λ = 1, forward KL, step gate": "kl_gate_1",
+    "HDPO, λ = 1, forward KL, answer shown": "kl_answer_1",
+    "HDPO, λ = 1, forward KL, answer shown, step gate": "kl_answer_gate_1",
     "HDPO, λ falls from 1, spaced visits": "sharpen_1",
     "privileged rollouts as SFT, λ = 1": "sft_1",
 }
@@ -54,6 +57,12 @@ DIFFERENCES = {
     "answer - solution shown, λ = 1": ("answer_1", "hdpo_1"),
     "step gate - none, answer shown": ("answer_gate_1", "answer_1"),
     "forward KL - JSD, λ = 1": ("forward_kl_1", "hdpo_1"),
+    "forward KL, λ = 1 - GRPO": ("forward_kl_1", "grpo"),
+    "forward KL, λ = 1 - matched GRPO": ("forward_kl_1", "matched_grpo"),
+    "step gate - none, forward KL": ("kl_gate_1", "forward_kl_1"),
+    "answer - solution shown, forward KL": ("kl_answer_1", "forward_kl_1"),
+    "step gate - none, answer shown, forward KL": ("kl_answer_gate_1", "kl_answer_1"),
+    "SFT - forward KL, λ = 1": ("sft_1", "forward_kl_1"),
     "falling λ, spaced - neither, λ = 1": ("sharpen_1", "hdpo_1"),
     "SFT - JSD, λ = 1": ("sft_1", "hdpo_1"),
 }
