@@ -31,6 +31,7 @@ BLOCKS: Blocks = {
     "demo-differences": measured.demo_differences,
     "jsd": measured.jsd_table,
     "leak-signs": measured.leak_signs_table,
+    "saturation": measured.saturation_table,
     "jsd-head": measured.jsd_head_table,
     "gpu-environment": card.environment_table,
     "gpu-correct": card.correct_table,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks import leak_signs
+from benchmarks import leak_signs, saturation
 from examples.demo.run import SAMPLES
 from recipe.hdpo.evaluation.intervals import Support, two_level_difference
 from recipe.hdpo.evaluation.passk import pass_at_k
@@ -126,6 +126,12 @@ def _jsd(median: dict[str, float] | None) -> str:
 def jsd_ratio(rows: str, name: str) -> str:
     """A ratio of `benchmarks/jsd.py`."""
     return f"{_json(f'benchmarks/jsd_{rows}.json')['ratios'][name]:.2f}"
+
+
+def saturation_table() -> str:
+    """Gradients of the kept tokens of a run, by their divergence."""
+    rows = json.loads((RESULTS / "benchmarks" / "saturation.json").read_text())["rows"]
+    return table(list(saturation.HEAD), [saturation.cells(row) for row in rows])
 
 
 def leak_signs_table() -> str:

@@ -17,11 +17,15 @@ and equal to it at k = V.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from recipe.hdpo.algorithm.softmax_rows import to_device
+
+# A JSD above this share of its upper bound counts as saturated.
+SATURATED = 0.9
 
 
 def teacher_entropy(log_probs_MK: torch.Tensor) -> torch.Tensor:
@@ -65,6 +69,16 @@ def reliance_weight(
 def clipped(per_token: torch.Tensor, clip: float | None) -> torch.Tensor:
     """min(D, clip); D itself without a clip."""
     return per_token if clip is None else per_token.clamp(max=clip)
+
+
+def largest_jsd(beta: float) -> float:
+    """The generalised JSD of distributions that share no token, its upper bound: the entropy of (beta, 1 - beta)."""
+    return -beta * math.log(beta) - (1.0 - beta) * math.log1p(-beta)
+
+
+def saturated(per_token: torch.Tensor, beta: float) -> torch.Tensor:
+    """Which tokens' JSD is close to its upper bound, so that its gradient vanishes (docs/theory.md, section 8)."""
+    return per_token.detach() > SATURATED * largest_jsd(beta)
 
 
 def _counts(like: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:

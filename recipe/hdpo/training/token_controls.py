@@ -8,7 +8,7 @@ import torch
 
 from recipe.hdpo.algorithm.softmax_rows import to_device
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK
-from recipe.hdpo.algorithm.token_controls import clipped, entropy_weight, reliance_weight
+from recipe.hdpo.algorithm.token_controls import clipped, entropy_weight, reliance_weight, saturated
 from recipe.hdpo.algorithm.token_controls import reliance as of_trajectories
 from recipe.hdpo.config import DivergenceConfig
 from recipe.hdpo.training import mini_batch
@@ -32,12 +32,14 @@ def control_tokens(
         reliance: takes down the reliance of the micro-batch's trajectories.
 
     Returns:
-        the controlled divergence, (N,), and sums over tokens for the metrics of the controls that are on.
+        the controlled divergence, (N,), and sums over tokens for metrics: of a JSD, and of the controls that are on.
     """
     sums: dict[str, torch.Tensor] = {}
     controlled_N = clipped(per_token_N, options.clip)
     if options.clip is not None:
         sums["hdpo/clipped_tokens"] = (per_token_N > options.clip).sum()
+    if options.kind == "jsd":
+        sums["hdpo/saturated_tokens"] = saturated(per_token_N, options.beta).sum()
     positions_M, privileged = mini_batch.response_positions(info)
     positions_M = to_device(positions_M, per_token_N.device)
     rows = [targets[row.row_id] for row in privileged]

@@ -214,13 +214,54 @@ def test_distillation_has_a_gradient_where_the_policy_gradient_has_none():
     assert logits.grad[0, 0] < -0.05 and logits.grad[0, 2] > 0.05
 
 
+# Section 8: students that are sure of a wrong token
+
+
+def _gradient(kind: str, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Of each row's divergence in the student's logits, (N, V)."""
+    logits = student.clone().requires_grad_()
+    topk_divergence(
+        logits, teacher_topk(teacher, None), torch.arange(len(logits)), kind=kind
+    ).per_token.sum().backward()
+    assert logits.grad is not None
+    return logits.grad
+
+
+def _sure(seed: int, odds: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits of student and teacher, (20, 12) each; epsilon and delta of the first three tokens, which the teacher is
+    sure of and the student rules out."""
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = (torch.randn(20, 12, generator=generator, dtype=torch.float64) for _ in "st")
+    student[:, :3] -= odds
+    teacher[:, 3:] -= odds
+    return student, teacher, student.softmax(-1)[:, :3].sum(-1), teacher.softmax(-1)[:, 3:].sum(-1)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**31), odds=st.floats(-2.0, 25.0))
+def test_the_gradient_of_the_jsd_vanishes_where_the_student_is_sure_of_what_the_teacher_rules_out(seed, odds):
+    student, teacher, epsilon, delta = _sure(seed, odds)
+    size = _gradient("jsd", student, teacher).abs().sum(-1)
+    q, p = student.softmax(-1), teacher.softmax(-1)
+    bound = (q * torch.log1p(p / q)).sum(-1)
+    assert (size <= bound + 1e-12).all()
+    assert (bound <= epsilon * torch.log1p(1 / epsilon) + delta + 1e-12).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**31), odds=st.floats(-2.0, 25.0))
+def test_the_gradient_of_forward_kl_does_not_vanish_there(seed, odds):
+    student, teacher, epsilon, delta = _sure(seed, odds)
+    assert (_gradient("forward_kl", student, teacher).abs().sum(-1) >= 2 * (1 - epsilon - delta) - 1e-12).all()
+
+
 # The document
 
 
 def test_every_test_that_the_document_names_exists():
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/theory.md").read_text(encoding="utf-8")))
     files = ["algorithm/test_theory.py", "algorithm/test_divergence.py", "algorithm/test_advantage.py"]
-    files += ["training/test_actor.py", "rollout/test_agent_loop.py"]
+    files += ["algorithm/test_token_controls.py", "training/test_actor.py", "rollout/test_agent_loop.py"]
     sources = [ROOT / "tests/hdpo" / name for name in files]
     defined = set(re.findall(r"^def (test_\w+)", "\n".join(map(Path.read_text, sources)), re.MULTILINE))
     assert len(named) > 10

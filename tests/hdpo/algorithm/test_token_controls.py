@@ -10,7 +10,14 @@ import torch
 from recipe.hdpo.algorithm.divergence import topk_divergence
 from recipe.hdpo.algorithm.reference import Controls, Kept, hdpo_loss
 from recipe.hdpo.algorithm.teacher_topk import TeacherTopK, teacher_topk
-from recipe.hdpo.algorithm.token_controls import clipped, entropy_weight, reliance_weight, teacher_entropy
+from recipe.hdpo.algorithm.token_controls import (
+    clipped,
+    entropy_weight,
+    largest_jsd,
+    reliance_weight,
+    saturated,
+    teacher_entropy,
+)
 
 LENGTHS = [3, 1, 4]
 CONTROLS = {
@@ -53,6 +60,17 @@ def test_the_entropy_of_the_top_k_is_a_lower_bound_that_grows_with_k() -> None:
     entropies = torch.stack([teacher_entropy(teacher_topk(logits, k).log_probs) for k in range(1, 10)])
     assert (entropies.diff(dim=0) >= -1e-12).all()
     torch.testing.assert_close(entropies[-1], torch.distributions.Categorical(logits=logits).entropy())
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.8])
+def test_a_saturated_token_is_one_near_the_largest_divergence(beta: float) -> None:
+    """Two tokens: the teacher is sure of the first, and the student of the second, of neither, and of the first."""
+    teacher = TeacherTopK(ids=torch.zeros(3, 1, dtype=torch.int64), log_probs=torch.zeros(3, 1))
+    student = torch.tensor([[-30.0, 0.0], [0.0, 0.0], [0.0, -30.0]])
+    found = topk_divergence(student, teacher, torch.arange(3), beta=beta).per_token
+    assert found[0].item() == pytest.approx(largest_jsd(beta), rel=1e-5)
+    assert saturated(found, beta).tolist() == [True, False, False]
+    assert largest_jsd(0.5) == pytest.approx(math.log(2))
 
 
 def test_a_certain_teacher_weighs_1_and_masked_tokens_add_no_nan() -> None:

@@ -112,6 +112,10 @@ def test_the_share_of_clipped_tokens_and_the_mean_weight_are_means_over_all_dist
     for clip, share in ((1e-9, 1.0), (0.7, 0.0)):
         metrics = run(make_job(model_dir, 2, silent, kept, hdpo={"divergence.clip": clip})).metrics
         assert metrics["hdpo/clipped_tokens"][0] == pytest.approx(share)
+        # No token of these kept rows is near ln 2, and by another divergence there is no such bound.
+        assert metrics["hdpo/saturated_tokens"][0] == 0.0
+    kl = run(make_job(model_dir, 2, silent, kept, hdpo={"divergence.kind": "forward_kl"})).metrics
+    assert "hdpo/saturated_tokens" not in kl
     none = run(make_job(model_dir, 2, silent, kept, hdpo={"divergence.entropy_damping": 1e6}))
     assert none.metrics["hdpo/weight_mean"][0] == pytest.approx(0.0, abs=1e-6)
     assert all(float(g.abs().max()) < 1e-9 for g in none.gradients[0].values())
