@@ -33,7 +33,9 @@ def flags_for(args: argparse.Namespace, numbers: Json, source: str) -> Iterator[
     yield "+use=hdpo", "switches HDPO on in any verl command"
     yield f"hdpo.privileged.source={source}", "the largest share of right rollouts of cliffs, less what is copied"
     schedule, why = _schedule(entry["cost"])
-    yield f"hdpo.privileged.n={entry['n']}", f"solves nearly as many cliffs as {numbers['J']} would"
+    fewer = entry["n"] < numbers["J"]
+    why_n = f"solves nearly as many cliffs as {numbers['J']} would" if fewer else "as many as were tried here"
+    yield f"hdpo.privileged.n={entry['n']}", why_n
     yield f"hdpo.privileged.schedule={schedule}", why
     yield f"actor_rollout_ref.rollout.n={args.n}", "K, as measured here"
     yield f"data.max_prompt_length={prompt}", "the longest plain prompt of this sample, rounded up"

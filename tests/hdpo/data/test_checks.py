@@ -220,7 +220,8 @@ def test_a_reward_model_or_a_manager_of_the_users_own_needs_no_ground_truth(
 ) -> None:
     rows = [GOOD | {"reward_model": "text"}]
     check(rows, {"reward.reward_manager.source": "importlib"})
-    check(rows, {"reward.reward_model.enable": True, "reward.reward_model.enable_resource_pool": True})
+    own = {"enable": True, "enable_resource_pool": True, "rollout.free_cache_engine": False}
+    check(rows, {f"reward.reward_model.{name}": value for name, value in own.items()})
     assert caplog.text == ""
 
 

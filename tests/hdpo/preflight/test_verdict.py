@@ -176,6 +176,12 @@ def test_privileged_prompts_may_be_longer_than_plain_ones_and_no_longer_than_the
     assert tuple(int(flags[key]) for key in ("data.max_prompt_length", "hdpo.privileged.max_prompt_length")) == found
 
 
+def test_the_number_of_privileged_rollouts_has_the_reason_that_holds() -> None:
+    for n, why in ((1, "solves nearly as many cliffs as 2 would"), (2, "as many as were tried here")):
+        flags = dict(judge(args(), numbers(0.3, {"solution": source(0.8) | {"n": n}})).flags)
+        assert flags[f"hdpo.privileged.n={n}"] == why
+
+
 def test_a_cheap_wait_is_waited_for() -> None:
     found = numbers(0.3, {"solution": source(0.8)})
     found["sources"]["solution"]["cost"]["half_the_step"]["same_step"] = 1.05

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -112,8 +114,9 @@ def test_the_share_of_clipped_tokens_and_the_mean_weight_are_means_over_all_dist
     for clip, share in ((1e-9, 1.0), (0.7, 0.0)):
         metrics = run(make_job(model_dir, 2, silent, kept, hdpo={"divergence.clip": clip})).metrics
         assert metrics["hdpo/clipped_tokens"][0] == pytest.approx(share)
-        # No token of these kept rows is near ln 2, and by another divergence there is no such bound.
-        assert metrics["hdpo/saturated_tokens"][0] == 0.0
+    bound = run(make_job(model_dir, 2, silent, kept, hdpo={"divergence.clip": 0.9 * math.log(2)})).metrics
+    assert 0.0 < bound["hdpo/saturated_tokens"][0] == bound["hdpo/clipped_tokens"][0] < 1.0
+    # By another divergence there is no such bound.
     kl = run(make_job(model_dir, 2, silent, kept, hdpo={"divergence.kind": "forward_kl"})).metrics
     assert "hdpo/saturated_tokens" not in kl
     none = run(make_job(model_dir, 2, silent, kept, hdpo={"divergence.entropy_damping": 1e6}))
