@@ -111,7 +111,7 @@ def test_measuring_gradient_norms_leaves_the_step_unchanged_and_matches_brute_fo
 def test_gradient_norms_are_measured_in_the_first_mini_batch_alone(run: Run, model_dir: str) -> None:
     """Each measurement is two more backward passes."""
     job = make_job(model_dir, 1, make_rollouts(1, 4), make_kept(2, 2), mini_batch_size=2, measure_gradients=True)
-    assert len(run(job).metrics["hdpo/grad_norm_ratio"]) == 1
+    assert len(run(job).metrics["hdpo/grad_norm_distillation"]) == 1
 
 
 @pytest.mark.parametrize(("mini_batch_size", "count"), [(4, 3), (2, 1), (1, 2)])
