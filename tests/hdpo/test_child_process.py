@@ -38,7 +38,6 @@ def tells_and_goes_on(text: str) -> None:
     deque(iter(int, 1), maxlen=0)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's, on Linux alone")
 @pytest.mark.parametrize("code", [STEPS, ANSWERS], ids=["steps", "answers"])
 def test_a_busy_process_ends_with_the_program_that_is_killed(tmp_path: Path, code: str) -> None:
     script = tmp_path / "program.py"
