@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from datasets import Dataset
+from omegaconf import OmegaConf
 
+from recipe.hdpo.config.agent_rules import LOOPS
 from recipe.hdpo.config.checks import check_config
 from recipe.hdpo.config.startup import check_data, check_model
 from tests.hdpo.composed_config import composed
@@ -88,6 +91,16 @@ def test_multi_modal_rows_and_agents_that_verl_does_not_know_are_refused() -> No
     with pytest.raises(ValueError, match=r"'agent_name' names my_agent, and verl knows the agent loops .*tool_agent"):
         check([{**ROW, "agent_name": name} for name in ("tool_agent", "my_agent")])
     check([{**ROW, "agent_name": name} for name in ("tool_agent", "single_turn_agent")])
+
+
+def test_a_row_of_an_agent_that_a_function_makes_is_refused_where_there_are_privileged_rollouts(tmp_path: Path) -> None:
+    name, maker = "loop_of_a_column", "tests.hdpo.rollout.own_agents.make_asking"
+    OmegaConf.save([{"name": name, "_target_": maker}], tmp_path / "loops.yaml")
+    rows = [{**ROW, "agent_name": agent} for agent in ("single_turn_agent", name)]
+    loops = f"{LOOPS}={tmp_path / 'loops.yaml'}"
+    with pytest.raises(ValueError, match=rf"data column 'agent_name' names {name}, which {maker} makes, a function:"):
+        check(rows, loops)
+    check(rows, loops, "hdpo.privileged.n=0")
 
 
 def _hf_config(size: int) -> SimpleNamespace:
