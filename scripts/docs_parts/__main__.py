@@ -18,12 +18,14 @@ VALUES: Values = {
     **{f.__name__: f for f in (study.mean, study.gain, study.interval, study.problems, study.rate)},
     **{f.__name__: f for f in (study.curve, study.warned, study.tuned, study.sign)},
     "card": card.card,
+    "wrote": study_tables.wrote,
     **{f.__name__: f for f in (card_head.head, card_head.head_update)},
     **{f.__name__: f for f in (measured.demo, measured.own, measured.overhead, measured.jsd_ratio)},
 }
 BLOCKS: Blocks = {
     "study-faults": study_tables.study_faults,
     "study": study_tables.study_table,
+    "legs": study_tables.legs_table,
     "study-short": study_tables.short_table,
     "broken-prompt": study_tables.broken_prompt_table,
     "collapse": study_tables.collapse_table,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
+from examples.language import legs
 from examples.study.result_files import faults, read_records
 from examples.study.tables import values
 from scripts.docs_parts.marks import table
@@ -117,6 +120,22 @@ def _seeds(plan: str, *arms: str) -> str:
     wanted = {arm: wanted_seeds(plan, arm) for arm in arms}
     said = [f"{n}" if n == wanted[arm] else f"{n} of {wanted[arm]}" for arm, n in counts.items()]
     return said[0] if len(set(said)) == 1 else " and ".join(said)
+
+
+def legs_table() -> str:
+    """What the models of the study in words write for the legs of an animal, by arm."""
+    labels = {label: arm for label, arm in {"base model": BASE, **ARMS}.items() if arm in _legs()}
+    return table(["", *legs.HEAD[1:]], [[label, *legs.cells(arm, _legs()[arm])[1:]] for label, arm in labels.items()])
+
+
+def wrote(arm: str, animal: str, number: str) -> str:
+    """In which share of an animal's lines the models of an arm write this number of legs."""
+    lines = _legs()[arm]["animals"][animal.replace("_", " ")]
+    return f"{lines.get(number, 0) / sum(lines.values()):.2f}"
+
+
+def _legs() -> dict[str, Any]:
+    return json.loads((RESULTS / "language" / "legs.json").read_text())
 
 
 def study_faults() -> str:
