@@ -4,8 +4,8 @@
 
 STUDY is the folder of models and logs of `make study PLAN=language`; samples of its reported runs are read there. A
 line `snake: 3*0=0` is counted for its animal where the response has one such line for each animal of the problem,
-with the problem's numbers of animals in the problem's order; names are often misspelled. Other responses are counted
-as left out.
+with the problem's numbers of animals in the problem's order; names are often misspelled. How many responses do not fit
+is said, and how many of all, and of the right ones, have fewer such lines than there are animals.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ RUN = re.compile(r"report-(?P<arm>.+?)(?:-lr[^-]+(?:-\d+)?-seed\d+)?")
 LINE = re.compile(r"^[a-z ]+: ?(\d+)\*(\d+)=", re.MULTILINE)
 # Groups of animals: those of the base model's training, and the others without legs and with some.
 KNOWN, NONE, SOME = "known", "new, no legs", "new, with legs"
-HEAD = ("arm", "runs", "known: true", "known: of a new animal", "new, no legs: true", "new, with legs: true")
+HEAD = (
+    *("arm", "runs", "known: true", "known: of a new animal", "new, no legs: true", "new, with legs: true"),
+    *("leaves an animal out", "of the right responses"),
+)
 
 
 @functools.cache
@@ -60,27 +63,33 @@ def group(animal: str) -> str:
 
 
 def count(samples: Iterable[Sample]) -> dict[str, Any]:
-    """Of the responses to problems with animals: how many, how many of them :func:`written` cannot read, and the lines.
+    """Of the responses to problems with animals: how many there are of each kind, and their lines.
 
     Returns:
-        ``{"responses", "left_out", "lines": {group: {"lines", "true", "of_a_new_animal"}}, "animals": {animal:
-        {number: lines}}}``; ``of_a_new_animal`` counts numbers that only animals outside :data:`USUAL_LEGS` have.
+        ``{"responses": {"all", "right", "unread", "shorter", "shorter_right"}, "lines": {group: {"lines", "true",
+        "of_a_new_animal"}}, "animals": {animal: {number: lines}}}``. ``shorter`` responses have fewer lines than there
+        are animals; ``unread`` ones do not fit (:func:`written`); ``of_a_new_animal`` counts numbers that only animals
+        outside :data:`USUAL_LEGS` have.
     """
     unusual = set(legs().values()) - USUAL_LEGS
-    responses, left_out, lines = 0, 0, {name: Counter[str]() for name in (KNOWN, NONE, SOME)}
+    responses, lines = Counter[str](), {name: Counter[str]() for name in (KNOWN, NONE, SOME)}
     numbers: dict[str, Counter[int]] = defaultdict(Counter)
     for sample in samples:
         problem = sample.prompt[-1]["content"]
         if sample.sample == GREEDY or not animals(problem):
             continue
         found = written(problem, sample.response)
-        responses, left_out = responses + 1, left_out + (found is None)
+        right, shorter = int(sample.score), int(len(LINE.findall(sample.response)) < len(animals(problem)))
+        kinds = {"right": right, "unread": int(found is None), "shorter": shorter, "shorter_right": shorter * right}
+        responses.update(all=1, **kinds)
         for animal, number in found or ():
             numbers[animal][number] += 1
-            lines[group(animal)].update(lines=1, true=number == legs()[animal], of_a_new_animal=number in unusual)
+            lines[group(animal)].update(
+                lines=1, true=int(number == legs()[animal]), of_a_new_animal=int(number in unusual)
+            )
     by_animal = {animal: dict(numbers[animal].most_common()) for animal in sorted(numbers)}
     by_group = {name: dict(own) for name, own in lines.items()}
-    return {"responses": responses, "left_out": left_out, "lines": by_group, "animals": by_animal}
+    return {"responses": dict(responses), "lines": by_group, "animals": by_animal}
 
 
 def read_arms(study: Path) -> dict[str, dict[str, Any]]:
@@ -104,12 +113,13 @@ def read_arms(study: Path) -> dict[str, dict[str, Any]]:
 def cells(arm: str, found: dict[str, Any]) -> list[str]:
     """An arm's row, as :data:`HEAD` names it."""
 
-    def share(name: str, what: str) -> str:
-        own = found["lines"][name]
-        return f"{own.get(what, 0) / own['lines']:.2f}" if own.get("lines") else ""
+    def share(of: dict[str, int], what: str, whole: str) -> str:
+        return f"{of[what] / of[whole]:.2f}" if of.get(whole) else ""
 
-    shares = [(KNOWN, "true"), (KNOWN, "of_a_new_animal"), (NONE, "true"), (SOME, "true")]
-    return [arm, str(found["runs"]), *(share(*one) for one in shares)]
+    asked = [(KNOWN, "true"), (KNOWN, "of_a_new_animal"), (NONE, "true"), (SOME, "true")]
+    shares = [share(found["lines"][name], what, "lines") for name, what in asked]
+    kinds = [share(found["responses"], *pair) for pair in (("shorter", "all"), ("shorter_right", "right"))]
+    return [arm, str(found["runs"]), *shares, *kinds]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -124,7 +134,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(text_table(list(HEAD), [cells(arm, found) for arm, found in arms.items()]))
-    print("\nleft out: " + ", ".join(f"{arm} {f['left_out']} of {f['responses']}" for arm, f in arms.items()))
+    unread = {arm: found["responses"] for arm, found in arms.items()}
+    print("\nlines not read of: " + ", ".join(f"{arm} {n['unread']} of {n['all']}" for arm, n in unread.items()))
     if args.json:
         args.json.write_text(json.dumps(arms, indent=1) + "\n")
     return 0

@@ -38,17 +38,17 @@ def test_a_misspelled_name_is_its_animals_and_lines_that_do_not_fit_are_left_out
 def test_lines_are_counted_by_group_and_greedy_responses_and_other_problems_are_not() -> None:
     prompt = [{"role": "user", "content": ASKED}]
     false = RIGHT.replace("1*4", "1*10").replace("2*10", "2*6")
-    texts = {GREEDY: RIGHT, 0: RIGHT, 1: false, 2: "none"}
-    made = [sample("p1", i, True, prompt=prompt, response=text) for i, text in texts.items()]
+    texts = {GREEDY: RIGHT, 0: RIGHT, 1: false, 2: "none", 3: "crab: 2*10=20\n#### 24"}
+    made = [sample("p1", i, i != 2, prompt=prompt, response=text) for i, text in texts.items()]
     found = legs.count([*made, sample("p2", 0, True)])
-    assert (found["responses"], found["left_out"]) == (3, 1)
+    assert found["responses"] == {"all": 4, "right": 3, "unread": 2, "shorter": 2, "shorter_right": 1}
     assert found["lines"] == {
         legs.KNOWN: {"lines": 2, "true": 1, "of_a_new_animal": 1},
         legs.NONE: {"lines": 2, "true": 2, "of_a_new_animal": 2},
         legs.SOME: {"lines": 2, "true": 1, "of_a_new_animal": 1},
     }
     assert found["animals"] == {"cat": {4: 1, 10: 1}, "crab": {10: 1, 6: 1}, "snake": {0: 2}}
-    assert legs.cells("hdpo_1", {"runs": 3} | found) == ["hdpo_1", "3", "0.50", "0.50", "1.00", "0.50"]
+    assert legs.cells("hdpo_1", {"runs": 3} | found) == ["hdpo_1", "3", "0.50", "0.50", "1.00", "0.50", "0.50", "0.33"]
 
 
 def test_the_runs_of_an_arm_are_counted_together_and_unfinished_ones_wait(tmp_path: Path, capsys) -> None:
@@ -62,5 +62,8 @@ def test_the_runs_of_an_arm_are_counted_together_and_unfinished_ones_wait(tmp_pa
     (tmp_path / "report-grpo-lr3e-05-seed1/eval").mkdir(parents=True)
     assert legs.main([str(tmp_path), "--json", str(tmp_path / "legs.json")]) == 0
     found = json.loads((tmp_path / "legs.json").read_text())
-    assert {arm: (own["runs"], own["responses"]) for arm, own in found.items()} == {"base": (1, 1), "hdpo_0.1": (2, 2)}
-    assert "left out: base 0 of 1, hdpo_0.1 0 of 2" in capsys.readouterr().out
+    assert {arm: (own["runs"], own["responses"]["all"]) for arm, own in found.items()} == {
+        "base": (1, 1),
+        "hdpo_0.1": (2, 2),
+    }
+    assert "lines not read of: base 0 of 1, hdpo_0.1 0 of 2" in capsys.readouterr().out

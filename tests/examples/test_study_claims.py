@@ -140,5 +140,5 @@ def test_the_students_warning_comes_in_runs_that_ended_at_nothing_and_in_no_othe
             warned[run.run.arm, run.run.seed] = int(curve[flags.index(1.0)][0])
             assert run.mean("greedy") < 0.1
         healthy += bool(curve) and run.mean("greedy") > 0.4
-    answers = {("answer_1", 1): 35, ("answer_1", 2): 30}
+    answers = {("answer_1", 1): 35, ("answer_1", 2): 30, ("answer_1", 3): 37}
     assert warned == {("grpo", 1): 19, ("hdpo_0.01", 1): 20, ("hdpo_1", 1): 60, **answers} and healthy > 30
