@@ -28,7 +28,7 @@ HEAD = ("JSD over ln 2", "tokens", "of all divergence", "student's probability, 
 
 
 def tokens(run: Run) -> Iterator[dict[str, float]]:
-    """``{"jsd", "q", "jsd_gradient", "kl_gradient"}`` of every recorded token.
+    """``{"step", "jsd", "q", "jsd_gradient", "kl_gradient"}`` of every recorded token.
 
     ``q`` is the student's probability of the kept token, NaN where it is not among the recorded ones.
     """
@@ -39,7 +39,7 @@ def tokens(run: Run) -> Iterator[dict[str, float]]:
                 pairs = {int(id_): (p, q) for id_, p, q in told["teacher_top"][i] + told["student_top"][i]}
                 _, q = pairs.get(told["ids"][at], (None, float("nan")))
                 p_E, q_E = (_with_rest(np.array(column)) for column in zip(*pairs.values(), strict=True))
-                yield {"jsd": told["divergence"][i], "q": q} | gradients(p_E, q_E)
+                yield {"step": step, "jsd": told["divergence"][i], "q": q} | gradients(p_E, q_E)
 
 
 def gradients(p_E: np.ndarray, q_E: np.ndarray) -> dict[str, float]:
@@ -74,6 +74,17 @@ def rows_of(found: list[dict[str, float]]) -> list[dict[str, Any]]:
     return rows
 
 
+def quarters(found: list[dict[str, float]]) -> list[dict[str, int]]:
+    """``{"first", "last", "tokens", "saturated"}`` of each quarter of the steps: those in the last row, over time."""
+    parts = np.array_split(np.unique([token["step"] for token in found]).astype(int), 4)
+    told = []
+    for steps in filter(len, parts):
+        own = [token for token in found if steps[0] <= token["step"] <= steps[-1]]
+        saturated = sum(token["jsd"] >= BOUNDS[-2] * np.log(2) for token in own)
+        told.append({"first": int(steps[0]), "last": int(steps[-1]), "tokens": len(own), "saturated": int(saturated)})
+    return told
+
+
 def cells(row: dict[str, Any]) -> list[str]:
     """A row as :data:`HEAD` names it."""
     figures = [row["student_median"], row["jsd_gradient"], row["kl_gradient"]]
@@ -100,8 +111,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     rows = rows_of(found)
     print(text_table(list(HEAD), [cells(row) for row in rows]))
+    over_time = quarters(found)
+    said = (f"{100 * q['saturated'] / q['tokens']:.1f} % in steps {q['first']} to {q['last']}" for q in over_time)
+    print(f"\ntokens of the last row: {', '.join(said)}")
     if args.json:
-        args.json.write_text(json.dumps({"steps": len(run.steps), "tokens": len(found), "rows": rows}, indent=1) + "\n")
+        figures = {"steps": len(run.steps), "tokens": len(found), "rows": rows, "quarters": over_time}
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
 
 

@@ -21,6 +21,7 @@ VALUES: Values = {
     "wrote": study_tables.wrote,
     **{f.__name__: f for f in (card_head.head, card_head.head_update)},
     **{f.__name__: f for f in (measured.demo, measured.own, measured.overhead, measured.jsd_ratio)},
+    measured.saturated.__name__: measured.saturated,
 }
 BLOCKS: Blocks = {
     "study-faults": study_tables.study_faults,

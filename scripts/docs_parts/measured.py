@@ -134,6 +134,18 @@ def saturation_table() -> str:
     return table(list(saturation.HEAD), [saturation.cells(row) for row in rows])
 
 
+def saturated(name: str, what: str) -> str:
+    """Of `benchmarks/saturation.py`'s last row: share of the ``tokens``, or of the ``divergence``; or its share of the
+    tokens in the ``first`` or ``last`` quarter of the steps, in percent."""
+    found = _json(f"benchmarks/{name}.json")
+    if what in ("tokens", "divergence"):
+        row = found["rows"][-1]
+        share = row["tokens"] / found["tokens"] if what == "tokens" else row["share_of_divergence"]
+        return f"{100 * share:.0f}"
+    quarter = found["quarters"][0 if what == "first" else -1]
+    return f"{100 * quarter['saturated'] / quarter['tokens']:.1f}"
+
+
 def leak_signs_table() -> str:
     """`benchmarks/leak_signs.py`: what each sign marks of the trajectories that were read and labelled."""
     return table(*leak_signs.table(leak_signs.read_trajectories()))

@@ -43,6 +43,16 @@ def test_tokens_are_counted_once_by_their_divergence_and_their_shares_add_up() -
     assert rows[2]["jsd_gradient"] is None and rows[3]["kl_gradient"] == 2.0
 
 
+def test_the_saturated_tokens_of_each_quarter_of_the_steps_add_up() -> None:
+    jsds = {1: (1.0, 0.95), 2: (0.9, 0.1), 3: (0.2,), 7: (0.95, 0.0), 9: (0.0,)}
+    found = [{"step": step, "jsd": share * np.log(2)} for step, shares in jsds.items() for share in shares]
+    told = saturation.quarters(found)
+    assert [(q["first"], q["last"], q["tokens"], q["saturated"]) for q in told] == [
+        *((1, 2, 4, 3), (3, 3, 1, 0), (7, 7, 2, 1), (9, 9, 1, 0)),
+    ]
+    assert [q["tokens"] for q in saturation.quarters(found[:4])] == [2, 2]
+
+
 def test_a_runs_recorded_tokens_are_read_and_written(tmp_path: Path, capsys) -> None:
     run = make_run(tmp_path / "rollouts")
     kept = [line for step in (1, 3) for line in Run(run).kept(step).values()]
@@ -50,6 +60,8 @@ def test_a_runs_recorded_tokens_are_read_and_written(tmp_path: Path, capsys) -> 
     assert saturation.main([str(run), "--json", str(tmp_path / "found.json")]) == 0
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["tokens"] == count == sum(row["tokens"] for row in found["rows"]) > 0
-    assert "of all divergence" in capsys.readouterr().out
+    assert sum(quarter["tokens"] for quarter in found["quarters"]) == count
+    told = capsys.readouterr().out
+    assert "of all divergence" in told and "% in steps 1 to 1" in told
     (run / "hdpo_kept/1.jsonl").unlink()
     assert saturation.main([str(run)]) == 2 and "no token" in capsys.readouterr().err
