@@ -44,6 +44,7 @@ class Scenario:
         truth: the mean, or the difference of means, over all problems of the kind.
         support: of one problem's value, or of its difference; None without bounds.
         unseen: the interval counts an unseen half problem, so that there is one without it to compare with.
+        paired_runs: the runs of a difference are compared in pairs.
     """
 
     name: str
@@ -51,13 +52,14 @@ class Scenario:
     truth: float
     support: Support | None
     unseen: bool = True
+    paired_runs: bool = False
 
     def interval(self, arms: Sequence[np.ndarray], seed: int, unseen: bool = True) -> Interval:
         """The interval as the evaluation makes it, or without the unseen half problem."""
         support = self.support if unseen or self.support is None else self.support._replace(at_ends=False)
         if len(arms) == 1:
             return two_level_mean(arms[0], seed, support)
-        return two_level_difference(arms[0], arms[1], seed, support)
+        return two_level_difference(arms[0], arms[1], seed, support, paired_runs=self.paired_runs)
 
 
 def measure(scenario: Scenario, simulations: int, plain: bool = False) -> dict[str, Any]:
@@ -146,7 +148,8 @@ def _pair(shape: tuple[float, float], power: float, k: int, problems: int = 100)
 def _several_runs() -> list[Scenario]:
     found = [_normal(1, runs, run_sd) for runs in (3, 5) for run_sd in (0.0, 0.04)]
     found += [_normal(2, 3, 0.03), _few_differ(0.0, 0.04, 100, runs=3)]
-    return [*found, _mean((0.5, 0.8), 1, 100, runs=3), _mean((0.98, 0.02), 4, 100, runs=3)]
+    found += [_mean((0.5, 0.8), 1, 100, runs=3), _mean((0.98, 0.02), 4, 100, runs=3)]
+    return [*found, *(_pairs(runs, own_sd) for runs, own_sd in ((2, 0.02), (3, 0.02), (3, 0.0)))]
 
 
 def _normal(arms: int, runs: int, run_sd: float) -> Scenario:
@@ -158,6 +161,18 @@ def _normal(arms: int, runs: int, run_sd: float) -> Scenario:
 
     kind = "normal" if arms == 1 else "normal, difference"
     return Scenario(f"{kind}, runs' standard deviation {run_sd:g}", draw, 0.0, None, unseen=False)
+
+
+def _pairs(runs: int, own_sd: float) -> Scenario:
+    """Two arms whose runs share the luck of their seeds, beside some of their own."""
+
+    def draw(rng: np.random.Generator) -> list[np.ndarray]:
+        problem, shared = rng.normal(0, 0.4, 100), rng.normal(0, 0.1, (runs, 1))
+        own = (rng.normal(0, own_sd, (runs, 1)) + rng.normal(0, 0.2, (runs, 100)) for _ in range(2))
+        return [shared + problem + each for each in own]
+
+    name = f"normal, pairs of runs, their own standard deviation {own_sd:g} beside 0.1"
+    return Scenario(name, draw, 0.0, None, unseen=False, paired_runs=True)
 
 
 def _passk(rng: np.random.Generator, p_SP: np.ndarray, k: int) -> np.ndarray:

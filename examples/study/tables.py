@@ -89,13 +89,23 @@ def measured(plan: Plan, results: Results) -> list[Part]:
 
 
 def differences(plan: Plan, results: Results, baseline: str, compared: Iterable[str], keep: Keep) -> Intervals:
-    """Mean paired difference of every compared arm to the baseline."""
+    """Mean difference of every compared arm to the baseline, paired by problem and by seed (:func:`pairs`)."""
 
     def difference(arm: str, metric: str) -> Interval:
-        own, base = (values(results.reported[name], metric, keep) for name in (arm, baseline))
-        return two_level_difference(own, base, SEED, (-1.0, 1.0))
+        own, base = (values(runs, metric, keep) for runs in pairs(results, arm, baseline))
+        return two_level_difference(own, base, SEED, (-1.0, 1.0), paired_runs=True)
 
     return {arm: {metric: difference(arm, metric) for metric in columns(plan)} for arm in compared}
+
+
+def pairs(results: Results, arm: str, other: str) -> tuple[list[Record], list[Record]]:
+    """The runs of two arms with the seeds that both have, in the order of the seeds.
+
+    A seed gives both the same order of the data and the same seeds of sampling.
+    """
+    by_seed = [{record.run.seed: record for record in results.reported[name]} for name in (arm, other)]
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+    return [by_seed[0][seed] for seed in seeds], [by_seed[1][seed] for seed in seeds]
 
 
 def main_table(plan: Plan, results: Results, part: Part) -> str:
@@ -110,7 +120,7 @@ def difference_tables(plan: Plan, results: Results, keep: Keep) -> list[str]:
     seen: set[str] = set()
     for name in filter(results.reported.__contains__, plan.baselines):
         seen.add(name)
-        compared = [arm for arm in results.reported if arm not in seen]
+        compared = [arm for arm in results.reported if arm not in seen and pairs(results, arm, name)[0]]
         if compared:
             found = differences(plan, results, name, compared, keep)
             body = [[arm, *signed(intervals)] for arm, intervals in found.items()]

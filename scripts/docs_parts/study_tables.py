@@ -8,7 +8,7 @@ from typing import Any
 
 from examples.language import legs
 from examples.study.result_files import faults, read_records
-from examples.study.tables import values
+from examples.study.tables import pairs, values
 from scripts.docs_parts.marks import table
 from scripts.docs_parts.study import (
     BASE,
@@ -104,7 +104,7 @@ def _evidence(
             name, seeds = (label, "") if arm == BASE else (f"{label}, {rate(plan, arm)}", _seeds(plan, arm))
             body.append([task, name, seeds, *(mean(plan, arm, *column) for column in columns.values())])
         for label, pair in differences.items():
-            if _ran(plan, *pair):
+            if _ran(plan, *pair) and pairs(made(plan), *pair)[0]:
                 found = (interval(plan, *pair, *column) for column in columns.values())
                 body.append([task, label, _seeds(plan, *pair), *found])
     return table(["task", "", "seeds", *columns], body)
@@ -115,11 +115,10 @@ def _ran(plan: str, *arms: str) -> bool:
 
 
 def _seeds(plan: str, *arms: str) -> str:
-    """How many there are of each arm, said once where they are as many; and of how many, where the plan has more."""
-    counts = {arm: len(runs(plan, arm)) for arm in arms}
-    wanted = {arm: wanted_seeds(plan, arm) for arm in arms}
-    said = [f"{n}" if n == wanted[arm] else f"{n} of {wanted[arm]}" for arm, n in counts.items()]
-    return said[0] if len(set(said)) == 1 else " and ".join(said)
+    """How many seeds an arm has, or two arms both have; and of how many, where the plan has more."""
+    count = len(runs(plan, *arms)) if len(arms) == 1 else len(pairs(made(plan), arms[0], arms[1])[0])
+    wanted = min(wanted_seeds(plan, arm) for arm in arms)
+    return f"{count}" if count == wanted else f"{count} of {wanted}"
 
 
 def legs_table() -> str:

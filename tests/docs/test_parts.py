@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from statistics import fmean
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 
+from examples.study.plan import Run
 from scripts.docs_parts import card, card_head, configuration, measured, study, study_tables
 from scripts.docs_parts.__main__ import BLOCKS, documents, stale
 from scripts.docs_parts.marks import blocks_in, fill
@@ -115,17 +117,16 @@ def test_the_readmes_table_is_a_part_of_the_table_of_all_studies() -> None:
 
 
 def test_a_row_says_of_how_many_seeds_it_is_where_the_plan_has_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_tables, "runs", lambda plan, arm: [None] * {"a": 3, "b": 1, "c": 1}[arm])
+    seeds = {"a": (1, 2, 3), "b": (2,), "c": (1,), "d": (3, 1)}
+    reported = {arm: [SimpleNamespace(run=Run("report", arm, 0.1, n)) for n in own] for arm, own in seeds.items()}
+    monkeypatch.setattr(study_tables, "made", lambda plan: SimpleNamespace(reported=reported))
+    monkeypatch.setattr(study_tables, "runs", lambda plan, arm: reported[arm])
     monkeypatch.setattr(study_tables, "wanted_seeds", lambda plan, arm: 1 if arm == "c" else 3)
-    pairs = {
-        ("a",): "3",
-        ("b",): "1 of 3",
-        ("c",): "1",
-        ("b", "a"): "1 of 3 and 3",
-        ("a", "a"): "3",
-        ("c", "a"): "1 and 3",
+    said = {
+        **{("a",): "3", ("b",): "1 of 3", ("c",): "1"},
+        **{("b", "a"): "1 of 3", ("a", "a"): "3", ("c", "a"): "1", ("d", "a"): "2 of 3", ("b", "d"): "0 of 3"},
     }
-    assert {arms: study_tables._seeds("sums", *arms) for arms in pairs} == pairs
+    assert {arms: study_tables._seeds("sums", *arms) for arms in said} == said
 
 
 def test_a_zero_has_no_minus() -> None:

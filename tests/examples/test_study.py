@@ -31,7 +31,18 @@ from examples.study.report import write
 from examples.study.result_files import read_records
 from examples.study.results import sort_out
 from examples.study.run import check_base_model, finish, make_start, only
-from examples.study.tables import difficulty_table, measured, parts, signs_table, validated_table, values, window
+from examples.study.tables import (
+    difference_tables,
+    differences,
+    difficulty_table,
+    measured,
+    pairs,
+    parts,
+    signs_table,
+    validated_table,
+    values,
+    window,
+)
 from examples.study.tasks import TASKS, Sizes, family, make_data, weights_sha256
 from examples.training import SETTINGS_VERSION
 from recipe.hdpo.evaluation.tables import show
@@ -567,6 +578,21 @@ def test_every_arm_is_compared_with_every_baseline_once() -> None:
     assert compared == [("grpo", ["matched", "hdpo"]), ("matched", ["hdpo"])]
     # pass@1 of the first of three problems is 0, 1/4 and 1.
     assert "| +0.083 [" in tables[0][1] and "| +0.333 [" in tables[0][1] and "| +0.250 [" in tables[1][1]
+
+
+def test_only_runs_of_seeds_that_both_arms_have_are_compared_each_with_its_own() -> None:
+    plan = replace(TOY, arms={"grpo": (), "hdpo": (), "late": ()}, learning_rates=(0.1,), tuning_seeds=())
+    counts = {("grpo", 1): 0, ("grpo", 2): 2, ("grpo", 3): 4, ("hdpo", 3): 4, ("hdpo", 1): 2, ("late", 4): 4}
+    records = [record(BASE, [0, 1, 4])]
+    records += [record(Run("report", arm, 0.1, seed), [c, 2, 4]) for (arm, seed), c in counts.items()]
+    results = sort_out(replace(plan, seeds=(1, 2, 3, 4)), records)
+    ours, theirs = pairs(results, "hdpo", "grpo")
+    assert [r.run.seed for r in ours] == [r.run.seed for r in theirs] == [1, 3]
+    found = differences(plan, results, "grpo", ["hdpo"], lambda problem: True)
+    # pass@1 of the first of three problems: 2/4 - 0 with seed 1, 4/4 - 4/4 with seed 3.
+    assert found["hdpo"]["pass@1"].estimate == pytest.approx((0.5 + 0.0) / 2 / 3)
+    [table] = difference_tables(plan, results, lambda problem: True)
+    assert "| hdpo |" in table and "late" not in table
 
 
 def test_intervals_are_shown_with_their_ends() -> None:

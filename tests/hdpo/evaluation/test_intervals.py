@@ -37,17 +37,21 @@ def test_the_95_percent_interval_covers_the_truth_as_often_as_in_the_large_study
     assert measured["used"]["width"] == pytest.approx(large["width"], rel=0.06)
 
 
-def test_in_the_large_study_all_intervals_but_one_cover_the_truth_in_94_percent_or_more() -> None:
+def test_in_the_large_study_all_intervals_but_three_cover_the_truth_in_94_percent_or_more() -> None:
     assert LARGE_STUDY["simulations"] >= 2000 and len(FOUND) == len(scenarios())
     low = {key: used["coverage"] for key, used in FOUND.items() if used["coverage"] < 0.94}
-    assert low == {("greedy, 0% lost and 4% won", 3, 100): pytest.approx(0.91, abs=0.01)}
+    pairs = "normal, pairs of runs, their own standard deviation 0.02 beside 0.1"
+    assert low == {
+        ("greedy, 0% lost and 4% won", 3, 100): pytest.approx(0.91, abs=0.01),
+        **{(pairs, 2, 100): pytest.approx(0.90, abs=0.01), (pairs, 3, 100): pytest.approx(0.93, abs=0.01)},
+    }
 
 
 def test_in_the_large_study_no_interval_is_too_long_where_the_bootstrap_alone_is_right() -> None:
     """Means that are not near 0 or 1, values without bounds, and greedy answers of which a few differ."""
     for (name, _, _), used in FOUND.items():
         if name.startswith(("greedy accuracy", "normal")) or name == "pass@1, Beta(0.5, 0.8)":
-            assert used["coverage"] <= 0.97, name
+            assert used["coverage"] <= 0.975, name
         elif name.startswith("greedy, "):
             assert used["coverage"] <= 0.995, name
 
@@ -117,6 +121,26 @@ def test_pairing_makes_the_interval_narrower_than_the_two_means_allow():
     alone = two_level_mean(arm, 0)
     assert found.low > 0.018
     assert found.high - found.low < (alone.high - alone.low) / 10
+
+
+def test_luck_that_a_pair_of_runs_shares_does_not_widen_their_difference():
+    rng = np.random.default_rng(0)
+    luck, problems = np.array([[-0.3], [0.0], [0.3]]), rng.random((1, 100)) / 4
+    base = 0.4 + luck + problems
+    arm = base + rng.normal(0.05, 0.02, (3, 100))
+    paired, independent = (two_level_difference(arm, base, 0, (-1, 1), paired_runs=pairs) for pairs in (True, False))
+    assert paired.estimate == pytest.approx(independent.estimate) == pytest.approx(0.05, abs=0.01)
+    assert paired.low > 0.04 and independent.low < -0.5
+    alone = two_level_mean(arm - base, 0, (-1, 1, False))
+    assert (paired.low, paired.high) == (alone.low, alone.high)
+
+
+def test_one_pair_of_runs_is_one_run_each_and_pairs_need_as_many_on_both_sides():
+    base, arm = np.zeros((1, 30)), np.ones((1, 30)) * (np.arange(30) < 7)
+    plain = two_level_difference(arm, base, 0, (-1, 1))
+    assert two_level_difference(arm, base, 0, (-1, 1), paired_runs=True) == plain
+    with pytest.raises(ValueError, match="as many runs on both sides, got 2 and 1"):
+        two_level_difference(np.vstack([arm, arm]), base, 0, paired_runs=True)
 
 
 def test_run_variance_of_two_shifted_runs_by_hand():
