@@ -76,7 +76,10 @@ COLUMNS = {
 }
 # The README's rows and columns of the same table.
 SHORT_COLUMNS = ("greedy", "pass@1", "pass@8", "its cliffs: pass@8", "what it solved: pass@1")
-SHORT_ARMS = ("base model", "GRPO", "GRPO, matched rollouts", "HDPO, λ = 1", "HDPO, λ = 1, forward KL")
+SHORT_ARMS = (
+    *("base model", "GRPO", "GRPO, matched rollouts"),
+    *("HDPO, λ = 1", "HDPO, λ = 1, frozen", "HDPO, λ = 1, forward KL"),
+)
 SHORT_DIFFERENCES = ("λ = 1 - GRPO", "forward KL, λ = 1 - GRPO")
 
 
