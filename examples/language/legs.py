@@ -25,7 +25,7 @@ from recipe.hdpo.evaluation.records import GREEDY, SUMMARY, Sample, read_results
 from recipe.hdpo.evaluation.tables import text_table
 
 RUN = re.compile(r"report-(?P<arm>.+?)(?:-lr[^-]+(?:-\d+)?-seed\d+)?")
-LINE = re.compile(r"^[a-z ]+: ?(\d+)\*(\d+)=", re.MULTILINE)
+LINE = re.compile(r"^[A-Za-z ]+: ?(\d+)\*(\d+)=", re.MULTILINE)
 # Groups of animals: those of the base model's training, and the others without legs and with some.
 KNOWN, NONE, SOME = "known", "new, no legs", "new, with legs"
 HEAD = (

@@ -28,7 +28,8 @@ def test_the_steps_of_every_problem_are_read_as_the_true_legs_of_its_animals(fam
 
 
 def test_a_misspelled_name_is_its_animals_and_lines_that_do_not_fit_are_left_out() -> None:
-    assert legs.written(ASKED, RIGHT.replace("snake", "snack").replace("3*0", "3*9"))[1] == ("snake", 9)
+    for name in ("snack", "Snak", "sea snake"):
+        assert legs.written(ASKED, RIGHT.replace("snake", name).replace("3*0", "3*9"))[1] == ("snake", 9)
     for wrong in ("2*10", "3*0"):  # another number of animals; an animal left out
         assert legs.written(ASKED, RIGHT.replace(wrong, "5*1")) is None
     assert legs.written(ASKED, RIGHT.replace("snake: 3*0=0\n", "")) is None
