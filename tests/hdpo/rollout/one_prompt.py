@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -157,6 +158,8 @@ def run_prompt(
     trajectory = {"step": step, "sample_index": 0, "rollout_n": 0, "validate": validate}
 
     async def run() -> None:
+        # verl applies chat templates in threads: with one, the rollouts reach the model in their order.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(max_workers=1))
         await worker._run_prompt(prompt, {"temperature": 1.0}, trajectory)
         await asyncio.gather(*worker.background_tasks)
 
