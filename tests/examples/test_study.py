@@ -116,10 +116,12 @@ def test_the_study_has_the_promised_arms_at_equal_compute(tmp_path: Path) -> Non
         "next_step_1": ("drifting", 1.0, "solution", "next_step", False),
         "answer_1": ("drifting", 1.0, "answer", "same_step", False),
         "answer_gate_1": ("drifting", 1.0, "answer", "same_step", True),
+        "hdpo_1_slow": ("drifting", 1.0, *usual),
     }
     assert plan.baselines[:2] == ("grpo", "matched_grpo") and len(plan.seeds) >= 3
     # Arms that differ from another one by a single setting have its rate.
     assert plan.rates["next_step_1"] == plan.rates["answer_1"] == plan.rates["answer_gate_1"] == "hdpo_1"
+    assert plan.rates["hdpo_1_slow"] == "frozen_1"
 
 
 def test_runs_come_in_whole_rounds_over_the_arms() -> None:
