@@ -27,6 +27,7 @@ BLOCKS: Blocks = {
     "study-faults": study_tables.study_faults,
     "study": study_tables.study_table,
     "legs": study_tables.legs_table,
+    "digits": study_tables.digits_table,
     "study-short": study_tables.short_table,
     "broken-prompt": study_tables.broken_prompt_table,
     "collapse": study_tables.collapse_table,

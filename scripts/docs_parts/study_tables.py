@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from examples.language import legs
+from examples.language import digits, legs
 from examples.study.result_files import faults, read_records
 from examples.study.tables import pairs, values
 from scripts.docs_parts.marks import table
@@ -138,14 +138,24 @@ def legs_table() -> str:
     return table(["", *legs.HEAD[1:]], [[label, *legs.cells(arm, _legs()[arm])[1:]] for label, arm in labels.items()])
 
 
-def wrote(arm: str, animal: str, number: str) -> str:
-    """In which share of an animal's lines the models of an arm write this number of legs."""
-    lines = _legs()[arm]["animals"][animal.replace("_", " ")]
-    return f"{lines.get(number, 0) / sum(lines.values()):.2f}"
+def wrote(arm: str, animals: str, numbers: str) -> str:
+    """In which share of the lines of an animal, or of several (``duck+bird``), the models of an arm write this number
+    of legs, or one of several (``20+24``)."""
+    lines = [_legs()[arm]["animals"][animal.replace("_", " ")] for animal in animals.split("+")]
+    found = sum(own.get(number, 0) for own in lines for number in numbers.split("+"))
+    return f"{found / sum(sum(own.values()) for own in lines):.2f}"
 
 
 def _legs() -> dict[str, Any]:
     return json.loads((RESULTS / "language" / "legs.json").read_text())
+
+
+def digits_table() -> str:
+    """The student's chance of the digits of new numbers, over the steps, by the two divergences."""
+    found = json.loads((RESULTS / "language" / "digits.json").read_text())
+    shown = {label: found[arm] for label, arm in ARMS.items() if arm in ("hdpo_1", "forward_kl_1")}
+    body = [row for label, own in shown.items() for row in digits.rows(label, own)]
+    return table(["", *digits.head(next(iter(shown["HDPO, λ = 1"].values())))[1:]], body)
 
 
 def study_faults() -> str:

@@ -1,0 +1,134 @@
+"""Where in a new number a divergence teaches: the student's chance of each digit of kept trajectories, over a run.
+
+    python -m examples.language.digits STUDY [--json FILE]
+
+STUDY is the folder of models and logs of `make study PLAN=language`; the kept trajectories of its reported runs are
+read there (`rollouts/hdpo_kept`). In `shrimp: 4*10=40` the digits of 10 are told apart: the student is sure of another
+first digit, and not so sure of what comes after it. Each chance is the plain student's, before the step's update.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_preprocess.word_families import USUAL_LEGS
+from examples.language.legs import RUN, legs
+from examples.study.plan import read_plan
+from recipe.hdpo.cliffs.files import Line, Run, find_run
+from recipe.hdpo.evaluation.tables import text_table
+
+PLACES = ("first digit of two", "second digit of two", "only digit")
+SPANS = 4
+# {"first", "last": steps; "tokens": how many; "chance": their mean, None of none}
+Span = dict[str, Any]
+
+
+def places(texts: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """The digits of numbers of legs that only new animals have: index of the token, and which of :data:`PLACES`.
+
+    Args:
+        texts: the tokens of a response, each digit one of its own.
+    """
+    unusual = {str(number) for number in set(legs().values()) - USUAL_LEGS}
+    named = False
+    for i, text in enumerate(texts):
+        named = text != "\n" and (named or text == ":")
+        if not named or text != "*":
+            continue
+        digits: list[str] = []
+        for following in texts[i + 1 :]:
+            if not following.isdigit():
+                break
+            digits.append(following)
+        if "".join(digits) in unusual:
+            yield from zip(range(i + 1, i + 3), PLACES[:2] if len(digits) == 2 else PLACES[2:], strict=False)
+
+
+def chances(line: Line) -> Iterator[tuple[str, float]]:
+    """Of a kept trajectory: place, and the student's probability of the token that stands there."""
+    told: dict[str, Any] = line.get("hdpo_tokens") or {"texts": (), "at": ()}
+    at = {index: i for i, index in enumerate(told["at"])}
+    for index, place in places(told["texts"]):
+        if index in at:
+            top = {int(id_): q for kind in ("teacher_top", "student_top") for id_, _, q in told[kind][at[index]]}
+            if (chance := top.get(told["ids"][index])) is not None:
+                yield place, chance
+
+
+def read_arms(study: Path, steps: int) -> dict[str, dict[str, list[Span]]]:
+    """By arm and place, a :data:`Span` for each quarter of the steps, over all runs of the arm.
+
+    Args:
+        study: the folder of the study's runs.
+        steps: training steps of each.
+
+    Raises:
+        ValueError: no run has kept trajectories there, or a file is broken.
+    """
+    sums: dict[str, dict[tuple[str, int], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for folder in sorted(study.glob("report-*/rollouts/hdpo_kept")):
+        run, match = Run(find_run(folder.parent)), RUN.fullmatch(folder.parents[1].name)
+        if match is None:
+            continue
+        for step in run.steps:
+            for line in run.kept(step).values():
+                for place, chance in chances(line):
+                    sums[match["arm"]][place, (step - 1) * SPANS // steps].append(chance)
+    if not sums:
+        raise ValueError(f"no kept trajectories (report-*/rollouts/hdpo_kept) in {study} hold a new animal's number")
+    return {
+        arm: {
+            place: [
+                {
+                    "first": 1 + span * steps // SPANS,
+                    "last": (span + 1) * steps // SPANS,
+                    "tokens": len(own[place, span]),
+                    "chance": sum(own[place, span]) / len(own[place, span]) if own[place, span] else None,
+                }
+                for span in range(SPANS)
+            ]
+            for place in PLACES
+        }
+        for arm, own in sums.items()
+    }
+
+
+def head(spans: Sequence[Span]) -> list[str]:
+    """Columns of the table."""
+    return ["arm", "the student's chance of", *(f"steps {span['first']}-{span['last']}" for span in spans)]
+
+
+def rows(arm: str, found: dict[str, list[Span]]) -> list[list[str]]:
+    """An arm's rows: a place each, with the number of tokens in brackets."""
+    return [
+        [arm, place, *(f"{s['chance']:.3f} ({s['tokens']})" if s["tokens"] else "" for s in spans)]
+        for place, spans in found.items()
+    ]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table; with ``--json FILE`` write its figures too."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args(argv)
+    try:
+        arms = read_arms(args.study, read_plan("language").steps)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    spans = next(iter(next(iter(arms.values())).values()))
+    print(text_table(head(spans), [row for arm, found in arms.items() for row in rows(arm, found)]))
+    if args.json:
+        args.json.write_text(json.dumps(arms, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
