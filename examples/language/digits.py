@@ -1,6 +1,6 @@
 """Where in a new number a divergence teaches: the student's chance of each digit of kept trajectories, over a run.
 
-    python -m examples.language.digits STUDY [--json FILE]
+    python -m examples.language.digits STUDY [--json FILE] [--plot FILE]
 
 STUDY is the folder of models and logs of `make study PLAN=language`; the kept trajectories of its reported runs are
 read there (`rollouts/hdpo_kept`). In `shrimp: 4*10=40` the digits of 10 are told apart: the student is sure of another
@@ -13,17 +13,23 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from data_preprocess.word_families import USUAL_LEGS
 from examples.language.legs import RUN, legs
 from examples.study.plan import read_plan
 from recipe.hdpo.cliffs.files import Line, Run, find_run
+from recipe.hdpo.evaluation.plots import png_bytes, tidy
 from recipe.hdpo.evaluation.tables import text_table
 
 PLACES = ("first digit of two", "second digit of two", "only digit")
+COLOURS = dict(zip(PLACES, ("#D55E00", "#0072B2", "#E69F00"), strict=True))
+# The arms that are drawn.
+PANELS = {"hdpo_1": "Jensen-Shannon", "forward_kl_1": "forward KL"}
 SPANS = 4
 # {"first", "last": steps; "tokens": how many; "chance": their mean, None of none}
 Span = dict[str, Any]
@@ -112,11 +118,27 @@ def rows(arm: str, found: dict[str, list[Span]]) -> list[list[str]]:
     ]
 
 
+def plot(arms: Mapping[str, Mapping[str, Sequence[Span]]]) -> bytes:
+    """A PNG: the chance of each place over the steps, an arm of :data:`PANELS` in each panel."""
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    for axes, (arm, title) in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS.items(), strict=True):
+        for place, spans in arms.get(arm, {}).items():
+            shown = [span for span in spans if span["tokens"]]
+            middles = [(span["first"] + span["last"]) / 2 for span in shown]
+            axes.plot(middles, [span["chance"] for span in shown], "o-", ms=4, color=COLOURS[place], label=place)
+        axes.set(title=title, xlabel="training step", ylim=(-0.03, 1.03))
+        tidy(axes)
+    figure.axes[0].set_ylabel("the student's chance of the digit")
+    figure.axes[0].legend(frameon=False, fontsize=9)
+    return png_bytes(figure)
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Print the table; with ``--json FILE`` write its figures too."""
+    """Print the table; with ``--json FILE`` write its figures too, with ``--plot FILE`` draw them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("study", type=Path)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
     args = parser.parse_args(argv)
     try:
         arms = read_arms(args.study, read_plan("language").steps)
@@ -127,6 +149,8 @@ def main(argv: list[str] | None = None) -> int:
     print(text_table(head(spans), [row for arm, found in arms.items() for row in rows(arm, found)]))
     if args.json:
         args.json.write_text(json.dumps(arms, indent=1) + "\n")
+    if args.plot:
+        args.plot.write_bytes(plot(arms))
     return 0
 
 

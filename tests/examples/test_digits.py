@@ -55,6 +55,8 @@ def test_chances_are_means_over_the_tokens_of_all_runs_of_an_arm_by_quarter(tmp_
 def test_the_command_writes_its_figures_and_says_where_nothing_is(tmp_path: Path, capsys: Any) -> None:
     assert digits.main([str(tmp_path)]) == 2 and "no kept trajectories" in capsys.readouterr().err
     write(tmp_path / "report-hdpo_1-lr3e-05-seed1" / "rollouts", 40, kept({17: 0.125}))
-    assert digits.main([str(tmp_path), "--json", str(tmp_path / "digits.json")]) == 0
+    files = ("--json", str(tmp_path / "digits.json"), "--plot", str(tmp_path / "digits.png"))
+    assert digits.main([str(tmp_path), *files]) == 0
     assert "steps 31-40" in capsys.readouterr().out
     assert json.loads((tmp_path / "digits.json").read_text())["hdpo_1"][ONLY][3]["chance"] == 0.125
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
