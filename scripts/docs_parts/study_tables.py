@@ -56,6 +56,7 @@ DIFFERENCES = {
     "λ = 1, step gate - GRPO": ("gate_1", "grpo"),
     "λ = 1 - matched GRPO": ("hdpo_1", "matched_grpo"),
     "λ = 0.1 - λ = 1": ("hdpo_0.1", "hdpo_1"),
+    "λ = 0.1 - λ = 1, frozen, same rate": ("frozen_0.1", "frozen_1"),
     "λ = 0.1, frozen - GRPO": ("frozen_0.1", "grpo"),
     "frozen - drifting, λ = 0.1": ("frozen_0.1", "hdpo_0.1"),
     "frozen - drifting, λ = 1": ("frozen_1", "hdpo_1"),
