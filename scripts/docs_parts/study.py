@@ -82,12 +82,22 @@ def page(plan: str) -> str:
 
 
 def interval(plan: str, arm: str, baseline: str, metric: str, part: str = "all") -> str:
-    """A paired difference with its interval, as the study's result page has it."""
+    """A paired difference with its interval, as the study's result page has it.
+
+    Raises:
+        ValueError: the page does not have it.
+    """
     sections = [section for section in page(plan).split("\n## ") if "| minus grpo | greedy |" in section]
     block = sections[PARTS.index(part)].partition(f"| minus {baseline} |")[2].partition("\n\n")[0].splitlines()
+    rows = [line for line in block if line.startswith(f"| {arm} |")]
+    if not rows:
+        raise ValueError(
+            f"docs/results/{plan}/README.md has no row {arm} minus {baseline}: write the page anew "
+            f"(python -m examples.study.report --plan {plan}), or name {baseline} in the baselines of "
+            f"examples/study/{plan}.yaml, before {arm} where that is one too"
+        )
     metrics = [cell.strip() for cell in block[0].strip("| ").split("|")]
-    [row] = [line for line in block if line.startswith(f"| {arm} |")]
-    return [cell.strip() for cell in row.strip("| ").split("|")][1 + metrics.index(metric)]
+    return [cell.strip() for cell in rows[0].strip("| ").split("|")][1 + metrics.index(metric)]
 
 
 def problems(plan: str, part: str = "all") -> str:

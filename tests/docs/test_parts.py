@@ -129,6 +129,12 @@ def test_a_row_says_of_how_many_seeds_it_is_where_the_plan_has_more(monkeypatch:
     assert {arms: study_tables._seeds("sums", *arms) for arms in said} == said
 
 
+def test_a_difference_that_a_result_page_does_not_have_is_named_with_the_way_out() -> None:
+    for arm, baseline in (("hdpo_1", "next_step_1"), ("hdpo_1", "frozen_1"), ("grpo", "grpo")):
+        with pytest.raises(ValueError, match=f"has no row {arm} minus {baseline}: .* in the baselines of"):
+            study.interval("sums", arm, baseline, "pass@8")
+
+
 def test_a_zero_has_no_minus() -> None:
     assert [study.signed(x) for x in (-0.0001, 0.0, -0.001)] == ["+0.000", "+0.000", "-0.001"]
 
