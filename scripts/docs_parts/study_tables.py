@@ -46,7 +46,8 @@ ARMS = {
     "HDPO, λ = 1, forward KL, step gate": "kl_gate_1",
     "HDPO, λ = 1, forward KL, answer shown": "kl_answer_1",
     "HDPO, λ = 1, forward KL, answer shown, step gate": "kl_answer_gate_1",
-    "HDPO, λ falls from 1, spaced visits": "sharpen_1",
+    "HDPO, λ falls from 1": "sharpen_1",
+    "HDPO, λ falls from 1, forward KL": "kl_sharpen_1",
     "privileged rollouts as SFT, λ = 1": "sft_1",
 }
 DIFFERENCES = {
@@ -75,7 +76,8 @@ DIFFERENCES = {
     "answer - solution shown, forward KL": ("kl_answer_1", "forward_kl_1"),
     "step gate - none, answer shown, forward KL": ("kl_answer_gate_1", "kl_answer_1"),
     "SFT - forward KL, λ = 1": ("sft_1", "forward_kl_1"),
-    "falling λ, spaced - neither, λ = 1": ("sharpen_1", "hdpo_1"),
+    "falling λ - λ = 1": ("sharpen_1", "hdpo_1"),
+    "falling λ - λ = 1, forward KL": ("kl_sharpen_1", "forward_kl_1"),
     "SFT - JSD, λ = 1": ("sft_1", "hdpo_1"),
 }
 COLUMNS = {

@@ -107,20 +107,22 @@ def test_the_study_has_the_promised_arms_at_equal_compute(tmp_path: Path) -> Non
         hdpo = composed(EXAMPLES / "cpu_demo.sh", tmp_path, *plan.overrides(Run("report", arm, 1e-4, 1))).hdpo
         shown = (hdpo.privileged.source, hdpo.privileged.schedule, hdpo.privileged.gate.steps is not None)
         distills = hdpo.privileged.use == "distill" and hdpo.privileged.n
-        knobs[arm] = (hdpo.teacher, hdpo.distillation_loss_coef, *shown) if distills else None
-    usual = ("solution", "same_step", False)
+        weight = (hdpo.distillation_loss_coef, hdpo.distillation_loss_schedule)
+        knobs[arm] = (hdpo.teacher, *weight, *shown) if distills else None
+    usual = ("constant", "solution", "same_step", False)
     assert knobs == {
         "grpo": None,
         "matched_grpo": None,
         **{f"{name}_{size}": (teacher, float(size), *usual) for name, teacher in TEACHERS for size in ("1", "0.1")},
-        "next_step_1": ("drifting", 1.0, "solution", "next_step", False),
-        "answer_1": ("drifting", 1.0, "answer", "same_step", False),
-        "answer_gate_1": ("drifting", 1.0, "answer", "same_step", True),
+        "next_step_1": ("drifting", 1.0, "constant", "solution", "next_step", False),
+        "answer_1": ("drifting", 1.0, "constant", "answer", "same_step", False),
+        "answer_gate_1": ("drifting", 1.0, "constant", "answer", "same_step", True),
         "hdpo_1_slow": ("drifting", 1.0, *usual),
+        "sharpen_1": ("drifting", 1.0, "cosine", *usual[1:]),
     }
     assert plan.baselines[:2] == ("grpo", "matched_grpo") and len(plan.seeds) >= 3
     # Arms that differ from another one by a single setting have its rate.
-    assert plan.rates["next_step_1"] == plan.rates["answer_1"] == plan.rates["answer_gate_1"] == "hdpo_1"
+    assert {plan.rates[arm] for arm in ("next_step_1", "answer_1", "answer_gate_1", "sharpen_1")} == {"hdpo_1"}
     assert plan.rates["hdpo_1_slow"] == "frozen_1"
 
 
