@@ -15,6 +15,7 @@ from recipe.hdpo.evaluation.intervals import Interval, two_level_difference, two
 from recipe.hdpo.evaluation.tables import markdown_table, show
 
 SEED = 0
+BASE_MODEL = "base model"
 Keep = Callable[[Problem], bool]
 Intervals = dict[str, dict[str, Interval]]  # arm -> metric -> interval
 # Of a record's ``signs``, and how they are headed.
@@ -34,7 +35,7 @@ def columns(plan: Plan) -> list[str]:
 
 def arms(results: Results) -> dict[str, list[Record]]:
     """The base model's record and the reported ones of every arm."""
-    return {"base model": [results.base], **results.reported}
+    return {BASE_MODEL: [results.base], **results.reported}
 
 
 def parts(base: Record, untrained: Sequence[str] = ()) -> dict[str, Keep]:
@@ -101,8 +102,11 @@ def differences(plan: Plan, results: Results, baseline: str, compared: Iterable[
 def pairs(results: Results, arm: str, other: str) -> tuple[list[Record], list[Record]]:
     """The runs of two arms with the seeds that both have, in the order of the seeds.
 
-    A seed gives both the same order of the data and the same seeds of sampling.
+    A seed gives both the same order of the data and the same seeds of sampling. The base model's one record stands
+    beside every run.
     """
+    if other == BASE_MODEL:
+        return results.reported[arm], [results.base] * len(results.reported[arm])
     by_seed = [{record.run.seed: record for record in results.reported[name]} for name in (arm, other)]
     seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
     return [by_seed[0][seed] for seed in seeds], [by_seed[1][seed] for seed in seeds]
@@ -114,13 +118,18 @@ def main_table(plan: Plan, results: Results, part: Part) -> str:
     return markdown_table(["arm", "runs", *columns(plan)], body)
 
 
-def difference_tables(plan: Plan, results: Results, keep: Keep) -> list[str]:
-    """Every arm minus a baseline, over the problems that are kept: a table for each baseline, no pair twice."""
+def difference_tables(plan: Plan, results: Results, keep: Keep, with_base: bool = False) -> list[str]:
+    """Every arm minus a baseline, over the problems that are kept: a table for each baseline, no pair twice.
+
+    ``with_base``: minus the base model as well, which says nothing where its own samples chose the problems.
+    """
     tables: list[str] = []
     seen: set[str] = set()
-    for name in filter(results.reported.__contains__, plan.baselines):
+    baselines = [*filter(results.reported.__contains__, plan.baselines), *([BASE_MODEL] if with_base else [])]
+    for name in baselines:
         seen.add(name)
-        compared = [arm for arm in results.reported if arm not in seen and pairs(results, arm, name)[0]]
+        new = (arm for arm in results.reported if name == BASE_MODEL or arm not in seen)
+        compared = [arm for arm in new if pairs(results, arm, name)[0]]
         if compared:
             found = differences(plan, results, name, compared, keep)
             body = [[arm, *signed(intervals)] for arm, intervals in found.items()]
@@ -217,5 +226,9 @@ def cost_table(results: Results) -> str:
                 f"{seconds:.1f}",
             ]
         )
-    head = ["arm", "solve rate of extra rollouts, first -> last 10 steps", "runs with a collapse warning"]
+    head = [
+        "arm",
+        "solve rate of extra rollouts, first -> last 10 steps",
+        "runs with a warning of the teacher's collapse",
+    ]
     return markdown_table([*head, "extra rollouts a step", "kept a step", "median seconds a step"], body)

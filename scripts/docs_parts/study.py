@@ -16,7 +16,7 @@ from examples.study.plan import read_plan
 from examples.study.record import Problem, Record
 from examples.study.result_files import read_records
 from examples.study.results import Results, sort_out
-from examples.study.tables import of_level, parts, values
+from examples.study.tables import BASE_MODEL, of_level, parts, values
 from examples.study.tasks import TASKS
 from examples.training import ROOT
 
@@ -82,13 +82,14 @@ def page(plan: str) -> str:
 
 
 def interval(plan: str, arm: str, baseline: str, metric: str, part: str = "all") -> str:
-    """A paired difference with its interval, as the study's result page has it.
+    """A paired difference with its interval, as the study's result page has it. ``base`` is the base model.
 
     Raises:
         ValueError: the page does not have it.
     """
     sections = [section for section in page(plan).split("\n## ") if "| minus grpo | greedy |" in section]
-    block = sections[PARTS.index(part)].partition(f"| minus {baseline} |")[2].partition("\n\n")[0].splitlines()
+    other = BASE_MODEL if baseline == BASE else baseline
+    block = sections[PARTS.index(part)].partition(f"| minus {other} |")[2].partition("\n\n")[0].splitlines()
     rows = [line for line in block if line.startswith(f"| {arm} |")]
     if not rows:
         raise ValueError(

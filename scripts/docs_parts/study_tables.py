@@ -89,9 +89,9 @@ COLUMNS = {
 SHORT_COLUMNS = ("greedy", "pass@1", "pass@8", "its cliffs: pass@8", "what it solved: pass@1")
 SHORT_ARMS = (
     *("base model", "GRPO", "GRPO, matched rollouts"),
-    *("HDPO, λ = 1", "HDPO, λ = 1, frozen", "HDPO, λ = 1, forward KL"),
+    *("HDPO, λ = 0.1", "HDPO, λ = 1", "HDPO, λ = 1, frozen", "HDPO, λ = 1, forward KL"),
 )
-SHORT_DIFFERENCES = ("λ = 1 - GRPO", "forward KL, λ = 1 - GRPO")
+SHORT_DIFFERENCES = ("λ = 0.1 - GRPO", "λ = 1 - GRPO", "forward KL, λ = 1 - GRPO")
 
 
 def study_table() -> str:
@@ -173,8 +173,8 @@ def broken_prompt_table() -> str:
     body = []
     for label, arm in ARMS.items():
         old = [record for record in broken if record.run.arm == arm]
-        new = runs("sums", arm) if old and _ran("sums", arm) else []
-        for prompt, found in (("broken", old), ("whole", new)):
+        again = [name for name in (arm, f"{arm}_slow") if old and _ran("sums", name)]
+        for prompt, found in (("broken", old), *(("whole", runs("sums", name)) for name in again)):
             if found:
                 shown = (COLUMNS[c] for c in SHORT_COLUMNS)
                 means = [values(found, m, keep("sums", part)).mean() for m, part in shown]

@@ -577,9 +577,11 @@ def test_every_arm_is_compared_with_every_baseline_once() -> None:
     records = [record(BASE, [0, 1, 4])]
     records += [record(Run("report", arm, 0.1, 1), [i, 2, 4]) for arm, i in zip(arms, (0, 1, 4), strict=True)]
     text = page(plan, records)
-    tables = re.findall(r"\| minus (\w+) .*\n.*\n((?:\|.*\n?)+)", text)[:2]
+    tables = re.findall(r"\| minus ([\w ]+) \| .*\n.*\n((?:\|.*\n?)+)", text)
     compared = [(name, re.findall(r"^\| (\w+)", body, re.MULTILINE)) for name, body in tables]
-    assert compared == [("grpo", ["matched", "hdpo"]), ("matched", ["hdpo"])]
+    with_each_other = [("grpo", ["matched", "hdpo"]), ("matched", ["hdpo"])]
+    # With the base model only where its own samples did not choose the problems.
+    assert compared == [*with_each_other, ("base model", list(arms)), *with_each_other, *with_each_other]
     # pass@1 of the first of three problems is 0, 1/4 and 1.
     assert "| +0.083 [" in tables[0][1] and "| +0.333 [" in tables[0][1] and "| +0.250 [" in tables[1][1]
 
@@ -597,6 +599,18 @@ def test_only_runs_of_seeds_that_both_arms_have_are_compared_each_with_its_own()
     assert found["hdpo"]["pass@1"].estimate == pytest.approx((0.5 + 0.0) / 2 / 3)
     [table] = difference_tables(plan, results, lambda problem: True)
     assert "| hdpo |" in table and "late" not in table
+
+
+def test_every_run_of_an_arm_is_compared_with_the_one_record_of_the_base_model() -> None:
+    plan = replace(TOY, arms={"hdpo": ()}, learning_rates=(0.1,), tuning_seeds=(), seeds=(1, 2))
+    records = [record(BASE, [0, 1, 4])]
+    records += [record(Run("report", "hdpo", 0.1, seed), [c, 2, 4]) for seed, c in ((1, 0), (2, 4))]
+    results = sort_out(plan, records)
+    found = differences(plan, results, "base model", ["hdpo"], lambda problem: True)["hdpo"]["pass@1"]
+    # pass@1 of the three problems minus 0, 1/4 and 1: (0 + 1/4 + 0) with seed 1, (1 + 1/4 + 0) with seed 2.
+    assert found.estimate == pytest.approx((0.25 + 1.25) / 2 / 3)
+    [table] = difference_tables(plan, results, lambda problem: True, with_base=True)
+    assert table.startswith("| minus base model |") and "| hdpo | +" in table
 
 
 def test_intervals_are_shown_with_their_ends() -> None:

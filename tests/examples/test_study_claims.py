@@ -117,7 +117,7 @@ def test_too_high_a_rate_breaks_the_student_by_step_20_while_the_teacher_still_s
     assert last["hdpo_1"] == 0.0 and all(last[a] < solved[a] for a in solved)
 
 
-@pytest.mark.parametrize("plan", ["sums", "collapse"])
+@pytest.mark.parametrize("plan", ["sums", "collapse", "language"])
 def test_a_result_page_is_what_its_result_files_give(plan: str, few_resamples: None) -> None:
     """Without the ends of intervals, whose last digit may differ from machine to machine."""
     results, records = made(plan)
