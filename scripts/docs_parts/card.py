@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from typing import Any
 
 from scripts.docs_parts.marks import table
@@ -109,15 +111,12 @@ def updates_table() -> str:
 
 
 def waits_table() -> str:
-    """Waits of one update by whose lines they are at."""
-    figures = part("host_waits")["figures"]
-    body = [
-        [
-            arm,
-            str(found["waits"]),
-            str(found["at_our_lines"]),
-            ", ".join(f"`{line}` {n}" for line, n in found["ours"].items()),
-        ]
-        for arm, found in figures.items()
-    ]
-    return table(["update", "waits", "at lines of this recipe", "which"], body)
+    """Waits of one update by whose lines they are at: functions, since the numbers of lines are of that day."""
+    body = []
+    for arm, found in part("host_waits")["figures"].items():
+        counts: Counter[str] = Counter()
+        for line, waits in found["ours"].items():
+            counts[re.sub(r":\d+", "", line)] += waits
+        which = ", ".join(f"`{place}` {waits}" for place, waits in counts.items())
+        body.append([arm, str(found["waits"]), str(found["at_our_lines"]), which])
+    return table(["update", "waits", "at lines of this recipe", "which, as they were named then"], body)

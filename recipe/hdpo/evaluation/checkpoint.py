@@ -2,7 +2,8 @@
 
     Hugging Face folder (config.json and *.safetensors)    -> itself
     verl checkpoint global_step_N, or its actor/           -> its huggingface/ folder, if it has the weights
-                                                           -> else merged once by verl.model_merger
+                                                           -> else merged once by verl.model_merger,
+                                                              and a LoRA adapter into its base model by PEFT
 
 verl.model_merger rounds the weights to bfloat16. To evaluate float32 weights, train with ``hf_model`` in
 ``actor_rollout_ref.actor.checkpoint.save_contents``. It unpickles the shards: merge only checkpoints you
@@ -53,7 +54,7 @@ def resolve_model(path: Path, out: Path) -> Path:
             "(fsdp_config.json in it or in actor/). Merge other kinds with `python -m verl.model_merger "
             "merge`."
         )
-    if _has_weights(actor / "huggingface"):
+    if _has_weights(actor / "huggingface") and not _has_adapter(actor / "huggingface"):
         return actor / "huggingface"
     cache = actor / "merged_hf"
     if not cache.exists() and not os.access(actor, os.W_OK):
@@ -85,6 +86,19 @@ def _has_weights(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
+def _has_adapter(folder: Path) -> bool:
+    """Whether the weights are a LoRA adapter's and its base model's, by PEFT's names: with ``hf_model`` verl stores
+    them so, and no engine reads that."""
+    from safetensors import safe_open
+
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="numpy") as tensors:
+            names = tensors.keys()
+            if any(".lora_A." in name for name in names):
+                return True
+    return False
+
+
 def _shards(actor: Path) -> dict[str, list[int]]:
     """Size and time stamp of every shard: they tell whether a merged copy is still theirs."""
     files = sorted(actor.glob("model_world_size_*_rank_*.pt"))
@@ -114,11 +128,37 @@ def _merge(actor: Path, cache: Path) -> Path:
     done = subprocess.run(
         [*command, "--local_dir", str(actor), "--target_dir", str(part)], capture_output=True, text=True
     )
-    if done.returncode != 0 or not _has_weights(part) or (part / "lora_adapter").exists():
-        lora = (part / "lora_adapter").exists()
+    try:
+        if done.returncode != 0 or not _has_weights(part):
+            alone = "an adapter without its base model (checkpoint.save_lora_only): merge it into that model with PEFT"
+            reason = alone if (part / "lora_adapter").exists() else done.stderr[-1500:]
+            raise ValueError(f"verl.model_merger could not make a model of {actor}: {reason}")
+        if (part / "lora_adapter").exists():
+            _merge_adapter(part)
+    except ValueError:
         shutil.rmtree(part)
-        reason = "a LoRA adapter, which has to be merged into its base model first" if lora else done.stderr[-1500:]
-        raise ValueError(f"verl.model_merger could not make a model of {actor}: {reason}")
+        raise
     (part / _MARK).write_text(json.dumps(shards))
     part.rename(cache)
     return cache
+
+
+def _merge_adapter(folder: Path) -> None:
+    """Merge the LoRA adapter that verl.model_merger leaves in ``folder/lora_adapter`` into the base model beside it:
+    computed in single precision, stored in bfloat16 as the rest."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    adapter = folder / "lora_adapter"
+    if not json.loads((adapter / "adapter_config.json").read_text())["lora_alpha"]:
+        raise ValueError(
+            f"{folder.parent} has a LoRA adapter without its scale: lora_train_meta.json, which verl writes beside the "
+            "shards, has lora_alpha"
+        )
+    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    shutil.rmtree(adapter)
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    merged.to(torch.bfloat16).save_pretrained(folder)

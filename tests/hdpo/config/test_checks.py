@@ -550,7 +550,7 @@ def _own_config(*overrides: str, defaults: str, folder: Path) -> DictConfig:
         "  rollout: {name: vllm, n: 8, temperature: 0.8, tensor_model_parallel_size: 4, max_model_len: 2048}",
     ]
     if "hdpo" in defaults:
-        own.append("hdpo: {distillation_loss_coef: 0.1}")
+        own.append("hdpo: {distillation_loss_coef: 0.3}")
     (folder / "mine.yaml").write_text("\n".join(own))
     with initialize_config_dir(str(folder), version_base=None):
         return compose("mine", overrides=list(overrides))
@@ -564,7 +564,7 @@ def test_switching_hdpo_on_in_a_config_of_ones_own_changes_nothing_else_in_it(tm
         assert (rollout.n, rollout.temperature, rollout.tensor_model_parallel_size) == (8, 0.8, 4)
         assert config.actor_rollout_ref.actor.use_kl_loss and config.algorithm.use_kl_in_reward
         assert check_config(config).topk == 64
-    assert (by_file.hdpo.distillation_loss_coef, by_flags.hdpo.distillation_loss_coef) == (0.1, 0.01)
+    assert (by_file.hdpo.distillation_loss_coef, by_flags.hdpo.distillation_loss_coef) == (0.3, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_what_a_config_file_chooses_is_not_lost_silently_to_the_flag_behind_it(t
 
 KNOBS = """
 hydra: {searchpath: [pkg://verl.trainer.config, pkg://recipe.hdpo.config]}
-hdpo: {distillation_loss_coef: 0.1, topk: null, privileged: {n: 4, source: [answer, solution]}}
+hdpo: {distillation_loss_coef: 0.3, topk: null, privileged: {n: 4, source: [answer, solution]}}
 """
 
 
@@ -96,17 +96,17 @@ hdpo: {distillation_loss_coef: 0.1, topk: null, privileged: {n: 4, source: [answ
         (
             "ppo_trainer, _self_",
             ("+use=hdpo",),
-            ["distillation_loss_coef=0.1", "topk=null", "privileged.n=4", "privileged.source=['answer', 'solution']"],
+            ["distillation_loss_coef=0.3", "topk=null", "privileged.n=4", "privileged.source=['answer', 'solution']"],
         ),
         (
             "ppo_trainer, _self_",
             ("+use=hdpo", "hdpo.topk=64", "hdpo.privileged={n: 2}"),
-            ["distillation_loss_coef=0.1"],
+            ["distillation_loss_coef=0.3"],
         ),
         (
             "ppo_trainer, hdpo: default, _self_",
             ("+use=hdpo", "+control=ladder"),
-            ["distillation_loss_coef=0.1", "topk=null"],
+            ["distillation_loss_coef=0.3", "topk=null"],
         ),
         ("ppo_trainer, use: hdpo, _self_", ("+control=grpo",), []),
     ],
@@ -118,7 +118,7 @@ def test_knobs_of_a_config_file_are_not_lost_silently_to_the_flag_behind_it(
     _, found = _lost(tmp_path, defaults, *overrides, own=KNOBS)
     begins = [line.partition(" of the config mine is lost to ")[0] for line in found]
     assert begins == [f"hdpo.{knob}" for knob in lost]
-    assert found == [] or found[0].endswith("or add hdpo.distillation_loss_coef=0.1")
+    assert found == [] or found[0].endswith("or add hdpo.distillation_loss_coef=0.3")
 
 
 def test_a_group_of_ones_own_before_the_flag_loses_nothing_silently(tmp_path: Path) -> None:

@@ -7,8 +7,12 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.numpy import save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from examples.demo.sums_model import make_tokenizer
 from recipe.hdpo.evaluation import checkpoint
 from recipe.hdpo.evaluation.checkpoint import model_sha256, resolve_model, weights_dtype
 
@@ -117,3 +121,74 @@ def test_the_types_of_the_weights_are_read_from_the_files(tmp_path):
     folder = _hf(tmp_path / "m")
     save_file({"v": np.zeros(2, np.float16)}, folder / "more.safetensors")
     assert weights_dtype(folder) == "F16,F32"
+
+
+TINY = LlamaConfig(
+    hidden_size=16,
+    intermediate_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    vocab_size=32,
+    architectures=["LlamaForCausalLM"],
+    tie_word_embeddings=False,
+)
+IDS = torch.arange(12)[None]
+
+
+def _lora_checkpoint(folder, *, base=True):
+    """A checkpoint of one rank as verl's manager writes it, with an adapter that changes the logits."""
+    torch.manual_seed(0)
+    model = get_peft_model(LlamaForCausalLM(TINY), LoraConfig(r=4, lora_alpha=32, target_modules="all-linear"))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    actor = folder / "actor"
+    (actor / "huggingface").mkdir(parents=True)
+    TINY.save_pretrained(actor / "huggingface")
+    make_tokenizer().save_pretrained(actor / "huggingface")
+    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
+    (actor / "lora_train_meta.json").write_text(json.dumps({"r": 4, "lora_alpha": 32, "task_type": "CAUSAL_LM"}))
+    weights = {name: w for name, w in model.state_dict().items() if base or "lora_" in name}
+    torch.save(weights, actor / "model_world_size_1_rank_0.pt")
+    return actor, model
+
+
+def test_a_lora_adapter_is_merged_into_its_base_model(tmp_path):
+    actor, model = _lora_checkpoint(tmp_path)
+    # What verl writes with hf_model has PEFT's names, and is passed over.
+    weights = {name: w.detach().numpy() for name, w in model.state_dict().items()}
+    save_file(weights, actor / "huggingface" / "model.safetensors")
+    folder = resolve_model(tmp_path, tmp_path / "out")
+    assert folder == actor / "merged_hf" and not (folder / "lora_adapter").exists()
+    assert weights_dtype(folder) == "BF16"
+    merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        ours, theirs = merged(IDS).logits, model(IDS).logits
+        with model.disable_adapter():
+            without = model(IDS).logits
+    off = (ours - theirs).abs().max()
+    assert off < 0.02 < 0.2 < (ours - without).abs().max()
+
+
+def test_an_adapter_without_its_base_model_is_refused(tmp_path):
+    actor, _ = _lora_checkpoint(tmp_path, base=False)
+    with pytest.raises(ValueError, match="without its base model"):
+        resolve_model(actor, tmp_path)
+    assert not list(actor.glob("*merged_hf*"))
+
+
+def test_an_adapter_without_its_scale_is_refused(tmp_path, monkeypatch):
+    """Without lora_train_meta.json verl's merger writes an alpha of 0, with which the adapter changes nothing."""
+    actor = _fsdp(tmp_path)
+
+    def run(command, **_):
+        folder = _hf(checkpoint.Path(command[command.index("--target_dir") + 1]))
+        (folder / "lora_adapter").mkdir()
+        (folder / "lora_adapter" / "adapter_config.json").write_text('{"lora_alpha": 0}')
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(checkpoint.subprocess, "run", run)
+    with pytest.raises(ValueError, match="without its scale"):
+        resolve_model(actor, tmp_path)
+    assert not list(actor.glob("*merged_hf*"))

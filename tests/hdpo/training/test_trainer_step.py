@@ -122,7 +122,7 @@ def test_metrics_of_the_recipe_lose_the_prefix_of_the_actor_and_verls_keep_it(mo
     monkeypatch.setattr(PPOTrainer, "_update_actor", lambda self, batch, metrics: metrics.update(made))
     metrics: dict[str, float] = {}
     make_trainer(1)._update_actor(KVBatchMeta(["a_0_0"], [{}], "train", extra_info={}), metrics)
-    assert metrics == {"hdpo/jsd_mean": 0.1, "actor/pg_loss": 0.2, "hdpo/distillation_loss_coef": 0.01}
+    assert metrics == {"hdpo/jsd_mean": 0.1, "actor/pg_loss": 0.2, "hdpo/distillation_loss_coef": 0.1}
 
 
 def test_kept_rows_are_written_as_text_by_key_and_then_cleared(
