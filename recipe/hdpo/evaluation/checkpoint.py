@@ -45,6 +45,10 @@ def resolve_model(path: Path, out: Path) -> Path:
             "fetches one) or a verl checkpoint (.../global_step_N)."
         )
     if _has_weights(path):
+        if _has_adapter(path):
+            raise ValueError(
+                f"--model {path} holds a LoRA adapter and its base model: pass verl's global_step_N above it"
+            )
         return path
     actor = path / "actor" if (path / "actor").is_dir() else path
     if not (actor / "fsdp_config.json").is_file():

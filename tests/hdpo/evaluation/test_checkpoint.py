@@ -159,6 +159,8 @@ def test_a_lora_adapter_is_merged_into_its_base_model(tmp_path):
     # What verl writes with hf_model has PEFT's names, and is passed over.
     weights = {name: w.detach().numpy() for name, w in model.state_dict().items()}
     save_file(weights, actor / "huggingface" / "model.safetensors")
+    with pytest.raises(ValueError, match="pass verl's global_step_N"):
+        resolve_model(actor / "huggingface", tmp_path / "out")
     folder = resolve_model(tmp_path, tmp_path / "out")
     assert folder == actor / "merged_hf" and not (folder / "lora_adapter").exists()
     assert weights_dtype(folder) == "BF16"
