@@ -57,7 +57,7 @@ DIFFERENCES = {
     "λ = 1, step gate - GRPO": ("gate_1", "grpo"),
     "λ = 1 - matched GRPO": ("hdpo_1", "matched_grpo"),
     "λ = 0.1 - λ = 1": ("hdpo_0.1", "hdpo_1"),
-    "λ = 0.1 - λ = 1, frozen, same rate": ("frozen_0.1", "frozen_1"),
+    "λ = 0.1 - λ = 1, same rate": ("hdpo_0.1", "hdpo_1_slow"),
     "λ = 0.1, frozen - GRPO": ("frozen_0.1", "grpo"),
     "frozen - drifting, λ = 0.1": ("frozen_0.1", "hdpo_0.1"),
     "frozen - drifting, λ = 1": ("frozen_1", "hdpo_1"),
@@ -89,7 +89,7 @@ COLUMNS = {
 SHORT_COLUMNS = ("greedy", "pass@1", "pass@8", "its cliffs: pass@8", "what it solved: pass@1")
 SHORT_ARMS = (
     *("base model", "GRPO", "GRPO, matched rollouts"),
-    *("HDPO, λ = 0.1", "HDPO, λ = 1", "HDPO, λ = 1, frozen", "HDPO, λ = 1, forward KL"),
+    *("HDPO, λ = 0.1", "HDPO, λ = 1", "HDPO, λ = 1, lower rate", "HDPO, λ = 1, forward KL"),
 )
 SHORT_DIFFERENCES = ("λ = 0.1 - GRPO", "λ = 1 - GRPO", "forward KL, λ = 1 - GRPO")
 

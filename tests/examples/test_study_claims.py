@@ -89,6 +89,18 @@ def test_the_highest_rate_was_best_for_lambda_1_with_the_drifting_teacher_alone(
     assert (chosen["grpo"], chosen["hdpo_1"], chosen["frozen_1"]) == (min(rates), max(rates), 1e-4)
 
 
+def test_the_lower_rate_and_not_the_teacher_keeps_what_was_known() -> None:
+    assert (
+        made("sums")[0].chosen["hdpo_1_slow"] == made("sums")[0].chosen["frozen_1"] < made("sums")[0].chosen["hdpo_1"]
+    )
+    known = ("pass@1", "known")
+    assert excludes_zero("sums", "hdpo_1_slow", "hdpo_1", *known)
+    assert not excludes_zero("sums", "hdpo_1_slow", "grpo", *known)
+    columns = study_tables.COLUMNS.items()
+    assert [n for n, of in columns if excludes_zero("sums", "frozen_1", "hdpo_1_slow", *of)] == ["pass@4"]
+    assert not [n for n, of in columns if excludes_zero("sums", "frozen_0.1", "hdpo_0.1", *of)]
+
+
 def test_runs_with_the_broken_prompt_differ_in_it_and_in_the_learning_rate_alone() -> None:
     broken = read_records(ROOT / "docs/results/broken_prompt/runs")
     assert len(broken) == 18 and {record.settings["settings_version"] for record in broken} == {1}
