@@ -29,7 +29,7 @@ from recipe.hdpo.evaluation.tables import text_table
 PLACES = ("first digit of two", "second digit of two", "only digit")
 COLOURS = dict(zip(PLACES, ("#D55E00", "#0072B2", "#E69F00"), strict=True))
 # The arms that are drawn.
-PANELS = {"hdpo_1": "Jensen-Shannon", "forward_kl_1": "forward KL"}
+PANELS = {"hdpo_1": "Jensen-Shannon", "forward_kl_1": "forward KL", "forward_kl_0.1": "forward KL, λ = 0.1"}
 SPANS = 4
 # {"first", "last": steps; "tokens": how many; "chance": their mean, None of none}
 Span = dict[str, Any]
@@ -120,7 +120,7 @@ def rows(arm: str, found: dict[str, list[Span]]) -> list[list[str]]:
 
 def plot(arms: Mapping[str, Mapping[str, Sequence[Span]]]) -> bytes:
     """A PNG: the chance of each place over the steps, an arm of :data:`PANELS` in each panel."""
-    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(10.8, 3.2), layout="constrained")
     for axes, (arm, title) in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS.items(), strict=True):
         for place, spans in arms.get(arm, {}).items():
             shown = [span for span in spans if span["tokens"]]
