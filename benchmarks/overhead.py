@@ -9,7 +9,8 @@ Medians over steps; the first two are left out.
     teacher pass     forward of the teacher over kept trajectories
     larger update    update of HDPO, less the teacher pass, minus update of GRPO
     rollout phase    of HDPO, less the wait, minus GRPO's: what privileged rollouts take from those beside them
-    the rest         everything else of a step: HDPO's steps minus GRPO's
+    the rest         everything else of a step: HDPO's steps minus GRPO's. verl's clock of the rollout phase starts when
+                     all prompts are on their way, so read this together with the rollout phase
     wait             for privileged rollouts after the batch's last plain rollout has settled
 
 ``--long`` lets the responses to the prompts that are to fail run into a length limit of 192 tokens, as failures of

@@ -88,8 +88,10 @@ def _json(path: str) -> Any:
 
 def overhead(name: str, answers: str = "short") -> str:
     """A figure of `benchmarks/overhead.py`, of ``short`` or ``long`` answers: milliseconds of a part of the step, or a
-    ratio to GRPO's step."""
-    value = _json({"short": "benchmarks/overhead.json", "long": "benchmarks/overhead_long.json"}[answers])[name]
+    ratio to GRPO's step. ``before_update_KIND`` is what the rollouts and everything else take together."""
+    found = _json({"short": "benchmarks/overhead.json", "long": "benchmarks/overhead_long.json"}[answers])
+    of = name.removeprefix("before_update_")
+    value = found[name] if of == name else found[f"rollout_phase_{of}"] + found[f"rest_{of}"]
     if name.startswith("steps"):
         return f"{value:.0f}"
     return f"{value:.3f}" if name.startswith("ratio") else f"{100 * value:.0f}" if "rate" in name else _ms(value)
