@@ -154,3 +154,31 @@ def test_the_students_warning_comes_in_runs_that_ended_at_nothing_and_in_no_othe
         healthy += bool(curve) and run.mean("greedy") > 0.4
     answers = {("answer_1", 1): 35, ("answer_1", 2): 30, ("answer_1", 3): 37}
     assert warned == {("grpo", 1): 19, ("hdpo_0.01", 1): 20, ("hdpo_1", 1): 60, **answers} and healthy > 30
+
+
+def free(arm: str, baseline: str) -> list[str]:
+    """The columns of the table in which a difference on words is told from zero."""
+    return [name for name, of in study_tables.COLUMNS.items() if excludes_zero("language", arm, baseline, *of)]
+
+
+def test_on_words_forward_kl_differs_from_grpo_in_coverage_and_pass_1_and_does_not_beat_the_untrained_model() -> None:
+    for baseline in ("grpo", "matched_grpo"):
+        assert free("forward_kl_1", baseline) == ["pass@1", "pass@8", "its cliffs: pass@8"]
+        assert not free("hdpo_1", baseline)
+    for metric in ("greedy", "pass@4", "pass@8"):
+        assert not excludes_zero("language", "forward_kl_1", "base", metric)
+    assert study.interval("language", "forward_kl_1", "base", "pass@1").startswith("-")
+    base = made("language")[0].base
+    words = study.keep("language", "all")
+    assert all(
+        study.values([run], "pass@8", words).mean() < study.values([base], "pass@8", words).mean()
+        for run in made("language")[0].reported["grpo"]
+    )
+
+
+def test_on_words_the_step_gate_changes_no_column_and_makes_a_little_more_steps_true_with_every_seed() -> None:
+    assert not free("kl_gate_1", "forward_kl_1") and not free("sft_1", "forward_kl_1")
+    found = made("language")[0].reported
+    for gated, without, grpo in zip(*(found[arm] for arm in ("kl_gate_1", "forward_kl_1", "grpo")), strict=True):
+        assert gated.run.seed == without.run.seed == grpo.run.seed
+        assert without.signs["valid_steps"] < gated.signs["valid_steps"] < grpo.signs["valid_steps"]
