@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from recipe.hdpo import evaluate
 from recipe.hdpo.evaluation.generate import Response, sample_seed
@@ -54,13 +56,12 @@ class StandIn:
 @pytest.fixture
 def arguments(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "Engine", StandIn)
-    monkeypatch.setattr(evaluate, "weights_dtype", lambda folder: "F32")
     for name, value in (("loads", 0), ("asked", 0), ("stop_after", None)):
         monkeypatch.setattr(StandIn, name, value)
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
-    (model / "model.safetensors").write_bytes(b"weights")
+    save_file({"weights": np.zeros(1, np.float32)}, model / "model.safetensors")
     rows = [
         {
             "data_source": "made",
@@ -181,7 +182,7 @@ def test_another_reward_data_or_model_under_the_same_path_is_refused(arguments, 
         frame = pd.read_parquet(tmp_path / "test.parquet")
         frame.iloc[::-1].to_parquet(tmp_path / "test.parquet")
     else:
-        (tmp_path / "model" / "model.safetensors").write_bytes(b"other weights")
+        save_file({"weights": np.ones(1, np.float32)}, tmp_path / "model" / "model.safetensors")
     assert _run(arguments) == 2
     assert ("grader: " if what == "grader" else f"{what}_sha256") in capsys.readouterr().err
 

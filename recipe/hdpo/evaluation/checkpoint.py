@@ -77,13 +77,28 @@ def model_sha256(folder: Path) -> str:
 
 def weights_dtype(folder: Path) -> str:
     """The types of the stored weights, for example ``F32`` or ``BF16,F32`` (from the safetensors headers)."""
-    from safetensors import safe_open
+    return ",".join(sorted(set(_stored(folder).values())))
 
-    found: set[str] = set()
+
+def _stored(folder: Path) -> dict[str, str]:
+    """The type of every stored tensor by its name, from the headers of the weights.
+
+    Raises:
+        ValueError: a file that cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found: dict[str, str] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="numpy") as tensors:
-            found |= {part.get_dtype() for part in map(tensors.get_slice, tensors.keys())}
-    return ",".join(sorted(found))
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                names = tensors.keys()
+                found |= {name: tensors.get_slice(name).get_dtype() for name in names}
+        except SafetensorError as error:
+            raise ValueError(
+                f"{file} cannot be read: {error}. Was it cut short? Copy or save the model again"
+            ) from None
+    return found
 
 
 def _has_weights(folder: Path) -> bool:
@@ -93,14 +108,7 @@ def _has_weights(folder: Path) -> bool:
 def _has_adapter(folder: Path) -> bool:
     """Whether the weights are a LoRA adapter's and its base model's, by PEFT's names: with ``hf_model`` verl stores
     them so, and no engine reads that."""
-    from safetensors import safe_open
-
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="numpy") as tensors:
-            names = tensors.keys()
-            if any(".lora_A." in name for name in names):
-                return True
-    return False
+    return any(".lora_A." in name for name in _stored(folder))
 
 
 def _shards(actor: Path) -> dict[str, list[int]]:

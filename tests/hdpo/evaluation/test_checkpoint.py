@@ -117,6 +117,13 @@ def test_the_digest_follows_weights_and_configuration_and_ignores_hidden_files(t
     assert model_sha256(tmp_path / "b") != digest
 
 
+def test_a_weights_file_that_was_cut_short_is_named(tmp_path):
+    folder = _hf(tmp_path / "m")
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:20])
+    with pytest.raises(ValueError, match=r"model\.safetensors cannot be read: .*cut short"):
+        resolve_model(folder, tmp_path)
+
+
 def test_the_types_of_the_weights_are_read_from_the_files(tmp_path):
     folder = _hf(tmp_path / "m")
     save_file({"v": np.zeros(2, np.float16)}, folder / "more.safetensors")

@@ -13,8 +13,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from recipe.hdpo.evaluation import intervals
 from recipe.hdpo.evaluation.records import SAMPLES, read_results
@@ -65,7 +67,7 @@ class Command:
         model = folder / "model"
         model.mkdir()
         (model / "config.json").write_text("{}")
-        (model / "model.safetensors").write_bytes(b"weights")
+        save_file({"weights": np.zeros(1, np.float32)}, model / "model.safetensors")
         (folder / "reward.py").write_text(REWARD)
 
     def __call__(self, data: list[dict[str, Any]] | None = None, **changes: Any) -> int:
@@ -93,7 +95,6 @@ class Command:
 def engine() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "Engine", StandIn)
-        patch.setattr(drawing, "weights_dtype", lambda folder: "F32")
         # How fine intervals are is no matter of these tests.
         patch.setattr(intervals, "RESAMPLES", 1000)
         yield
