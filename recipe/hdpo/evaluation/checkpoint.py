@@ -147,7 +147,7 @@ def _merge(actor: Path, cache: Path) -> Path:
             raise ValueError(f"verl.model_merger could not make a model of {actor}: {reason}")
         if (part / "lora_adapter").exists():
             _merge_adapter(part)
-    except ValueError:
+    except BaseException:  # a full disk or an interrupt too: no half of a model stays
         shutil.rmtree(part)
         raise
     (part / _MARK).write_text(json.dumps(shards))
