@@ -88,9 +88,9 @@ def _json(path: str) -> Any:
 
 def overhead(name: str, answers: str = "short") -> str:
     """A figure of `benchmarks/overhead.py`, of ``short`` or ``long`` answers: milliseconds of a part of the step, or a
-    ratio to GRPO's step. ``before_update_KIND`` is what the rollouts and everything else take together."""
+    ratio to GRPO's step. ``beside_update_KIND`` is what the rollouts and everything else take together."""
     found = _json({"short": "benchmarks/overhead.json", "long": "benchmarks/overhead_long.json"}[answers])
-    of = name.removeprefix("before_update_")
+    of = name.removeprefix("beside_update_")
     value = found[name] if of == name else found[f"rollout_phase_{of}"] + found[f"rest_{of}"]
     if name.startswith("steps"):
         return f"{value:.0f}"

@@ -156,7 +156,7 @@ def _legs() -> dict[str, Any]:
 def digits_table() -> str:
     """The student's chance of the digits of new numbers, over the steps, by the two divergences."""
     found = json.loads((RESULTS / "language" / "digits.json").read_text())
-    shown = {label: found[arm] for label, arm in ARMS.items() if arm in digits.PANELS and arm in found}
+    shown = {label: found[arm] for label, arm in ARMS.items() if arm in digits.PANELS}
     body = [row for label, own in shown.items() for row in digits.rows(label, own)]
     return table(["", *digits.head(next(iter(shown["HDPO, λ = 1"].values())))[1:]], body)
 
